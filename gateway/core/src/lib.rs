@@ -1,0 +1,38 @@
+//! The heart of Forebay: one namespace over many mounts, and the ports through which it is served.
+//!
+//! Invariants:
+//! - Frontends see [`Namespace`] and the types of this crate, and nothing of stores, caches or actors.
+//! - Nothing here opens a socket or a file. A [`Lent`] file was opened by the tier that lends it.
+//! - Names are byte-exact UTF-8 or refused, never changed.
+//! - One open file or one read never mixes versions.
+
+mod access;
+mod change;
+mod clock;
+mod content;
+mod entry;
+mod error;
+mod metrics;
+mod mount;
+mod namespace;
+mod path;
+mod range;
+mod staging;
+mod version;
+
+pub use access::{Access, AccessBuilder, Context, Grant, Origin, Permission, Principal, Secret};
+pub use change::{Change, ChangeKind, CommitObserver};
+pub use clock::{Clock, ManualClock};
+pub use content::{Content, Extent, Lent};
+pub use entry::{AttributeChange, Attributes, Entry, EntryKind, Headers};
+pub use error::{Error, ErrorKind, Result};
+pub use metrics::{METRICS, Metrics};
+pub use mount::{
+    Capability, DeleteMode, ListItem, ListPage, ListQuery, MkdirMode, Mount, MountInfo, MountState, OpenFile,
+    RenameMode, Usage, Want, XattrMode,
+};
+pub use namespace::{MountTable, Namespace, Writer, copy_range};
+pub use path::{Key, NsPath};
+pub use range::ByteRange;
+pub use staging::{PartInfo, Precondition, Publish, Staged, Target, UploadId, UploadInfo};
+pub use version::{ETag, FileId, Version};

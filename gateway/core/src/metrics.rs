@@ -1,0 +1,104 @@
+//! Every metric that Forebay exports, declared once: name, unit (the suffix), labels, meaning.
+//!
+//! Hot paths resolve their label combinations once and keep the handle: 10 ns a counter instead of 40.
+
+use std::sync::LazyLock;
+
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// Seconds, from a memory hit to a hanging store.
+const SECONDS_BUCKETS: &[f64] = &[
+    0.000_05, 0.000_2, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+    30.0,
+];
+
+/// The process-wide metrics; a process is one gateway.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+macro_rules! declare {
+    (@make counter $name:literal $help:literal $labels:expr) => {
+        IntCounterVec::new(Opts::new($name, $help), $labels)
+    };
+    (@make gauge $name:literal $help:literal $labels:expr) => {
+        IntGaugeVec::new(Opts::new($name, $help), $labels)
+    };
+    (@make histogram $name:literal $help:literal $labels:expr) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets(SECONDS_BUCKETS.to_vec()), $labels)
+    };
+    (@type counter) => { IntCounterVec };
+    (@type gauge) => { IntGaugeVec };
+    (@type histogram) => { HistogramVec };
+    ($($kind:ident $field:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        /// One handle for each declared metric.
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $field: declare!(@type $kind),)*
+        }
+
+        impl Metrics {
+            /// Name, kind, labels and meaning of each metric.
+            pub const DECLARED: &'static [(&'static str, &'static str, &'static [&'static str], &'static str)] =
+                &[$(($name, stringify!($kind), &[$($label),*], $help)),*];
+
+            fn new() -> Self {
+                let registry = Registry::new();
+                $(
+                    let $field = declare!(@make $kind $name $help &[$($label),*]).expect("declared once, named well");
+                    registry.register(Box::new($field.clone())).expect("declared once");
+                )*
+                Self { registry, $($field),* }
+            }
+        }
+    };
+}
+
+declare! {
+    gauge build_info "forebay_build_info" ["version"] "Always 1, for the running version.";
+    counter requests "forebay_requests_total" ["frontend", "operation", "outcome"] "Requests answered; outcome is ok, client_error or server_error.";
+    histogram request_seconds "forebay_request_seconds" ["frontend", "operation"] "Time from the request's head to the answer's head.";
+    gauge requests_in_flight "forebay_requests_in_flight" ["frontend"] "Requests being served.";
+    counter client_bytes "forebay_client_bytes_total" ["frontend", "direction"] "Content bytes to (read) and from (write) clients.";
+    counter backend_requests "forebay_backend_requests_total" ["mount", "operation", "outcome"] "Requests to stores; outcome is ok or the kind of error.";
+    histogram backend_seconds "forebay_backend_seconds" ["mount", "operation"] "Time of a request to a store, retries included.";
+    counter backend_bytes "forebay_backend_bytes_total" ["mount", "direction"] "Content bytes from (read) and to (write) stores.";
+    gauge mount_state "forebay_mount_state" ["mount", "state"] "1 for the state a mount is in, 0 for the others.";
+    gauge mount_operations_in_flight "forebay_mount_operations_in_flight" ["mount"] "Store requests in flight.";
+    gauge breaker_open "forebay_breaker_open" ["mount"] "1 while a mount's circuit breaker refuses requests.";
+    counter cache_hits "forebay_cache_hits_total" ["tier"] "Page reads answered by a tier.";
+    counter cache_misses "forebay_cache_misses_total" ["mount"] "Page reads that went to the store or joined a fetch.";
+    counter cache_fetches "forebay_cache_fetches_total" ["mount"] "Page fetches sent to the store.";
+    gauge cache_used_bytes "forebay_cache_used_bytes" ["tier"] "Bytes reserved in a tier.";
+    gauge cache_capacity_bytes "forebay_cache_capacity_bytes" ["tier"] "Hard cap of a tier.";
+    counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline or version.";
+    counter cache_refusals "forebay_cache_refusals_total" ["tier", "cause"] "Pages not cached; cause is full, queue or disk.";
+    gauge cache_lent_files "forebay_cache_lent_files" ["tier"] "Cached files lent to readers.";
+    gauge staging_used_bytes "forebay_staging_used_bytes" ["mount"] "Bytes reserved for writes in progress.";
+    counter staging_publishes "forebay_staging_publishes_total" ["mount", "outcome"] "Staged writes published; outcome is ok or the kind of error.";
+    counter observer_timeouts "forebay_commit_observer_timeouts_total" ["observer"] "Commit observers that missed their deadline.";
+    counter fuse_opens "forebay_fuse_opens_total" ["mode"] "Opens by read mode: passthrough, buffered, direct or staged.";
+    gauge fuse_inodes "forebay_fuse_inodes" ["mountpoint"] "Inodes the kernel remembers.";
+    counter actor_restarts "forebay_actor_restarts_total" ["actor", "cause"] "Restarts of supervised actors.";
+    gauge actor_degraded "forebay_actor_degraded" ["actor"] "1 while an actor has used up its restart budget and is retried slowly.";
+}
+
+impl Metrics {
+    /// What a scrape gathers.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_carry_their_unit_and_kind() {
+        for (name, kind, _, help) in Metrics::DECLARED {
+            assert!(name.starts_with("forebay_"), "{name}");
+            assert_eq!(*kind == "counter", name.ends_with("_total"), "{name}");
+            assert!(help.ends_with('.'), "{name}");
+        }
+        assert!(METRICS.registry().gather().len() <= Metrics::DECLARED.len());
+    }
+}

@@ -1,0 +1,319 @@
+//! The port to a mount: everything that a frontend can ask of one store, and nothing of how it is done.
+//!
+//! Directories exist by themselves (local disks), by a marker or by a child (object stores). Where both a file
+//! and a directory have one name, [`Want`] says which is meant. No method is called with a lock held; all are
+//! cancel-safe: dropping the future leaves either the old or the new state.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::{
+    AttributeChange, ByteRange, Content, Entry, Headers, Key, Lent, PartInfo, Precondition, Result, Staged,
+    Target, UploadId, UploadInfo,
+};
+
+/// What a store can do by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about a store, printed as a table")]
+pub struct Capability {
+    /// Refuses a write atomically when a precondition fails.
+    pub conditional_write: bool,
+    /// Renames files and directories atomically.
+    pub native_rename: bool,
+    /// Keeps S3 headers and user metadata.
+    pub headers: bool,
+    /// Keeps POSIX attributes and xattrs across restarts.
+    pub posix: bool,
+    /// Has real directories, so a file and a directory cannot share a name.
+    pub hierarchical: bool,
+    /// Longest key in bytes.
+    pub key_bytes_max: usize,
+}
+
+/// What does not change while a mount lives.
+#[derive(Clone, Debug, Serialize)]
+pub struct MountInfo {
+    /// Name in logs and metrics: the path it is mounted at.
+    pub name: String,
+    /// Kind of store: `fs`, `memory`, `s3`.
+    pub store: &'static str,
+    /// Refuses every change.
+    pub read_only: bool,
+    /// When it was mounted; the modification time of its root where the store has none.
+    #[serde(skip)]
+    pub mounted: SystemTime,
+    /// What its store can do.
+    pub capability: Capability,
+}
+
+/// Where a mount stands, with the reason in plain words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum MountState {
+    /// Not probed yet; requests are served.
+    Starting,
+    /// The last probe succeeded.
+    Ready,
+    /// Probes or requests fail; requests may fail fast.
+    Degraded {
+        /// Why.
+        reason: String,
+    },
+    /// Finishes what is open and takes nothing new.
+    Draining,
+    /// Removed.
+    Gone,
+}
+
+/// Which of a file and a directory of one name is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// The file (S3 key without a trailing slash).
+    File,
+    /// The directory (S3 key with a trailing slash).
+    Directory,
+    /// The directory if there is one, else the file (WebHDFS, FUSE).
+    Any,
+}
+
+/// Whether parents are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MkdirMode {
+    /// The parent must exist and the directory must not (POSIX mkdir).
+    New,
+    /// Parents are made and an existing directory is fine (mkdir -p).
+    Parents,
+}
+
+/// What a delete may remove, and what stays of the parents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeleteMode {
+    /// An S3 object: parents that exist only through it vanish with it.
+    Object,
+    /// An S3 directory marker (`key/`): the same, and children do not hinder it.
+    Marker,
+    /// A file; its parent stays a directory.
+    File,
+    /// An empty directory; its parent stays a directory.
+    EmptyDirectory,
+    /// A file or directory with all below it; its parent stays a directory.
+    Tree,
+}
+
+/// What happens to a file at the destination of a rename.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// It is an error.
+    NoReplace,
+    /// A file, or an empty directory under a directory, is replaced.
+    Replace,
+}
+
+/// How an xattr is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Create or replace.
+    Any,
+    /// Must not exist.
+    Create,
+    /// Must exist.
+    Replace,
+}
+
+/// One page of a listing is asked for. Names are compared as bytes, directories as `name/`.
+#[derive(Clone, Debug)]
+pub struct ListQuery {
+    /// All names start with this; may end anywhere inside a segment.
+    pub prefix: String,
+    /// Group what lies below a `/` after the prefix into one directory item.
+    pub shallow: bool,
+    /// Only names after this one. A name that ends in `/` is also past everything below it when `shallow`.
+    pub start_after: Option<String>,
+    /// Most items on the page; at least 1.
+    pub limit: usize,
+}
+
+/// One name in a listing.
+#[derive(Clone, Debug)]
+pub struct ListItem {
+    /// Relative to the listed mount or path; ends in `/` for directories (prefixes and empty-directory markers).
+    pub name: String,
+    /// Stands for all names below it (S3: a common prefix), not for itself.
+    pub is_prefix: bool,
+    /// What is there. Directories on object stores carry the mount's own time.
+    pub entry: Entry,
+}
+
+/// Items in byte order of their names.
+#[derive(Clone, Debug, Default)]
+pub struct ListPage {
+    /// At most as many as asked for.
+    pub items: Vec<ListItem>,
+    /// There may be more after the last item. Never true for an empty page.
+    pub is_truncated: bool,
+}
+
+/// Space of a store, in bytes and files; for statfs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Size of the store.
+    pub capacity_bytes: u64,
+    /// Free space.
+    pub free_bytes: u64,
+    /// Most files.
+    pub files: u64,
+    /// Files that can still be made.
+    pub free_files: u64,
+}
+
+/// One version of a file, open for reading. All reads return bytes of this version.
+#[async_trait]
+pub trait OpenFile: Send + Sync {
+    /// The file as it was opened.
+    fn entry(&self) -> &Entry;
+
+    /// Reads without waiting: `None` when a store or a disk would have to be waited for. Never blocks, never
+    /// takes a lock that is held over I/O. The range must lie inside the file.
+    fn try_read(&self, range: ByteRange) -> Option<Content>;
+
+    /// Reads the start of `range`: at least one byte, at most all of it (a cache page is a natural piece). The
+    /// range must lie inside the file and not be empty.
+    ///
+    /// # Errors
+    /// `Stale` when the store no longer has this version; `Unavailable`, `Timeout`, `Busy`.
+    async fn read(&self, range: ByteRange) -> Result<Content>;
+
+    /// The whole content as a local file, complete and verified, if there is one.
+    fn lend(&self) -> Option<Lent>;
+}
+
+/// A store in the namespace.
+#[async_trait]
+pub trait Mount: Send + Sync {
+    /// What does not change.
+    fn info(&self) -> &MountInfo;
+
+    /// Where it stands.
+    fn state(&self) -> MountState;
+
+    /// Looks at an entry without waiting; `None` when the answer is not at hand or no longer fresh.
+    fn try_stat(&self, key: &Key, want: Want) -> Option<Result<Entry>>;
+
+    /// Looks at an entry. The mount's root always exists.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory` (an ancestor is a file), and whatever the store answers.
+    async fn stat(&self, key: &Key, want: Want) -> Result<Entry>;
+
+    /// Opens the present version of a file.
+    ///
+    /// # Errors
+    /// As [`Mount::stat`], and `IsDirectory`.
+    async fn open(&self, key: &Key, want: Want) -> Result<Arc<dyn OpenFile>>;
+
+    /// One page of names.
+    ///
+    /// # Errors
+    /// Whatever the store answers. A missing prefix is an empty page.
+    async fn list(&self, query: &ListQuery) -> Result<ListPage>;
+
+    /// Starts a write. Nothing is visible before [`Staged::publish`].
+    ///
+    /// # Errors
+    /// `NoSpace`, `NoSuchUpload`; for [`Target::Modify`] as [`Mount::open`].
+    async fn stage(&self, target: Target) -> Result<Arc<dyn Staged>>;
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotFound` (parent), `NotDirectory`.
+    async fn mkdir(&self, key: &Key, mode: MkdirMode) -> Result<Entry>;
+
+    /// Removes an entry; `false` if there was none.
+    ///
+    /// # Errors
+    /// `NotEmpty`, `IsDirectory`, `NotDirectory`, `PreconditionFailed`.
+    async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool>;
+
+    /// Moves a file or a directory with all below it. The destination's parent must be a directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `AlreadyExists`, `NotEmpty`, `IsDirectory`, `NotDirectory`, `InvalidArgument` (into itself).
+    async fn rename(&self, from: &Key, to: &Key, mode: RenameMode) -> Result<()>;
+
+    /// Copies one file inside the store; `headers` replace the source's. `Unsupported` makes the caller stream.
+    ///
+    /// # Errors
+    /// As [`Mount::open`] and [`Staged::publish`].
+    async fn copy(
+        &self,
+        from: &Key,
+        to: &Key,
+        headers: Option<Headers>,
+        condition: Precondition,
+    ) -> Result<Entry>;
+
+    /// Changes POSIX attributes.
+    ///
+    /// # Errors
+    /// As [`Mount::stat`].
+    async fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry>;
+
+    /// All xattrs (`user.*`) of an entry by name, in byte order.
+    ///
+    /// # Errors
+    /// As [`Mount::stat`].
+    async fn xattrs(&self, key: &Key) -> Result<Vec<(String, Bytes)>>;
+
+    /// Sets an xattr, or removes it where `value` is `None`.
+    ///
+    /// # Errors
+    /// As [`Mount::stat`]; `AlreadyExists` or `NotFound` against `mode`; `NoSpace` when too large.
+    async fn set_xattr(&self, key: &Key, name: &str, value: Option<Bytes>, mode: XattrMode) -> Result<()>;
+
+    /// Space of the store.
+    ///
+    /// # Errors
+    /// Whatever the store answers.
+    async fn usage(&self) -> Result<Usage>;
+
+    /// Starts a multipart upload. Its state survives a restart.
+    ///
+    /// # Errors
+    /// `NoSpace`.
+    async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId>;
+
+    /// Uploads in progress whose key starts with `prefix`, in order of (key, id).
+    ///
+    /// # Errors
+    /// The staging disk's.
+    async fn uploads(&self, prefix: &str) -> Result<Vec<UploadInfo>>;
+
+    /// The parts of an upload in order of number.
+    ///
+    /// # Errors
+    /// `NoSuchUpload` also when the upload belongs to another key.
+    async fn parts(&self, key: &Key, upload: &UploadId) -> Result<Vec<PartInfo>>;
+
+    /// Publishes the numbered parts, in the given order, as one file, and forgets the upload.
+    ///
+    /// # Errors
+    /// `NoSuchUpload`, `InvalidPart` (a number that was not staged), and as [`Staged::publish`].
+    async fn complete_upload(
+        &self,
+        key: &Key,
+        upload: &UploadId,
+        parts: &[u32],
+        condition: Precondition,
+    ) -> Result<Entry>;
+
+    /// Forgets an upload and its parts.
+    ///
+    /// # Errors
+    /// `NoSuchUpload`.
+    async fn abort_upload(&self, key: &Key, upload: &UploadId) -> Result<()>;
+}

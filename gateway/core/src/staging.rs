@@ -1,0 +1,134 @@
+//! The port to staging: one handle for every kind of write.
+//!
+//! S3 PUT and parts, WebHDFS CREATE and APPEND, and FUSE writes all fill a [`Staged`] and publish it. Dropping it
+//! unpublished discards it. Where the store is a local disk and the target is [`Target::Modify`], the staged file
+//! is the stored file itself and changes are seen at once, as on any local file system.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::{ETag, Entry, Headers, Key, Lent, Result};
+
+/// What a write will become.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A whole new content: a new file identity.
+    Replace(Key),
+    /// The present content, changed: the file keeps its identity. The staged file starts as a copy of it (or is it).
+    Modify(Key),
+    /// A part of a multipart upload.
+    Part {
+        /// The upload's key.
+        key: Key,
+        /// The upload.
+        upload: UploadId,
+        /// 1 to 10000.
+        number: u32,
+        /// A checksum to keep with the part: algorithm and value as S3 names them.
+        checksum: Option<(String, String)>,
+    },
+}
+
+/// What must hold at the moment of publication.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    #[default]
+    None,
+    /// There is no file yet (`If-None-Match: *`).
+    Absent,
+    /// The present file has this tag (`If-Match`).
+    Matches(ETag),
+}
+
+/// How a staged write is published.
+#[derive(Clone, Debug, Default)]
+pub struct Publish {
+    /// What must hold.
+    pub condition: Precondition,
+    /// S3 headers to keep with the file; `None` keeps what a modified file has.
+    pub headers: Option<Headers>,
+    /// Permission bits for a new file.
+    pub mode: Option<u32>,
+    /// Owner and group for a new file.
+    pub owner: Option<(u32, u32)>,
+    /// Whether to wait until a local disk has it; network stores are durable when they answer.
+    pub is_durable: bool,
+}
+
+/// A write in progress. Handles may share it.
+#[async_trait]
+pub trait Staged: Send + Sync {
+    /// Writes at an offset; a gap before it reads as zeros.
+    ///
+    /// # Errors
+    /// `NoSpace` when the staging quota or disk is full.
+    async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()>;
+
+    /// Cuts or extends (with zeros).
+    ///
+    /// # Errors
+    /// As [`Staged::write_at`].
+    async fn truncate(&self, size_bytes: u64) -> Result<()>;
+
+    /// Present length in bytes.
+    ///
+    /// # Errors
+    /// The staging disk's.
+    fn size_bytes(&self) -> Result<u64>;
+
+    /// The local file behind it, readable and writable (FUSE passthrough). Writes to it count as writes.
+    fn file(&self) -> Lent;
+
+    /// Makes the staged content visible under its target, atomically, and returns what is there then. May be
+    /// called again after further writes; without any it does nothing and returns the last answer.
+    ///
+    /// For parts the entry's `etag` is the MD5 of the part.
+    ///
+    /// # Errors
+    /// `PreconditionFailed`, `IsDirectory`, `NotDirectory`, `NoSpace`, and whatever the store answers; nothing is
+    /// visible then.
+    async fn publish(&self, publish: Publish) -> Result<Entry>;
+}
+
+/// Names a multipart upload.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct UploadId(pub String);
+
+impl fmt::Debug for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// A multipart upload in progress.
+#[derive(Clone, Debug)]
+pub struct UploadInfo {
+    /// What it will become.
+    pub key: Key,
+    /// Its name.
+    pub upload: UploadId,
+    /// When it was started.
+    pub started: SystemTime,
+    /// S3 headers it was started with.
+    pub headers: Headers,
+}
+
+/// A staged part.
+#[derive(Clone, Debug)]
+pub struct PartInfo {
+    /// 1 to 10000.
+    pub number: u32,
+    /// Length.
+    pub size_bytes: u64,
+    /// MD5 of the part, in hex.
+    pub etag: ETag,
+    /// The checksum kept with it: algorithm and value.
+    pub checksum: Option<(String, String)>,
+    /// When it was staged.
+    pub modified: SystemTime,
+}

@@ -1,0 +1,190 @@
+"""Third-party programs the parts need: each pinned, installed once, put in place by one atomic rename.
+
+An interrupted install leaves only a `*.partial.*` directory behind, which is never taken for a good one.
+Debian's packages are pinned by the release the machine runs. Nothing is downloaded but from the package
+registries that the ordinary clients (go, cargo, pip, apt) use.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+TESTS = Path(__file__).resolve().parent.parent
+ROOT = TESTS.parent
+CACHE = Path(os.environ.get("FOREBAY_TESTS_CACHE") or Path.home() / ".cache" / "forebay-tests")
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+
+MINIO = "v0.0.0-20260212201848-7aac2a2c5b7c"
+VERSITYGW = "v1.7.0"
+CARGO_DENY = "0.20.2"
+CARGO_MACHETE = "0.9.2"
+PJDFSTEST = "0.2.2"
+FSX = "0.3.2"
+
+
+class Unavailable(Exception):
+    """This machine has no way to install the tool; the message is the reason printed with the skip."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """How one program is found or installed; `locate` returns its path and is safe to repeat."""
+
+    name: str
+    locate: Callable[[], Path]
+
+
+def _run(argv: list, **kwargs) -> None:
+    """Runs an installer quietly; its output is shown only when it fails."""
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, **kwargs)
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
+        raise Unavailable(f"{argv[0]} {argv[1]} failed: {tail}")
+
+
+def _once(directory: Path, install: Callable[[Path], None]) -> Path:
+    """Calls `install` with a private directory and renames it to `directory` when all of it succeeded."""
+    if directory.is_dir():
+        return directory
+    CACHE.mkdir(parents=True, exist_ok=True)
+    partial = directory.with_name(f"{directory.name}.partial.{os.getpid()}")
+    try:
+        partial.mkdir()
+        install(partial)
+        try:
+            partial.rename(directory)
+        except OSError:
+            if not directory.is_dir():  # otherwise another run was faster, with the same content
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return directory
+
+
+def _require(command: str, what_for: str) -> str:
+    found = shutil.which(command)
+    if not found:
+        raise Unavailable(f"{command} is not on this machine ({what_for})")
+    return found
+
+
+def _go(name: str, module: str, version: str) -> Tool:
+    def install(partial: Path) -> None:
+        go = _require("go", f"builds {name}")
+        env = os.environ | {"GOBIN": str(partial / "bin"), "CGO_ENABLED": "0"}
+        _run([go, "install", "-trimpath", "-ldflags=-s -w", f"{module}@{version}"], env=env)
+
+    return Tool(name, lambda: _once(CACHE / f"{name}-{version}", install) / "bin" / name)
+
+
+def _cargo(name: str, version: str, *extra: str) -> Tool:
+    def install(partial: Path) -> None:
+        cargo = _require("cargo", f"builds {name}")
+        env = os.environ | {"CARGO_TARGET_DIR": str(partial / "target")}
+        argv = [cargo, "install", "--quiet", "--locked", "--root", partial, "--version", version, *extra, name]
+        _run(argv, env=env, cwd="/")
+        shutil.rmtree(partial / "target", ignore_errors=True)
+
+    return Tool(name, lambda: _once(CACHE / f"{name}-{version}", install) / "bin" / name)
+
+
+_apt_updated = False
+
+
+def _apt(command: str, package: str) -> Tool:
+    def locate() -> Path:
+        global _apt_updated
+        path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+        if not shutil.which(command, path=path):
+            if os.geteuid() != 0 or not shutil.which("apt-get"):
+                raise Unavailable(f"{command} is missing and only root on Debian can install it ({package})")
+            env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+            if not _apt_updated:
+                _run(["apt-get", "update", "--quiet"], env=env)
+                _apt_updated = True
+            _run(["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "--no-upgrade", package], env=env)
+        return Path(_which(command, path))
+
+    return Tool(command, locate)
+
+
+def _which(command: str, path: str) -> str:
+    found = shutil.which(command, path=path)
+    if not found:
+        raise Unavailable(f"the package that should bring {command} did not")
+    return found
+
+
+def _venv(name: str, requirements: Path) -> Tool:
+    """A Python environment apart from the runner's own; used as `python -m`, so that renaming it is safe."""
+
+    def install(partial: Path) -> None:
+        _run([sys.executable, "-m", "venv", partial])
+        _run([partial / "bin" / "python", "-m", "pip", "install", "--quiet", "-r", requirements])
+
+    def locate() -> Path:
+        version = requirements.read_text().split(f"{name}==")[1].splitlines()[0]
+        return _once(CACHE / f"{name}-{version}", install) / "bin" / "python"
+
+    return Tool(name, locate)
+
+
+def _s3_server() -> Tool:
+    """A real S3 store: MinIO, versitygw where that does not build, moto (in the runner's environment) without Go."""
+    minio = _go("minio", "github.com/minio/minio", MINIO)
+    versitygw = _go("versitygw", "github.com/versity/versitygw/cmd/versitygw", VERSITYGW)
+
+    def locate() -> Path:
+        for candidate in (minio, versitygw):
+            try:
+                return candidate.locate()
+            except Unavailable as reason:
+                print(f"  {candidate.name}: {reason}", flush=True)
+        return Path(sys.executable)
+
+    return Tool("s3-server", locate)
+
+
+def _present(command: str, what_for: str) -> Tool:
+    return Tool(command, lambda: Path(_require(command, what_for)))
+
+
+def _build(name: str, profile: str) -> Tool:
+    """The gateway under test. Built by cargo itself, which knows best when there is nothing to do."""
+
+    def locate() -> Path:
+        flags = ["--release"] if profile == "release" else []
+        _run(["cargo", "build", "--quiet", "--locked", "-p", "forebay", *flags], cwd=ROOT)
+        return TARGET / profile / "forebay"
+
+    return Tool(name, locate)
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        _build("forebay", "debug"),
+        _build("forebay-release", "release"),
+        _s3_server(),
+        _cargo("cargo-deny", CARGO_DENY, "--no-default-features"),
+        _cargo("cargo-machete", CARGO_MACHETE),
+        _cargo("pjdfstest", PJDFSTEST),
+        _cargo("fsx", FSX),
+        _apt("prometheus", "prometheus"),
+        _apt("promtool", "prometheus"),
+        _apt("nginx", "nginx-light"),
+        _apt("rclone", "rclone"),
+        _apt("wrk", "wrk"),
+        _apt("fio", "fio"),
+        _apt("getfattr", "attr"),
+        _apt("curl", "curl"),
+        _apt("openssl", "openssl"),
+        _apt("git", "git"),
+        _present("java", "Spark runs on it; a JRE 8, 11 or 17"),
+        _venv("pyspark", TESTS / "requirements-spark.txt"),
+    )
+}
