@@ -44,12 +44,12 @@ def test_a_cargo_run_that_does_not_compile_is_a_failure():
 def test_pytest_results_are_counted_from_its_report(tmp_path):
     source = "import pytest\ndef test_a(): pass\ndef test_b(): assert 0\n@pytest.mark.skip(reason='machine: no')\ndef test_c(): pass\n"
     (tmp_path / "test_sample.py").write_text(source)
-    outcome = pytest(context(), str(tmp_path), options=("-p", "no:terminal"))
+    outcome = pytest(context(), str(tmp_path))
     assert (outcome.passed, outcome.failed, outcome.skips) == (1, 1, ["machine: no"])
 
 
 def test_a_pytest_run_that_finds_nothing_is_a_failure(tmp_path):
-    assert pytest(context(), str(tmp_path), options=("-p", "no:terminal")).failed == 1
+    assert pytest(context(), str(tmp_path)).failed == 1
 
 
 def test_ci_fails_a_skip_that_an_install_could_avoid_and_keeps_the_machine_s_own():

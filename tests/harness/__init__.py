@@ -1,0 +1,1 @@
+"""Starts what the tests talk to: gateways, stores, Prometheus, nginx. Loopback only, free ports, stopped by pid."""
