@@ -1,1 +1,123 @@
-//! In work.
+//! Staging: where every write of a mount lies until it is published.
+//!
+//! Invariants:
+//! - Space is reserved before it is written, for all writes and parts of a mount together; what is reserved counts
+//!   holes as if they were written.
+//! - `writes/` holds what nobody was promised: a file there vanishes with its [`StagingFile`], or at the next open
+//!   of the directory after a crash. Nothing in it is ever read back.
+//! - `uploads/<id>/` holds multipart uploads, which survive a restart. A part exists once its record is renamed into
+//!   place; the record names the data, so the two can never disagree.
+//! - One process owns the directory, by a lock on it.
+//!
+//! Deliberately absent: a journal. A write is acknowledged when it is published, not when it is staged.
+
+mod file;
+mod part;
+mod space;
+mod upload;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use forebay_core::{Error, ErrorKind, METRICS, Result};
+use rustix::fs::FlockOperation;
+use uuid::Uuid;
+
+pub use self::file::{StagingFile, Stamp};
+use self::space::Space;
+pub use self::upload::Parts;
+
+/// The staging directory of one mount. Clones share it.
+#[derive(Clone)]
+pub struct Staging(Arc<Shared>);
+
+struct Shared {
+    writes: PathBuf,
+    uploads: PathBuf,
+    space: Space,
+    mount: String,
+    /// Taken to change the set of parts, in blocking tasks only.
+    commits: Mutex<()>,
+    _lock: File,
+}
+
+impl Staging {
+    /// Opens `directory`, makes it if missing, removes what unpublished writes left and counts the uploads in
+    /// progress against `limit_bytes`. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `Busy` when another gateway uses the directory; the disk's.
+    pub fn open(directory: &Path, limit_bytes: u64, mount: &str) -> Result<Self> {
+        let at = |e: io::Error| Error::from(e).at("open staging directory", directory.display());
+        let (writes, uploads) = (directory.join("writes"), directory.join("uploads"));
+        fs::create_dir_all(&writes).map_err(at)?;
+        fs::create_dir_all(&uploads).map_err(at)?;
+        let lock = File::create(directory.join("lock")).map_err(at)?;
+        if let Err(e) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            let message = "another gateway uses this staging directory; give each its own `var` directory";
+            return Err(Error::new(ErrorKind::Busy, message)
+                .because(io::Error::from(e))
+                .at("open staging directory", directory.display()));
+        }
+        empty(&writes).map_err(at)?;
+        let space = Space::new(limit_bytes, mount);
+        let commits = Mutex::new(());
+        let shared = Shared { writes, uploads, space, mount: mount.to_owned(), commits, _lock: lock };
+        let kept_bytes = shared.reap_uploads().map_err(at)?;
+        shared.space.take(kept_bytes);
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// An empty file for a write in progress.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn file(&self) -> Result<Arc<StagingFile>> {
+        let shared = Arc::clone(&self.0);
+        blocking(move || Ok(Arc::new(StagingFile::create(shared, false)?))).await
+    }
+
+    /// Bytes reserved by writes in progress and parts.
+    pub fn used_bytes(&self) -> u64 {
+        self.0.space.used_bytes()
+    }
+
+    /// Counts an attempt to publish in the metrics.
+    pub fn count_publish<T>(&self, outcome: &Result<T>) {
+        let outcome = match outcome {
+            Ok(_) => "ok".to_owned(),
+            Err(e) => format!("{:?}", e.kind()),
+        };
+        METRICS.staging_publishes.with_label_values(&[&self.0.mount, &outcome]).inc();
+    }
+}
+
+impl Shared {
+    fn write_path(&self) -> PathBuf {
+        self.writes.join(Uuid::new_v4().simple().to_string())
+    }
+}
+
+/// Runs `work`, which waits for a disk, off the runtime's workers.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::new(ErrorKind::Internal, "a disk task died").because(e))?
+}
+
+/// Removes all that `directory` holds.
+fn empty(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
