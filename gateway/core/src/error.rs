@@ -61,6 +61,38 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// The kind as a label in metrics and structured logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::IsDirectory => "is_directory",
+            Self::NotDirectory => "not_directory",
+            Self::NotEmpty => "not_empty",
+            Self::AccessDenied => "access_denied",
+            Self::ReadOnly => "read_only",
+            Self::InvalidName => "invalid_name",
+            Self::NameTooLong => "name_too_long",
+            Self::InvalidArgument => "invalid_argument",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::Stale => "stale",
+            Self::BadChecksum => "bad_checksum",
+            Self::Incomplete => "incomplete",
+            Self::NoSuchUpload => "no_such_upload",
+            Self::InvalidPart => "invalid_part",
+            Self::Unsupported => "unsupported",
+            Self::CrossMount => "cross_mount",
+            Self::NoSpace => "no_space",
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// What went wrong, where, and during what.
 #[derive(Debug)]
 pub struct Error {

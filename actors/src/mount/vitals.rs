@@ -1,0 +1,369 @@
+//! What stands between a mount and its store: limits, deadlines, retries, the breaker, metrics, and the state
+//! that all of them lead to.
+//!
+//! Order on the way of one request: breaker → place among the operations in flight → attempts, each under a
+//! deadline. A stalled stream is bounded too, because a read moves at most one page under one deadline.
+//! No lock is held across an await, and nothing waits for the mount's actor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use forebay_core::{Error, ErrorKind, METRICS, MountState, Result};
+use prometheus::{IntCounter, IntGauge};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::breaker::{Breaker, Change, Pass};
+use crate::config::MountLimits;
+
+/// Wait before the first repetition; each further one doubles it, and each is spread over ±50 %.
+const BACK_OFF_MIN: Duration = Duration::from_millis(50);
+/// Longest such wait.
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+/// What a store must move at least, so that large bodies get longer deadlines, in bytes per second.
+const THROUGHPUT_MIN: u64 = 1 << 20;
+/// Requests that wait for a place, per place.
+const WAITERS_PER_PLACE: usize = 64;
+
+/// Whether a request may be sent again when it is not known what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// Sending it twice does what sending it once does.
+    Safe,
+    /// It must reach the store at most once.
+    Once,
+}
+
+/// The life signs of one mount; shared by its handle and its actor.
+pub struct Vitals {
+    name: String,
+    limits: MountLimits,
+    places: Semaphore,
+    waiters: Semaphore,
+    breaker: Breaker,
+    state: ArcSwap<MountState>,
+    in_flight: IntGauge,
+    breaker_open: IntGauge,
+    read_bytes: IntCounter,
+    written_bytes: IntCounter,
+}
+
+impl Vitals {
+    /// A mount that has not been probed yet; `name` is its label in metrics.
+    pub fn new(name: &str, limits: &MountLimits) -> Arc<Self> {
+        let vitals = Self {
+            name: name.to_owned(),
+            places: Semaphore::new(limits.operations),
+            waiters: Semaphore::new(limits.operations.saturating_mul(WAITERS_PER_PLACE)),
+            limits: limits.clone(),
+            breaker: Breaker::new(),
+            state: ArcSwap::from_pointee(MountState::Starting),
+            in_flight: METRICS.mount_operations_in_flight.with_label_values(&[name]),
+            breaker_open: METRICS.breaker_open.with_label_values(&[name]),
+            read_bytes: METRICS.backend_bytes.with_label_values(&[name, "read"]),
+            written_bytes: METRICS.backend_bytes.with_label_values(&[name, "write"]),
+        };
+        vitals.breaker_open.set(0);
+        vitals.show(&MountState::Starting);
+        Arc::new(vitals)
+    }
+
+    /// The mount's name in metrics and logs.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the mount stands.
+    pub fn state(&self) -> MountState {
+        MountState::clone(&self.state.load())
+    }
+
+    /// Moves the mount to another state. One that drains or is gone never comes back.
+    pub fn set_state(&self, state: MountState) {
+        let before = self.state.rcu(|now| {
+            let is_final = match **now {
+                MountState::Gone => true,
+                MountState::Draining => state != MountState::Gone,
+                MountState::Starting | MountState::Ready | MountState::Degraded { .. } => false,
+            };
+            if is_final { Arc::clone(now) } else { Arc::new(state.clone()) }
+        });
+        let now = self.state();
+        if *before == now {
+            return;
+        }
+        self.show(&now);
+        match &now {
+            MountState::Degraded { reason } => tracing::warn!(mount = self.name, reason, "mount degraded"),
+            MountState::Starting | MountState::Ready | MountState::Draining | MountState::Gone => {
+                tracing::info!(mount = self.name, state = label(&now), "mount changed state");
+            }
+        }
+    }
+
+    /// Counts content bytes that came from the store.
+    pub fn count_read(&self, bytes: u64) {
+        self.read_bytes.inc_by(bytes);
+    }
+
+    /// Counts content bytes that went to the store.
+    pub fn count_written(&self, bytes: u64) {
+        self.written_bytes.inc_by(bytes);
+    }
+
+    /// Sends one request under all limits; `operation` is its label in metrics.
+    ///
+    /// # Errors
+    /// `Busy` when no place came free in time, `Unavailable` when the breaker is open, `Timeout` past the
+    /// deadline, else what `call` answers last.
+    pub async fn run<T, F, R>(&self, operation: &'static str, repeat: Repeat, call: F) -> Result<T>
+    where
+        F: Fn() -> R + Send + Sync,
+        R: Future<Output = Result<T>> + Send,
+    {
+        self.run_sized(operation, repeat, 0, call).await
+    }
+
+    /// As [`Vitals::run`] for a request that moves `size_bytes`: its deadline grows by what 1 MiB/s takes.
+    ///
+    /// # Errors
+    /// As [`Vitals::run`].
+    pub async fn run_sized<T, F, R>(
+        &self,
+        operation: &'static str,
+        repeat: Repeat,
+        size_bytes: u64,
+        call: F,
+    ) -> Result<T>
+    where
+        F: Fn() -> R + Send + Sync,
+        R: Future<Output = Result<T>> + Send,
+    {
+        let deadline = self.limits.request_deadline + Duration::from_secs(size_bytes / THROUGHPUT_MIN);
+        let result = match self.place().await {
+            Ok(_place) => {
+                let _flying = InFlight::new(&self.in_flight);
+                let began = Instant::now();
+                let result = self.attempts(repeat, deadline, call).await;
+                let seconds = METRICS.backend_seconds.with_label_values(&[&self.name, operation]);
+                seconds.observe(began.elapsed().as_secs_f64());
+                result
+            }
+            Err(error) => Err(error),
+        };
+        let outcome = result.as_ref().map_or_else(|e| e.kind().as_str(), |_| "ok");
+        METRICS.backend_requests.with_label_values(&[&self.name, operation, outcome]).inc();
+        result
+    }
+
+    async fn place(&self) -> Result<SemaphorePermit<'_>> {
+        if let Ok(place) = self.places.try_acquire() {
+            return Ok(place);
+        }
+        let busy = |message: &str| Error::new(ErrorKind::Busy, message);
+        let _waiter = self.waiters.try_acquire().map_err(|_| busy("too many requests wait for this store"))?;
+        match timeout(self.limits.queue_deadline, self.places.acquire()).await {
+            Ok(place) => Ok(place.expect("the semaphore is never closed")),
+            Err(_) => Err(busy("too many requests to this store are in flight")),
+        }
+    }
+
+    /// Attempts under `deadline` each, and two of them in all.
+    async fn attempts<T, F, R>(&self, repeat: Repeat, deadline: Duration, call: F) -> Result<T>
+    where
+        F: Fn() -> R,
+        R: Future<Output = Result<T>>,
+    {
+        let end = Instant::now() + deadline.saturating_mul(2);
+        let mut attempt = 1;
+        loop {
+            let pass = self.enter()?;
+            let until = end.min(Instant::now() + deadline);
+            let result = timeout_at(until, call()).await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Timeout, format!("the store did not answer within {deadline:?}")))
+            });
+            self.judge(pass, &result);
+            let is_last = attempt >= self.limits.attempts || repeat == Repeat::Once;
+            match result {
+                Err(error) if !is_last && is_worth_repeating(error.kind()) => {
+                    let wait = back_off(attempt);
+                    if Instant::now() + wait >= end {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(wait).await;
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn enter(&self) -> Result<Pass<'_>> {
+        self.breaker.enter().map_err(|wait| {
+            let message = match self.state() {
+                MountState::Degraded { reason } => format!("the store fails ({reason})"),
+                MountState::Starting | MountState::Ready | MountState::Draining | MountState::Gone => {
+                    "the store fails".to_owned()
+                }
+            };
+            Error::new(ErrorKind::Unavailable, format!("{message}; it is tried again in {wait:?}"))
+        })
+    }
+
+    fn judge<T>(&self, pass: Pass<'_>, result: &Result<T>) {
+        let change = match result {
+            Err(error) if is_store_failure(error.kind()) => pass.fail(),
+            Ok(_) | Err(_) => pass.succeed(),
+        };
+        match (change, result) {
+            (Change::Opened, Err(error)) => {
+                self.breaker_open.set(1);
+                self.set_state(MountState::Degraded { reason: reason(error) });
+            }
+            (Change::Closed, _) => {
+                self.breaker_open.set(0);
+                self.set_state(MountState::Ready);
+            }
+            (Change::Opened | Change::None, _) => {}
+        }
+    }
+
+    fn show(&self, state: &MountState) {
+        for known in ["starting", "ready", "degraded", "draining", "gone"] {
+            let gauge = METRICS.mount_state.with_label_values(&[&self.name, known]);
+            gauge.set(i64::from(known == label(state)));
+        }
+    }
+}
+
+/// An error and its cause in one line, for people.
+pub(super) fn reason(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// Counts one request in flight for as long as it lives.
+struct InFlight<'a>(&'a IntGauge);
+
+impl<'a> InFlight<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn label(state: &MountState) -> &'static str {
+    match state {
+        MountState::Starting => "starting",
+        MountState::Ready => "ready",
+        MountState::Degraded { .. } => "degraded",
+        MountState::Draining => "draining",
+        MountState::Gone => "gone",
+    }
+}
+
+fn is_worth_repeating(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Timeout)
+}
+
+/// Whether a store that answers this should be left alone. A slow-down (`Busy`) is an answer of a live store.
+fn is_store_failure(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal)
+}
+
+fn back_off(attempt: usize) -> Duration {
+    let doublings = u32::try_from(attempt - 1).unwrap_or(u32::MAX).min(16);
+    let wait = BACK_OFF_MIN.saturating_mul(1 << doublings).min(BACK_OFF_MAX);
+    wait.mul_f64(0.5 + fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn vitals(name: &str) -> Arc<Vitals> {
+        Vitals::new(name, &MountLimits { operations: 1, ..MountLimits::default() })
+    }
+
+    async fn failing(vitals: &Vitals, repeat: Repeat, kind: ErrorKind) -> (usize, Error) {
+        let calls = AtomicUsize::new(0);
+        let result = vitals.run("stat", repeat, || async {
+            calls.fetch_add(1, Ordering::SeqCst);
+            Err::<(), _>(Error::new(kind, "no luck"))
+        });
+        let error = result.await.expect_err("fails");
+        (calls.load(Ordering::SeqCst), error)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn temporary_failures_of_safe_requests_are_repeated() {
+        let vitals = vitals("/retry");
+        assert_eq!(failing(&vitals, Repeat::Safe, ErrorKind::Unavailable).await.0, 3);
+        assert_eq!(failing(&vitals, Repeat::Once, ErrorKind::Unavailable).await.0, 1);
+        assert_eq!(failing(&vitals, Repeat::Safe, ErrorKind::NotFound).await.0, 1);
+        let count = |outcome| METRICS.backend_requests.with_label_values(&["/retry", "stat", outcome]).get();
+        assert_eq!((count("unavailable"), count("not_found")), (2, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn store_that_keeps_failing_is_left_alone_until_a_probe_succeeds() {
+        let vitals = vitals("/breaker");
+        for _ in 0..5 {
+            failing(&vitals, Repeat::Once, ErrorKind::Internal).await;
+        }
+        let MountState::Degraded { reason } = vitals.state() else { panic!("not degraded") };
+        assert!(reason.contains("no luck"));
+        let (calls, error) = failing(&vitals, Repeat::Safe, ErrorKind::Internal).await;
+        assert_eq!((calls, error.kind()), (0, ErrorKind::Unavailable));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        vitals.run("stat", Repeat::Safe, || async { Ok(()) }).await.expect("the probe goes through");
+        assert_eq!(vitals.state(), MountState::Ready);
+        assert_eq!(METRICS.breaker_open.with_label_values(&["/breaker"]).get(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_objects_do_not_open_the_breaker() {
+        let vitals = vitals("/missing");
+        for _ in 0..20 {
+            assert_eq!(failing(&vitals, Repeat::Safe, ErrorKind::NotFound).await.0, 1);
+        }
+        assert_eq!(vitals.state(), MountState::Starting);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hanging_store_costs_two_deadlines_and_later_callers_are_told_to_slow_down() {
+        let vitals = vitals("/hang");
+        let began = Instant::now();
+        let hang = vitals.run("read", Repeat::Safe, std::future::pending::<Result<()>>);
+        let queued = vitals.run("read", Repeat::Safe, || async { Ok(()) });
+        let (hung, queued) = tokio::join!(hang, queued);
+        assert_eq!(hung.map_err(|e| e.kind()), Err(ErrorKind::Timeout));
+        assert_eq!(queued.map_err(|e| e.kind()), Err(ErrorKind::Busy));
+        assert!(began.elapsed() <= MountLimits::default().request_deadline * 2 + Duration::from_secs(1));
+        assert_eq!(METRICS.mount_operations_in_flight.with_label_values(&["/hang"]).get(), 0);
+    }
+
+    #[test]
+    fn mount_that_is_gone_stays_gone() {
+        let vitals = vitals("/gone");
+        vitals.set_state(MountState::Draining);
+        vitals.set_state(MountState::Ready);
+        assert_eq!(vitals.state(), MountState::Draining);
+        vitals.set_state(MountState::Gone);
+        vitals.set_state(MountState::Draining);
+        assert_eq!(vitals.state(), MountState::Gone);
+        let shown = |state| METRICS.mount_state.with_label_values(&["/gone", state]).get();
+        assert_eq!((shown("gone"), shown("draining"), shown("starting")), (1, 0, 0));
+    }
+}
