@@ -162,7 +162,9 @@ impl Supervisor {
         let gone = || Error::new(ErrorKind::Unavailable, "the supervisor was stopped");
         match self.actor.call(message, None).await {
             Ok(ractor::rpc::CallResult::Success(answer)) => Ok(answer),
-            Ok(ractor::rpc::CallResult::Timeout | ractor::rpc::CallResult::SenderError) | Err(_) => Err(gone()),
+            Ok(ractor::rpc::CallResult::Timeout | ractor::rpc::CallResult::SenderError) | Err(_) => {
+                Err(gone())
+            }
         }
     }
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use forebay_core::{MountState, Result};
+use forebay_core::MountState;
 use futures::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -15,7 +14,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Asks the store for something small. It goes through the mount's [`Vitals`], so that it is the probe of an
 /// open breaker, too.
-pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync>;
+pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, forebay_core::Result<()>> + Send + Sync>;
 
 /// What the actor needs; it survives restarts outside it.
 #[derive(Clone)]
@@ -29,7 +28,6 @@ pub(super) struct MountActor;
 
 pub(super) struct ProbeNow;
 
-#[async_trait]
 impl Actor for MountActor {
     type Msg = ProbeNow;
     type State = Patient;

@@ -162,7 +162,8 @@ impl Vitals {
             return Ok(place);
         }
         let busy = |message: &str| Error::new(ErrorKind::Busy, message);
-        let _waiter = self.waiters.try_acquire().map_err(|_| busy("too many requests wait for this store"))?;
+        let _waiter =
+            self.waiters.try_acquire().map_err(|_| busy("too many requests wait for this store"))?;
         match timeout(self.limits.queue_deadline, self.places.acquire()).await {
             Ok(place) => Ok(place.expect("the semaphore is never closed")),
             Err(_) => Err(busy("too many requests to this store are in flight")),

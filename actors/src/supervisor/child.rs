@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use async_trait::async_trait;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
 /// An error that an actor returned. A failure that is not one of these was a panic.
@@ -25,7 +24,6 @@ fn returned(error: ActorProcessingErr) -> ActorProcessingErr {
 /// An actor under supervision.
 pub(super) struct Child<A>(pub(super) A);
 
-#[async_trait]
 impl<A> Actor for Child<A>
 where
     A: Actor,
@@ -99,7 +97,6 @@ impl fmt::Display for Saboteur {
 impl std::error::Error for Saboteur {}
 
 #[cfg(debug_assertions)]
-#[async_trait]
 impl Actor for Saboteur {
     type Msg = ();
     type State = ();

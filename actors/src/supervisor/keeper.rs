@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use forebay_core::{Error, ErrorKind, METRICS, Result};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use tokio::time::{Instant, timeout};
@@ -18,15 +17,33 @@ const START_DEADLINE: Duration = Duration::from_secs(5);
 const CAUSE_CHARS_MAX: usize = 200;
 
 pub(super) enum Message {
-    Add { name: String, factory: Factory, reply: RpcReplyPort<Result<()>> },
-    Remove { name: String, reply: RpcReplyPort<Vec<ActorCell>> },
-    RemoveAll { reply: RpcReplyPort<Vec<ActorCell>> },
+    Add {
+        name: String,
+        factory: Factory,
+        reply: RpcReplyPort<Result<()>>,
+    },
+    Remove {
+        name: String,
+        reply: RpcReplyPort<Vec<ActorCell>>,
+    },
+    RemoveAll {
+        reply: RpcReplyPort<Vec<ActorCell>>,
+    },
     /// Start the child again, unless it is of another generation by now.
-    Restart { name: String, generation: u64 },
+    Restart {
+        name: String,
+        generation: u64,
+    },
     /// Take a degraded child for healthy, unless it is of another generation by now.
-    Settle { name: String, generation: u64 },
+    Settle {
+        name: String,
+        generation: u64,
+    },
     #[cfg(debug_assertions)]
-    Find { name: String, reply: RpcReplyPort<Option<ActorCell>> },
+    Find {
+        name: String,
+        reply: RpcReplyPort<Option<ActorCell>>,
+    },
 }
 
 pub(super) struct Keeper {
@@ -151,13 +168,16 @@ impl Keeper {
     }
 }
 
-#[async_trait]
 impl Actor for Keeper {
     type Msg = Message;
     type State = State;
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<Message>, (): ()) -> std::result::Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Message>,
+        (): (),
+    ) -> std::result::Result<State, ActorProcessingErr> {
         Ok(State::default())
     }
 

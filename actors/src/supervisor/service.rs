@@ -6,7 +6,6 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use futures::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
@@ -25,7 +24,7 @@ impl StopSignal {
     /// Waits until the service should stop. Cancel-safe.
     pub async fn requested(&mut self) {
         // An error means that the actor is gone, which asks for the same.
-        self.0.wait_for(|stop| *stop).await.map_or((), |_| ());
+        self.0.wait_for(|stop| *stop).await.map(drop).unwrap_or_default();
     }
 
     /// Whether the service should stop.
@@ -56,7 +55,6 @@ impl Drop for State {
     }
 }
 
-#[async_trait]
 impl Actor for Service {
     type Msg = Message;
     type State = State;

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use forebay_core::METRICS;
+
 use super::*;
 
 async fn supervisor() -> Supervisor {
