@@ -190,6 +190,11 @@ impl Access {
         }
     }
 
+    /// Whether every WebHDFS user needs a token.
+    pub fn webhdfs_needs_token(&self) -> bool {
+        self.webhdfs_users.values().all(|(token, _)| token.is_some())
+    }
+
     /// The owner of the FUSE mount.
     pub fn fuse(&self) -> Option<&Arc<Principal>> {
         self.fuse.as_ref()

@@ -92,10 +92,10 @@ impl Namespace {
         }
         let table = self.table.load();
         match table.owner(path) {
-            None if table.resolve(path).is_above_mount => Some(self.virtual_entry(path, want)),
+            None if table.is_above_mount(path) => Some(self.virtual_entry(path, want)),
             None => Some(Err(not_found(path))),
             Some((mount, key)) => match mount.try_stat(&key, want)? {
-                Err(e) if is_missing(&e) && table.resolve(path).is_above_mount => {
+                Err(e) if is_missing(&e) && table.is_above_mount(path) => {
                     Some(self.virtual_entry(path, want))
                 }
                 answer => Some(answer.map_err(|e| e.at("stat", path))),
@@ -110,13 +110,12 @@ impl Namespace {
     pub async fn stat(&self, context: &Context, path: &NsPath, want: Want) -> Result<Entry> {
         check_traverse(context, path)?;
         let table = self.table.load_full();
-        let resolved = table.resolve(path);
-        let answer = match resolved.owner {
+        let answer = match table.owner(path) {
             Some((mount, key)) => mount.stat(&key, want).await,
             None => Err(not_found(path)),
         };
         match answer {
-            Err(e) if is_missing(&e) && resolved.is_above_mount => self.virtual_entry(path, want),
+            Err(e) if is_missing(&e) && table.is_above_mount(path) => self.virtual_entry(path, want),
             answer => answer.map_err(|e| e.at("stat", path)),
         }
     }

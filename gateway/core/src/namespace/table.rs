@@ -1,6 +1,6 @@
 //! The mount table: an immutable snapshot of which mount serves which path.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,14 +15,8 @@ pub struct MountTable {
     mounts: Vec<(NsPath, Arc<dyn Mount>)>,
     /// Index into `mounts`, by path text.
     by_path: HashMap<Box<str>, usize>,
-}
-
-/// Where a path leads.
-pub(crate) struct Resolved<'a> {
-    /// The mount that serves it and its key there; `None` above all mounts.
-    pub(crate) owner: Option<(&'a Arc<dyn Mount>, Key)>,
-    /// Whether a mount point lies strictly below it, so that it exists as a directory in any case.
-    pub(crate) is_above_mount: bool,
+    /// Every path with a mount point strictly below it, and `/`: directories in any case.
+    above: HashSet<Box<str>>,
 }
 
 impl MountTable {
@@ -38,7 +32,9 @@ impl MountTable {
             return Err(Error::new(ErrorKind::AlreadyExists, message));
         }
         let by_path = mounts.iter().enumerate().map(|(i, (path, _))| (Box::from(path.as_str()), i)).collect();
-        Ok(Self { mounts, by_path })
+        let mut above: HashSet<Box<str>> = HashSet::from([Box::from("/")]);
+        above.extend(mounts.iter().flat_map(|(path, _)| path.ancestors().skip(1)).map(Box::from));
+        Ok(Self { mounts, by_path, above })
     }
 
     /// All mounts in order of their paths.
@@ -66,13 +62,9 @@ impl MountTable {
         self.mounts.iter().filter(move |(at, _)| at != path && at.starts_with(path))
     }
 
-    pub(crate) fn resolve(&self, path: &NsPath) -> Resolved<'_> {
-        Resolved {
-            owner: self.owner(path),
-            is_above_mount: self.mounts.len() > 1 && self.below(path).next().is_some()
-                || self.mounts.len() == 1 && self.mounts[0].0 != *path && self.mounts[0].0.starts_with(path)
-                || path.is_root(),
-        }
+    /// Whether `path` is a directory in any case because a mount point lies strictly below it.
+    pub(crate) fn is_above_mount(&self, path: &NsPath) -> bool {
+        self.above.contains(path.as_str())
     }
 }
 

@@ -81,7 +81,7 @@ impl Namespace {
     /// As [`Namespace::writable`], for calls that move or remove an entry: mount points stay where they are.
     fn removable(&self, context: &Context, path: &NsPath) -> Result<(Arc<dyn Mount>, Key)> {
         let (mount, key) = self.writable(context, path)?;
-        if key.is_root() || self.table().below(path).next().is_some() {
+        if key.is_root() || self.table().is_above_mount(path) {
             let message = "a mount point cannot be moved or removed; change mounts.yaml instead";
             return Err(Error::new(ErrorKind::ReadOnly, message).at("remove", path));
         }
@@ -143,8 +143,7 @@ impl Namespace {
     /// # Errors
     /// As [`Mount::mkdir`]; `AccessDenied`, `ReadOnly`.
     pub async fn mkdir(&self, context: &Context, path: &NsPath, mode: MkdirMode) -> Result<Entry> {
-        let resolved_above = self.table().below(path).next().is_some() || self.table().at(path).is_some();
-        if resolved_above || path.is_root() {
+        if self.table().is_above_mount(path) || self.table().at(path).is_some() {
             context.check(Permission::Write, path)?;
             return match mode {
                 MkdirMode::New => {
