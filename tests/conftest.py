@@ -14,6 +14,10 @@ from harness.tool import has_fuse, machine
 STORES = {"fs": "local", "memory": "scratch", "s3": "bucket"}
 _numbers = itertools.count(1)
 
+# A developer's own cloud settings must not reach the clients under test.
+for name in [name for name in os.environ if name.startswith("AWS_") or name.endswith(("_CA_BUNDLE", "_PROXY", "_proxy"))]:
+    del os.environ[name]
+
 
 @dataclass(frozen=True)
 class Place:

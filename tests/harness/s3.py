@@ -26,7 +26,7 @@ class Credentials:
 
 def client(endpoint: str, who: Credentials, **config):
     """boto3 without retries, so that the first answer is the one that counts."""
-    options = {"s3": {"addressing_style": "path"}, "retries": {"total_max_attempts": 1}, "read_timeout": 60} | config
+    options = {"signature_version": "s3v4", "s3": {"addressing_style": "path"}, "retries": {"total_max_attempts": 1}, "read_timeout": 60} | config
     return boto3.client(
         "s3", endpoint_url=endpoint, aws_access_key_id=who.key, aws_secret_access_key=who.secret,
         region_name=REGION, verify=False, config=Config(**options),
