@@ -1,0 +1,248 @@
+//! A mount over a store of flat keys: directories, identities, attributes and staged writes on top of what every
+//! [`Backend`] can do.
+//!
+//! Invariants:
+//! - A directory exists by its marker (`dir/`) or by a key below it; the mount's root always exists.
+//! - Whatever this mount commits is in its attribute cache, or is dropped from it, before the call returns; an
+//!   answer that was under way meanwhile never overwrites it.
+//! - A failure is never remembered; that a key is missing is remembered for a second at most.
+//! - Reads name the version they belong to, so one open file never mixes two.
+//! - A store request goes through the mount's [`Vitals`] and nothing else.
+//!
+//! Renames and the deletion of trees are many requests and not atomic. POSIX attributes, xattrs and identities
+//! kept through renames and changes in place live in memory, are bounded, and end with the process.
+
+mod attributes;
+mod bounded;
+mod directory;
+mod file;
+mod identity;
+mod list;
+mod lookup;
+mod overlay;
+mod rename;
+mod request;
+mod write;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use forebay_core::{
+    AttributeChange, Clock, DeleteMode, Entry, Error, ErrorKind, Headers, Key, ListPage, ListQuery,
+    MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, Precondition, RenameMode, Result, Staged,
+    Target, UploadId, UploadInfo, Usage, Want, XattrMode,
+};
+
+use self::attributes::AttributeCache;
+use self::identity::Identities;
+use self::overlay::Overlay;
+use super::vitals::Vitals;
+use crate::backend::{Backend, Source};
+use crate::cache::Cache;
+use crate::config::Revalidate;
+use crate::staging::Staging;
+
+/// Entries that a mount remembers of each kind: attributes, identities, POSIX attributes.
+const REMEMBERED_ENTRIES: usize = 100_000;
+
+/// What an object mount is made of.
+pub struct Parts {
+    /// What does not change while it lives.
+    pub info: MountInfo,
+    /// How long attributes may be trusted.
+    pub revalidate: Revalidate,
+    /// The store.
+    pub backend: Arc<dyn Backend>,
+    /// Where its content is cached.
+    pub cache: Cache,
+    /// Where its writes lie until they are published.
+    pub staging: Staging,
+    /// Its limits, breaker and state.
+    pub vitals: Arc<Vitals>,
+    /// The time of day.
+    pub clock: Clock,
+    /// Space to report where the store has no limit of its own.
+    pub usage: Usage,
+}
+
+/// A store of flat keys in the namespace.
+pub struct ObjectMount(Arc<Core>);
+
+/// What the mount, its open files and its writes share.
+struct Core {
+    info: MountInfo,
+    label: Arc<str>,
+    backend: Arc<dyn Backend>,
+    cache: Cache,
+    staging: Staging,
+    vitals: Arc<Vitals>,
+    clock: Clock,
+    usage: Usage,
+    attributes: AttributeCache,
+    identities: Identities,
+    overlay: Overlay,
+    /// User and group of the process: they own what nobody was given.
+    owner: (u32, u32),
+}
+
+impl ObjectMount {
+    /// A mount over `parts`. Sends nothing to the store.
+    pub fn open(parts: Parts) -> Arc<Self> {
+        let Parts { info, revalidate, backend, cache, staging, vitals, clock, usage } = parts;
+        let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        Arc::new(Self(Arc::new(Core {
+            label: Arc::from(info.name.as_str()),
+            info,
+            backend,
+            cache,
+            staging,
+            vitals,
+            clock,
+            usage,
+            attributes: AttributeCache::new(revalidate, REMEMBERED_ENTRIES),
+            identities: Identities::new(REMEMBERED_ENTRIES),
+            overlay: Overlay::new(REMEMBERED_ENTRIES),
+            owner,
+        })))
+    }
+}
+
+impl Core {
+    /// Refuses keys that the store could not hold; `suffix_bytes` is what a marker adds.
+    fn check_key(&self, key: &Key, suffix_bytes: usize) -> Result<()> {
+        let most = self.info.capability.key_bytes_max;
+        if key.as_str().len() + suffix_bytes > most {
+            let message = format!("the store takes keys of at most {most} bytes");
+            return Err(Error::new(ErrorKind::NameTooLong, message));
+        }
+        Ok(())
+    }
+
+    async fn complete_upload(
+        self: &Arc<Self>,
+        key: &Key,
+        upload: &UploadId,
+        numbers: &[u32],
+        condition: Precondition,
+    ) -> Result<Entry> {
+        let parts = self.staging.take_parts(key, upload, numbers).await?;
+        let source = Source { files: parts.files };
+        let result = self.put_file(key, &source, &parts.headers, (&condition, None)).await;
+        self.staging.count_publish(&result);
+        let entry = result?;
+        match self.staging.abort_upload(key, upload).await {
+            // Somebody else completed or aborted it in the meantime; the file is published all the same.
+            Err(e) if e.kind() == ErrorKind::NoSuchUpload => {}
+            answer => answer?,
+        }
+        Ok(self.shown(key.as_str(), entry))
+    }
+}
+
+#[async_trait]
+impl Mount for ObjectMount {
+    fn info(&self) -> &MountInfo {
+        &self.0.info
+    }
+
+    fn state(&self) -> MountState {
+        self.0.vitals.state()
+    }
+
+    fn try_stat(&self, key: &Key, want: Want) -> Option<Result<Entry>> {
+        self.0.try_stat(key, want)
+    }
+
+    async fn stat(&self, key: &Key, want: Want) -> Result<Entry> {
+        self.0.stat(key, want).await
+    }
+
+    async fn open(&self, key: &Key, want: Want) -> Result<Arc<dyn OpenFile>> {
+        let file: Arc<dyn OpenFile> = Arc::new(self.0.open(key, want).await?);
+        Ok(file)
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        self.0.list(query).await
+    }
+
+    async fn stage(&self, target: Target) -> Result<Arc<dyn Staged>> {
+        match target {
+            Target::Replace(key) => self.0.replace(key).await,
+            Target::Modify(key) => self.0.modify(key).await,
+            Target::Part { key, upload, number, checksum } => {
+                self.0.staging.stage_part(&key, &upload, number, checksum).await
+            }
+        }
+    }
+
+    async fn mkdir(&self, key: &Key, mode: MkdirMode) -> Result<Entry> {
+        self.0.mkdir(key, mode).await
+    }
+
+    async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
+        self.0.delete(key, mode).await
+    }
+
+    async fn rename(&self, from: &Key, to: &Key, mode: RenameMode) -> Result<()> {
+        self.0.rename(from, to, mode).await
+    }
+
+    async fn copy(
+        &self,
+        from: &Key,
+        to: &Key,
+        headers: Option<Headers>,
+        condition: Precondition,
+    ) -> Result<Entry> {
+        self.0.copy(from, to, headers.as_ref(), &condition).await
+    }
+
+    async fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
+        let (name, entry) = self.0.named(key).await?;
+        self.0.overlay.change(&name, &change, &entry.etag, self.0.clock.now());
+        Ok(self.0.shown(&name, entry))
+    }
+
+    async fn xattrs(&self, key: &Key) -> Result<Vec<(String, Bytes)>> {
+        let (name, _) = self.0.named(key).await?;
+        Ok(self.0.overlay.xattrs(&name))
+    }
+
+    async fn set_xattr(&self, key: &Key, name: &str, value: Option<Bytes>, mode: XattrMode) -> Result<()> {
+        let (entry_name, _) = self.0.named(key).await?;
+        self.0.overlay.set_xattr(&entry_name, name, value, mode)
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        Ok(self.0.usage)
+    }
+
+    async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId> {
+        self.0.check_key(key, 0)?;
+        self.0.staging.create_upload(key, headers, self.0.clock.now()).await
+    }
+
+    async fn uploads(&self, prefix: &str) -> Result<Vec<UploadInfo>> {
+        self.0.staging.uploads(prefix).await
+    }
+
+    async fn parts(&self, key: &Key, upload: &UploadId) -> Result<Vec<PartInfo>> {
+        self.0.staging.parts(key, upload).await
+    }
+
+    async fn complete_upload(
+        &self,
+        key: &Key,
+        upload: &UploadId,
+        parts: &[u32],
+        condition: Precondition,
+    ) -> Result<Entry> {
+        self.0.complete_upload(key, upload, parts, condition).await
+    }
+
+    async fn abort_upload(&self, key: &Key, upload: &UploadId) -> Result<()> {
+        self.0.staging.abort_upload(key, upload).await
+    }
+}

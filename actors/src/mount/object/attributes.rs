@@ -1,0 +1,251 @@
+//! What a mount remembers of its entries, and how commits keep it true.
+//!
+//! An answer of the store is only remembered if nothing that could contradict it was committed since the request
+//! was sent: requests take a [`Token`] first, commits raise the stamps of their key and its ancestors. Two commits
+//! of one key that overlap leave nothing remembered, because their order at the store is not known.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use forebay_core::Entry;
+
+use super::bounded::Bounded;
+use crate::config::Revalidate;
+
+/// How long it is remembered that something is missing.
+const MISSING_TTL: Duration = Duration::from_secs(1);
+
+/// Stamps per kind of commit; keys that share one merely cost a second look at the store.
+const STAMPS: usize = 4096;
+
+/// A moment in the order of commits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Token(u64);
+
+/// How a directory exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Existence {
+    /// By a key below it.
+    Implied,
+    /// By its marker, and perhaps by keys below it.
+    Marked,
+}
+
+/// One remembered answer; `None` says that nothing is there.
+struct Known<T> {
+    value: Option<T>,
+    since: SystemTime,
+}
+
+/// What is remembered of one key.
+#[derive(Default)]
+struct Slot {
+    file: Option<Known<Entry>>,
+    directory: Option<Known<Existence>>,
+}
+
+/// The attribute cache of one mount.
+pub(super) struct AttributeCache {
+    revalidate: Revalidate,
+    slots: Bounded<Slot>,
+    now: AtomicU64,
+    hasher: RandomState,
+    written: Box<[AtomicU64]>,
+    removed: Box<[AtomicU64]>,
+}
+
+impl AttributeCache {
+    pub(super) fn new(revalidate: Revalidate, limit: usize) -> Self {
+        let stamps = || (0..STAMPS).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            revalidate,
+            slots: Bounded::new(limit),
+            now: AtomicU64::new(0),
+            hasher: RandomState::new(),
+            written: stamps(),
+            removed: stamps(),
+        }
+    }
+
+    /// To be taken before the store is asked.
+    pub(super) fn token(&self) -> Token {
+        Token(self.now.load(Ordering::Acquire))
+    }
+
+    /// The file of this key: outer `None` for not known.
+    pub(super) fn file(&self, key: &str, now: SystemTime) -> Option<Option<Entry>> {
+        self.slots.read(key, |slot| self.fresh(slot.file.as_ref()?, now).cloned())?
+    }
+
+    /// The directory of this key: outer `None` for not known.
+    pub(super) fn directory(&self, key: &str, now: SystemTime) -> Option<Option<Existence>> {
+        self.slots.read(key, |slot| self.fresh(slot.directory.as_ref()?, now).copied())?
+    }
+
+    fn fresh<'a, T>(&self, known: &'a Known<T>, now: SystemTime) -> Option<&'a Option<T>> {
+        let ttl = match (self.revalidate, &known.value) {
+            (Revalidate::Always, _) => return None,
+            (Revalidate::Never, Some(_)) => return Some(&known.value),
+            (Revalidate::Never, None) => MISSING_TTL,
+            (Revalidate::After(ttl), Some(_)) => ttl,
+            (Revalidate::After(ttl), None) => ttl.min(MISSING_TTL),
+        };
+        let age = now.duration_since(known.since).ok()?;
+        (age < ttl).then_some(&known.value)
+    }
+
+    /// Remembers what the store said of a file to a request sent after `token` was taken.
+    pub(super) fn learn_file(&self, key: &str, value: Option<Entry>, token: Token, since: SystemTime) {
+        if self.revalidate == Revalidate::Always {
+            return;
+        }
+        self.slots.update(key, |slot| {
+            if self.stamp(&self.written, key) <= token && self.stamp(&self.removed, key) <= token {
+                slot.file = Some(Known { value, since });
+            }
+        });
+    }
+
+    /// Remembers what the store said of a directory to a request sent after `token` was taken.
+    pub(super) fn learn_directory(
+        &self,
+        key: &str,
+        value: Option<Existence>,
+        token: Token,
+        since: SystemTime,
+    ) {
+        if self.revalidate == Revalidate::Always || key.is_empty() {
+            return;
+        }
+        let stamps = if value.is_some() { &self.removed } else { &self.written };
+        self.slots.update(key, |slot| {
+            let present = slot.directory.as_ref().and_then(|known| self.fresh(known, since).copied());
+            let says_less = value == Some(Existence::Implied) && present == Some(Some(Existence::Marked));
+            if self.stamp(stamps, key) <= token && !says_less {
+                slot.directory = Some(Known { value, since });
+            }
+        });
+    }
+
+    /// Forgets a file that turned out to be another one by now.
+    pub(super) fn forget_file(&self, key: &str) {
+        self.slots.alter(key, |slot| slot.file = None);
+    }
+
+    /// Announces a commit of `name` (a key, or a marker that ends in `/`), before the store is told.
+    pub(super) fn change<'a>(&'a self, name: &'a str, now: SystemTime) -> Pending<'a> {
+        let (key, is_marker) = match name.strip_suffix('/') {
+            Some(key) => (key, true),
+            None => (name, false),
+        };
+        Pending { cache: self, key, is_marker, token: self.token(), now, outcome: Outcome::Unknown }
+    }
+
+    fn stamp(&self, stamps: &[AtomicU64], key: &str) -> Token {
+        Token(stamps[self.index(key)].load(Ordering::Acquire))
+    }
+
+    fn raise(&self, stamps: &[AtomicU64], key: &str, to: u64) {
+        stamps[self.index(key)].fetch_max(to, Ordering::AcqRel);
+    }
+
+    fn index(&self, key: &str) -> usize {
+        self.hasher.hash_one(key) as usize % STAMPS
+    }
+}
+
+/// A commit under way. Dropped without an outcome (failed, cancelled), it leaves nothing remembered of its key.
+pub(super) struct Pending<'a> {
+    cache: &'a AttributeCache,
+    key: &'a str,
+    is_marker: bool,
+    token: Token,
+    now: SystemTime,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Unknown,
+    WroteFile(Box<Entry>),
+    WroteMarker,
+    Removed,
+}
+
+impl Pending<'_> {
+    /// The file is this one now.
+    pub(super) fn wrote_file(mut self, entry: &Entry) {
+        self.outcome = Outcome::WroteFile(Box::new(entry.clone()));
+    }
+
+    /// The marker is there now.
+    pub(super) fn wrote_marker(mut self) {
+        self.outcome = Outcome::WroteMarker;
+    }
+
+    /// The file or marker is gone now.
+    pub(super) fn removed(mut self) {
+        self.outcome = Outcome::Removed;
+    }
+
+    /// Nothing else was committed to this key since the change was announced.
+    fn is_alone(&self) -> bool {
+        self.cache.stamp(&self.cache.written, self.key) <= self.token
+            && self.cache.stamp(&self.cache.removed, self.key) <= self.token
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let cache = self.cache;
+        if cache.revalidate == Revalidate::Always {
+            return;
+        }
+        let stamp = cache.now.fetch_add(1, Ordering::AcqRel) + 1;
+        let outcome = std::mem::replace(&mut self.outcome, Outcome::Unknown);
+        let (has_written, has_removed) = match outcome {
+            Outcome::Unknown => (true, true),
+            Outcome::WroteFile(_) | Outcome::WroteMarker => (true, false),
+            Outcome::Removed => (false, true),
+        };
+        let raise = |key: &str| {
+            if has_written {
+                cache.raise(&cache.written, key, stamp);
+            }
+            if has_removed {
+                cache.raise(&cache.removed, key, stamp);
+            }
+        };
+        let since = self.now;
+        cache.slots.update(self.key, |slot| {
+            let is_alone = self.is_alone();
+            raise(self.key);
+            if self.is_marker {
+                let is_there = is_alone && matches!(outcome, Outcome::WroteMarker);
+                slot.directory = is_there.then_some(Known { value: Some(Existence::Marked), since });
+                return;
+            }
+            let value = match outcome {
+                Outcome::WroteFile(entry) => Some(Some(*entry)),
+                Outcome::Removed => Some(None),
+                Outcome::Unknown | Outcome::WroteMarker => None,
+            };
+            slot.file = value.filter(|_| is_alone).map(|value| Known { value, since });
+        });
+        for key in ancestors(self.key) {
+            raise(key);
+            if has_removed {
+                cache.slots.alter(key, |slot| {
+                    slot.directory.take_if(|known| known.value != Some(Existence::Marked));
+                });
+            } else {
+                cache.learn_directory(key, Some(Existence::Implied), self.token, since);
+            }
+        }
+    }
+}
+
+/// The directories above a key, without the root.
+fn ancestors(key: &str) -> impl Iterator<Item = &str> {
+    key.match_indices('/').map(|(cut, _)| &key[..cut])
+}

@@ -1,0 +1,70 @@
+//! A concurrent table that forgets what was put in first when it is full.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use dashmap::DashMap;
+
+/// At most `limit` values by name.
+pub(super) struct Bounded<V> {
+    entries: DashMap<Arc<str>, V>,
+    /// Names in the order they came, with those removed since; never longer than `limit`. Taken alone, for one
+    /// push and one pop.
+    order: Mutex<VecDeque<Arc<str>>>,
+    limit: usize,
+}
+
+impl<V: Default> Bounded<V> {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { entries: DashMap::new(), order: Mutex::default(), limit }
+    }
+
+    /// Looks at a value. `look` must not touch this table.
+    pub(super) fn read<R>(&self, name: &str, look: impl FnOnce(&V) -> R) -> Option<R> {
+        self.entries.get(name).map(|value| look(&value))
+    }
+
+    /// Changes a value in place, if it is there. `change` must not touch this table.
+    pub(super) fn alter(&self, name: &str, change: impl FnOnce(&mut V)) {
+        if let Some(mut value) = self.entries.get_mut(name) {
+            change(&mut value);
+        }
+    }
+
+    /// Changes a value in place; a missing one begins as its default. `change` must not touch this table.
+    pub(super) fn update<R>(&self, name: &str, change: impl FnOnce(&mut V) -> R) -> R {
+        if let Some(mut value) = self.entries.get_mut(name) {
+            return change(&mut value);
+        }
+        let name: Arc<str> = Arc::from(name);
+        let result = change(&mut self.entries.entry(Arc::clone(&name)).or_default());
+        let oldest = {
+            let mut order = self.order.lock().expect("no panic under this lock");
+            order.push_back(name);
+            if order.len() > self.limit { order.pop_front() } else { None }
+        };
+        if let Some(oldest) = oldest {
+            self.entries.remove(&oldest);
+        }
+        result
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Option<V> {
+        self.entries.remove(name).map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_table_forgets_the_oldest() {
+        let table = Bounded::<u32>::new(2);
+        for (name, value) in [("a", 1), ("b", 2), ("c", 3)] {
+            table.update(name, |slot| *slot = value);
+        }
+        assert_eq!(table.read("a", |v| *v), None);
+        assert_eq!((table.read("b", |v| *v), table.read("c", |v| *v)), (Some(2), Some(3)));
+    }
+}

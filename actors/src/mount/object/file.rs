@@ -1,0 +1,67 @@
+//! An open file: one version, read through the cache.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use forebay_core::{ByteRange, Content, ETag, Entry, Error, ErrorKind, Key, Lent, OpenFile, Result};
+
+use super::Core;
+use crate::cache::{CachedFile, ContentId, Fetch};
+
+/// One version of a file of an object mount.
+pub(super) struct ObjectFile {
+    entry: Entry,
+    content: CachedFile,
+}
+
+/// Where the bytes of that version come from.
+struct VersionFetch {
+    core: Arc<Core>,
+    key: Key,
+    etag: ETag,
+}
+
+impl ObjectFile {
+    pub(super) fn new(core: &Arc<Core>, key: &Key, entry: Entry) -> Self {
+        let id = ContentId { file_id: entry.file_id, version: entry.version.clone() };
+        let fetch = VersionFetch { core: Arc::clone(core), key: key.clone(), etag: entry.etag.clone() };
+        let content = core.cache.file(&core.label, &id, entry.size_bytes, Arc::new(fetch));
+        Self { entry, content }
+    }
+}
+
+#[async_trait]
+impl OpenFile for ObjectFile {
+    fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    fn try_read(&self, range: ByteRange) -> Option<Content> {
+        self.content.try_read(range)
+    }
+
+    async fn read(&self, range: ByteRange) -> Result<Content> {
+        self.content.read(range).await
+    }
+
+    fn lend(&self) -> Option<Lent> {
+        self.content.lend()
+    }
+}
+
+#[async_trait]
+impl Fetch for VersionFetch {
+    async fn fetch(&self, range: ByteRange) -> Result<Bytes> {
+        let name = self.key.as_str();
+        let answer = self.core.fetch(name, range, &self.etag).await;
+        match answer {
+            Err(e) if matches!(e.kind(), ErrorKind::Stale | ErrorKind::NotFound) => {
+                self.core.attributes.forget_file(name);
+                let message = "the file was changed or removed since it was opened; open it again";
+                Err(Error::new(ErrorKind::Stale, message).because(e))
+            }
+            answer => answer,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Which identity a name has where it is not simply the one its store shows: after changes in place and renames.
+//!
+//! An identity belongs to one name at a time. Where a name's own identity was carried away by a rename, the next
+//! file of that name and content gets a fresh one, so two files never share an inode.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use forebay_core::{ETag, FileId};
+
+/// A bounded table of names (keys; directories end in `/`) that keep another identity than their own.
+pub(super) struct Identities {
+    /// Taken for a few look-ups, never across an await.
+    table: Mutex<Table>,
+    /// Names in the table; 0 saves the lock.
+    len: AtomicUsize,
+    limit: usize,
+}
+
+#[derive(Default)]
+struct Table {
+    kept: HashMap<Arc<str>, (ETag, FileId)>,
+    /// Changes in place under way: the tag they began with.
+    changing: HashMap<Arc<str>, (ETag, FileId)>,
+    owners: HashMap<FileId, Arc<str>>,
+    order: VecDeque<Arc<str>>,
+    minted: u64,
+}
+
+/// While it lives, whatever replaces the content of a name has the name's present identity.
+pub(super) struct Changing<'a> {
+    identities: &'a Identities,
+    name: Arc<str>,
+}
+
+impl Identities {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { table: Mutex::default(), len: AtomicUsize::new(0), limit }
+    }
+
+    /// The identity of what `name` shows now, whose own would be `natural`.
+    pub(super) fn resolve(&self, name: &str, etag: &ETag, natural: FileId) -> FileId {
+        if self.len.load(Ordering::Acquire) == 0 {
+            return natural;
+        }
+        let mut table = self.table();
+        if let Some((base, id)) = table.changing.get(name)
+            && base != etag
+        {
+            return *id;
+        }
+        if let Some((kept, id)) = table.kept.get(name)
+            && kept == etag
+        {
+            return *id;
+        }
+        match table.owners.get(&natural) {
+            Some(owner) if **owner != *name => {
+                table.minted += 1;
+                let count = table.minted.to_le_bytes();
+                let id = FileId::of(&[b"again", &natural.as_u128().to_le_bytes(), &count]);
+                self.insert(&mut table, name, etag, id);
+                id
+            }
+            Some(_) | None => natural,
+        }
+    }
+
+    /// Announces that the content of `name`, now tagged `etag`, is about to change in place.
+    pub(super) fn changing(&self, name: &str, etag: &ETag, id: FileId) -> Changing<'_> {
+        let name: Arc<str> = Arc::from(name);
+        let mut table = self.table();
+        table.changing.insert(Arc::clone(&name), (etag.clone(), id));
+        self.count(&table);
+        Changing { identities: self, name }
+    }
+
+    /// Gives `name` an identity for as long as it shows `etag`.
+    pub(super) fn keep(&self, name: &str, etag: &ETag, id: FileId) {
+        self.insert(&mut self.table(), name, etag, id);
+    }
+
+    /// Gives up what `name` kept: it is gone or a new file.
+    pub(super) fn release(&self, name: &str) {
+        if self.len.load(Ordering::Acquire) > 0 {
+            let mut table = self.table();
+            table.remove(name);
+            self.count(&table);
+        }
+    }
+
+    fn insert(&self, table: &mut Table, name: &str, etag: &ETag, id: FileId) {
+        table.remove(name);
+        let name: Arc<str> = Arc::from(name);
+        table.kept.insert(Arc::clone(&name), (etag.clone(), id));
+        table.owners.insert(id, Arc::clone(&name));
+        table.order.push_back(name);
+        if table.order.len() > self.limit
+            && let Some(oldest) = table.order.pop_front()
+        {
+            table.remove(&oldest);
+        }
+        self.count(table);
+    }
+
+    fn count(&self, table: &Table) {
+        self.len.store(table.kept.len() + table.changing.len(), Ordering::Release);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no panic under this lock")
+    }
+}
+
+impl Table {
+    fn remove(&mut self, name: &str) {
+        if let Some((_, id)) = self.kept.remove(name)
+            && self.owners.get(&id).is_some_and(|owner| **owner == *name)
+        {
+            self.owners.remove(&id);
+        }
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        let mut table = self.identities.table();
+        table.changing.remove(&self.name);
+        self.identities.count(&table);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> FileId {
+        FileId::of(&[text.as_bytes()])
+    }
+
+    #[test]
+    fn kept_identity_ends_with_the_content_it_was_kept_for() {
+        let identities = Identities::new(10);
+        let (old, new) = (ETag::new("old"), ETag::new("new"));
+        identities.keep("a", &old, id("kept"));
+        assert_eq!(identities.resolve("a", &old, id("own")), id("kept"));
+        assert_eq!(identities.resolve("a", &new, id("own")), id("own"));
+    }
+
+    #[test]
+    fn identity_that_moved_away_is_not_given_out_again() {
+        let identities = Identities::new(10);
+        let etag = ETag::new("empty");
+        identities.keep("log.1", &etag, id("log"));
+        let fresh = identities.resolve("log", &etag, id("log"));
+        assert_ne!(fresh, id("log"));
+        assert_eq!(identities.resolve("log", &etag, id("log")), fresh);
+        assert_eq!(identities.resolve("log.1", &etag, id("log.1")), id("log"));
+    }
+
+    #[test]
+    fn content_that_changes_in_place_is_known_before_its_tag_is() {
+        let identities = Identities::new(10);
+        let (old, new) = (ETag::new("old"), ETag::new("new"));
+        let changing = identities.changing("a", &old, id("a"));
+        assert_eq!(identities.resolve("a", &new, id("other")), id("a"));
+        drop(changing);
+        assert_eq!(identities.resolve("a", &new, id("other")), id("other"));
+    }
+
+    #[test]
+    fn table_is_bounded() {
+        let identities = Identities::new(2);
+        let etag = ETag::new("e");
+        for name in ["a", "b", "c"] {
+            identities.keep(name, &etag, id(name));
+        }
+        assert_eq!(identities.len.load(Ordering::Relaxed), 2);
+    }
+}

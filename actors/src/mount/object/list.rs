@@ -1,0 +1,56 @@
+//! Listings: the store's pages, as entries. Names that the namespace refuses (`a//b`, `..`) are left out.
+
+use forebay_core::{Key, ListItem, ListPage, ListQuery, Result};
+
+use super::Core;
+use super::attributes::{Existence, Token};
+use super::lookup::entry_name;
+use crate::backend::Object;
+
+impl Core {
+    pub(super) async fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        let mut query = query.clone();
+        loop {
+            let token = self.attributes.token();
+            let page = self.page(&query).await?;
+            let last = page.objects.last().map(|object| object.key.clone());
+            let items: Vec<_> =
+                page.objects.into_iter().filter_map(|object| self.item(object, token)).collect();
+            // An empty page ends a listing, so one full of refused names must not be shown.
+            if !items.is_empty() || !page.is_truncated {
+                return Ok(ListPage { is_truncated: page.is_truncated, items });
+            }
+            query.start_after = last;
+        }
+    }
+
+    fn item(&self, object: Object, token: Token) -> Option<ListItem> {
+        let now = self.clock.now();
+        let directory = object.key.strip_suffix('/');
+        let key = Key::parse(directory.unwrap_or(&object.key)).ok().filter(|key| !key.is_root())?;
+        let entry = if directory.is_some() {
+            let existence = if object.is_prefix { Existence::Implied } else { Existence::Marked };
+            self.attributes.learn_directory(key.as_str(), Some(existence), token, now);
+            self.directory_entry(&key)
+        } else {
+            let entry = self.file_entry(&object);
+            self.learn_listed(&key, &entry, token);
+            entry
+        };
+        let entry = self.shown(&entry_name(&key, &entry), entry);
+        Some(ListItem { name: object.key, is_prefix: object.is_prefix, entry })
+    }
+
+    /// Remembers a listed file, but never instead of one that is known with its headers.
+    fn learn_listed(&self, key: &Key, entry: &forebay_core::Entry, token: Token) {
+        let now = self.clock.now();
+        let is_known = self
+            .attributes
+            .file(key.as_str(), now)
+            .flatten()
+            .is_some_and(|known| known.etag == entry.etag && known.headers.is_some());
+        if !is_known {
+            self.attributes.learn_file(key.as_str(), Some(entry.clone()), token, now);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Looking at entries: from memory where that may be trusted, else from the store.
+
+use std::sync::Arc;
+
+use forebay_core::{
+    Attributes, ETag, Entry, EntryKind, Error, ErrorKind, FileId, Key, ListQuery, Result, Version, Want,
+};
+
+use super::Core;
+use super::attributes::Existence;
+use super::file::ObjectFile;
+use crate::backend::Object;
+
+/// Tag of all directories: the MD5 of nothing, which is what S3 shows for a marker.
+const DIRECTORY_TAG: &str = "d41d8cd98f00b204e9800998ecf8427e";
+
+/// Whether a file's S3 headers are needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Size, version and times are enough.
+    Plain,
+    /// Headers too, where the store keeps them.
+    Headers,
+}
+
+impl Core {
+    pub(super) fn try_stat(&self, key: &Key, want: Want) -> Option<Result<Entry>> {
+        if key.is_root() {
+            return Some(match want {
+                Want::File => Err(not_found()),
+                Want::Directory | Want::Any => Ok(self.shown("", self.directory_entry(key))),
+            });
+        }
+        let found = match want {
+            Want::File => self.remembered_file(key, Detail::Headers)?,
+            Want::Directory => self.remembered_directory(key)?,
+            Want::Any => match self.remembered_directory(key)? {
+                Some(directory) => Some(directory),
+                None => self.remembered_file(key, Detail::Plain)?,
+            },
+        };
+        Some(found.map(|entry| self.shown(&entry_name(key, &entry), entry)).ok_or_else(not_found))
+    }
+
+    pub(super) async fn stat(&self, key: &Key, want: Want) -> Result<Entry> {
+        if let Some(answer) = self.try_stat(key, want) {
+            return answer;
+        }
+        let found = match want {
+            Want::File => self.find_file(key, Detail::Headers).await?,
+            Want::Directory => self.find_directory(key).await?,
+            Want::Any => {
+                let both =
+                    futures::future::join(self.find_directory(key), self.find_file(key, Detail::Plain)).await;
+                match both {
+                    (Ok(Some(directory)), _) => Some(directory),
+                    (Ok(None), file) => file?,
+                    (Err(e), _) => return Err(e),
+                }
+            }
+        };
+        found.map(|entry| self.shown(&entry_name(key, &entry), entry)).ok_or_else(not_found)
+    }
+
+    /// The entry that WebHDFS and FUSE see, not yet overlaid, and the name its attributes are kept under.
+    pub(super) async fn named(&self, key: &Key) -> Result<(String, Entry)> {
+        if key.is_root() {
+            return Ok((String::new(), self.directory_entry(key)));
+        }
+        let entry = match self.find_directory(key).await? {
+            Some(directory) => directory,
+            None => self.find_file(key, Detail::Plain).await?.ok_or_else(not_found)?,
+        };
+        Ok((entry_name(key, &entry), entry))
+    }
+
+    /// The file at `key`, remembered or asked for.
+    pub(super) async fn find_file(&self, key: &Key, detail: Detail) -> Result<Option<Entry>> {
+        match self.remembered_file(key, detail) {
+            Some(found) => Ok(found),
+            None => self.ask_for_file(key).await,
+        }
+    }
+
+    /// The file at `key` as the store has it now.
+    pub(super) async fn ask_for_file(&self, key: &Key) -> Result<Option<Entry>> {
+        let token = self.attributes.token();
+        let found = self.look(key.as_str()).await?.map(|object| self.file_entry(&object));
+        self.attributes.learn_file(key.as_str(), found.clone(), token, self.clock.now());
+        Ok(found)
+    }
+
+    /// The directory at `key`, remembered or asked for.
+    pub(super) async fn find_directory(&self, key: &Key) -> Result<Option<Entry>> {
+        if key.is_root() {
+            return Ok(Some(self.directory_entry(key)));
+        }
+        if let Some(found) = self.remembered_directory(key) {
+            return Ok(found);
+        }
+        let token = self.attributes.token();
+        let prefix = key.directory_prefix();
+        let found = self
+            .first_below(&prefix, 1)
+            .await?
+            .first()
+            .map(|first| if first.key == prefix { Existence::Marked } else { Existence::Implied });
+        self.attributes.learn_directory(key.as_str(), found, token, self.clock.now());
+        Ok(found.map(|_| self.directory_entry(key)))
+    }
+
+    /// The first keys that start with `prefix`.
+    pub(super) async fn first_below(&self, prefix: &str, limit: usize) -> Result<Vec<Object>> {
+        let query = ListQuery { prefix: prefix.to_owned(), shallow: false, start_after: None, limit };
+        Ok(self.page(&query).await?.objects)
+    }
+
+    fn remembered_file(&self, key: &Key, detail: Detail) -> Option<Option<Entry>> {
+        let found = self.attributes.file(key.as_str(), self.clock.now())?;
+        let needs_headers = detail == Detail::Headers && self.info.capability.headers;
+        match &found {
+            Some(entry) if needs_headers && entry.headers.is_none() => None,
+            Some(_) | None => Some(found),
+        }
+    }
+
+    fn remembered_directory(&self, key: &Key) -> Option<Option<Entry>> {
+        let found = self.attributes.directory(key.as_str(), self.clock.now())?;
+        Some(found.map(|_| self.directory_entry(key)))
+    }
+
+    /// Opens the present version of a file.
+    pub(super) async fn open(self: &Arc<Self>, key: &Key, want: Want) -> Result<ObjectFile> {
+        let entry = self.stat(key, want).await?;
+        if entry.is_directory() {
+            return Err(Error::new(ErrorKind::IsDirectory, "this is a directory"));
+        }
+        Ok(ObjectFile::new(self, key, entry))
+    }
+
+    /// An object as the namespace shows a file, without what was set over it.
+    pub(super) fn file_entry(&self, object: &Object) -> Entry {
+        let tag = object.etag.as_str();
+        let own = FileId::of(&[self.backend.fingerprint().as_bytes(), object.key.as_bytes(), tag.as_bytes()]);
+        Entry {
+            file_id: self.identities.resolve(&object.key, &object.etag, own),
+            kind: EntryKind::File,
+            size_bytes: object.size_bytes,
+            version: Version::Strong(Arc::from(tag)),
+            etag: object.etag.clone(),
+            modified: object.modified,
+            attributes: self.attributes_of(0o644, object.modified),
+            headers: object.headers.clone(),
+        }
+    }
+
+    /// A directory as the namespace shows it, without what was set over it.
+    pub(super) fn directory_entry(&self, key: &Key) -> Entry {
+        let own = FileId::of(&[self.backend.fingerprint().as_bytes(), key.as_str().as_bytes(), b"directory"]);
+        let etag = ETag::new(DIRECTORY_TAG);
+        Entry {
+            file_id: self.identities.resolve(&key.directory_prefix(), &etag, own),
+            kind: EntryKind::Directory,
+            size_bytes: 0,
+            version: Version::Strong(Arc::from(DIRECTORY_TAG)),
+            etag,
+            modified: self.info.mounted,
+            attributes: self.attributes_of(0o755, self.info.mounted),
+            headers: None,
+        }
+    }
+
+    /// An entry with the attributes set for `name`.
+    pub(super) fn shown(&self, name: &str, mut entry: Entry) -> Entry {
+        self.overlay.apply(name, &mut entry);
+        entry
+    }
+
+    fn attributes_of(&self, mode: u32, time: std::time::SystemTime) -> Attributes {
+        let (uid, gid) = self.owner;
+        Attributes { mode, uid, gid, accessed: time, changed: time }
+    }
+}
+
+/// The name that an entry's identity and attributes are kept under.
+pub(super) fn entry_name(key: &Key, entry: &Entry) -> String {
+    match entry.kind {
+        EntryKind::File => key.as_str().to_owned(),
+        EntryKind::Directory => key.directory_prefix(),
+    }
+}
+
+pub(super) fn not_found() -> Error {
+    Error::new(ErrorKind::NotFound, "no such file or directory")
+}

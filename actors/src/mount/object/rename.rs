@@ -1,0 +1,175 @@
+//! Copies and renames. A rename is a copy and a deletion: where it fails or is cut off in between, both names
+//! exist, and nothing of the source is lost.
+
+use std::sync::Arc;
+
+use forebay_core::{
+    ByteRange, Entry, EntryKind, Error, ErrorKind, Headers, Key, ListQuery, Precondition, RenameMode, Result,
+    Want,
+};
+use futures::stream::{self, TryStreamExt};
+
+use super::Core;
+use super::directory::{TREE_PAGE_KEYS, TREE_REQUESTS};
+use super::lookup::not_found;
+use crate::backend::{Object, Source};
+
+/// How much is moved at once where the store cannot copy by itself.
+const COPY_STEP_BYTES: u64 = 8 << 20;
+
+impl Core {
+    /// Copies one file inside the store.
+    pub(super) async fn copy(
+        &self,
+        from: &Key,
+        to: &Key,
+        headers: Option<&Headers>,
+        condition: &Precondition,
+    ) -> Result<Entry> {
+        self.check_key(to, 0)?;
+        let source = self.look(from.as_str()).await?.ok_or_else(not_found)?;
+        let change = self.attributes.change(to.as_str(), self.clock.now());
+        let mut object = self.copy_inside(&source, to.as_str(), headers, condition).await?;
+        if object.headers.is_none() {
+            object.headers = headers.map(|headers| Arc::new(headers.clone())).or(source.headers);
+        }
+        self.identities.release(to.as_str());
+        let entry = self.file_entry(&object);
+        change.wrote_file(&entry);
+        Ok(self.shown(to.as_str(), entry))
+    }
+
+    pub(super) async fn rename(&self, from: &Key, to: &Key, mode: RenameMode) -> Result<()> {
+        if from.is_root() || to.is_root() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the root of a mount cannot be renamed"));
+        }
+        let source = self.stat(from, Want::Any).await?;
+        if from == to {
+            return Ok(());
+        }
+        if to.is_below(from) {
+            let message = "a directory cannot be moved into itself";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let parent = to.parent().expect("only the root has no parent");
+        self.require_directory(&parent).await?;
+        self.check_destination(to, source.kind, mode).await?;
+        match source.kind {
+            EntryKind::File => {
+                self.check_key(to, 0)?;
+                let object = self.look(from.as_str()).await?.ok_or_else(not_found)?;
+                let condition = match mode {
+                    RenameMode::NoReplace => self.own_condition(Precondition::Absent),
+                    RenameMode::Replace => Precondition::None,
+                };
+                let moved = self.copy_to(&object, to.as_str(), &condition).await;
+                moved.map_err(|e| if e.kind() == ErrorKind::PreconditionFailed { exists() } else { e })?;
+                self.remove(from.as_str()).await?;
+            }
+            EntryKind::Directory => self.move_tree(from, to).await?,
+        }
+        self.keep_parent(from).await
+    }
+
+    /// # Errors
+    /// As POSIX rename where something is at the destination.
+    async fn check_destination(&self, to: &Key, source: EntryKind, mode: RenameMode) -> Result<()> {
+        let present = match self.stat(to, Want::Any).await {
+            Ok(entry) => entry,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        match (mode, source, present.kind) {
+            (RenameMode::NoReplace, _, _) => Err(exists()),
+            (RenameMode::Replace, EntryKind::File, EntryKind::File) => Ok(()),
+            (RenameMode::Replace, EntryKind::File, EntryKind::Directory) => {
+                Err(Error::new(ErrorKind::IsDirectory, "a directory has the new name"))
+            }
+            (RenameMode::Replace, EntryKind::Directory, EntryKind::File) => {
+                Err(Error::new(ErrorKind::NotDirectory, "a file has the new name"))
+            }
+            (RenameMode::Replace, EntryKind::Directory, EntryKind::Directory) => {
+                let prefix = to.directory_prefix();
+                let first = self.first_below(&prefix, 2).await?;
+                if first.iter().any(|object| object.key != prefix) {
+                    return Err(Error::new(
+                        ErrorKind::NotEmpty,
+                        "the directory at the new name is not empty",
+                    ));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies all below `from`, then removes what was copied; what came to `from` meanwhile stays.
+    async fn move_tree(&self, from: &Key, to: &Key) -> Result<()> {
+        let (old, new) = (from.directory_prefix(), to.directory_prefix());
+        let identity = self.directory_entry(from);
+        let mut query =
+            ListQuery { prefix: old.clone(), shallow: false, start_after: None, limit: TREE_PAGE_KEYS };
+        let mut copied = Vec::new();
+        loop {
+            let page = self.page(&query).await?;
+            query.start_after = page.objects.last().map(|object| object.key.clone());
+            let names: Vec<String> = page.objects.iter().map(|object| object.key.clone()).collect();
+            stream::iter(page.objects.into_iter().map(Ok))
+                .try_for_each_concurrent(TREE_REQUESTS, |object| {
+                    let target = format!("{new}{}", &object.key[old.len()..]);
+                    async move { self.copy_to(&object, &target, &Precondition::None).await }
+                })
+                .await?;
+            copied.extend(names);
+            if !page.is_truncated {
+                break;
+            }
+        }
+        self.identities.keep(&new, &identity.etag, identity.file_id);
+        self.overlay.rename(&old, &new, &identity.etag);
+        let (markers, files) = copied.into_iter().partition::<Vec<_>, _>(|name| name.ends_with('/'));
+        self.remove_all(files).await?;
+        self.remove_all(markers.into_iter().rev().collect()).await
+    }
+
+    /// Copies a file or marker; a file at the new name is the one it was at the old.
+    async fn copy_to(&self, from: &Object, to: &str, condition: &Precondition) -> Result<()> {
+        let change = self.attributes.change(to, self.clock.now());
+        if to.ends_with('/') {
+            self.copy_or_stream(from, to, condition).await?;
+            change.wrote_marker();
+            return Ok(());
+        }
+        let identity = self.file_entry(from).file_id;
+        let mut object = self.copy_or_stream(from, to, condition).await?;
+        if object.size_bytes != from.size_bytes {
+            let message = format!("the copy has {} bytes of {}", object.size_bytes, from.size_bytes);
+            return Err(Error::new(ErrorKind::Internal, message).at("copy", &from.key));
+        }
+        object.headers = object.headers.or_else(|| from.headers.clone());
+        self.identities.keep(to, &object.etag, identity);
+        self.overlay.rename(&from.key, to, &object.etag);
+        change.wrote_file(&self.file_entry(&object));
+        Ok(())
+    }
+
+    async fn copy_or_stream(&self, from: &Object, to: &str, condition: &Precondition) -> Result<Object> {
+        match self.copy_inside(from, to, None, condition).await {
+            Err(e) if e.kind() == ErrorKind::Unsupported => {}
+            answer => return answer,
+        }
+        let from = self.look(&from.key).await?.ok_or_else(not_found)?;
+        let file = self.staging.file().await?;
+        let mut done = 0;
+        while done < from.size_bytes {
+            let step = ByteRange::new(done, (from.size_bytes - done).min(COPY_STEP_BYTES));
+            file.write_at(done, self.fetch(&from.key, step, &from.etag).await?).await?;
+            done += step.len;
+        }
+        let source = Source { files: vec![(Arc::clone(file.file()), from.size_bytes)] };
+        self.put(to, &source, &from.headers.unwrap_or_default(), condition).await
+    }
+}
+
+fn exists() -> Error {
+    Error::new(ErrorKind::AlreadyExists, "a file or directory has the new name")
+}

@@ -1,0 +1,179 @@
+//! Staged writes of an object mount: a local file, uploaded when it is published.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use forebay_core::{
+    AttributeChange, ByteRange, Entry, Error, ErrorKind, FileId, Headers, Key, Lent, OpenFile, Precondition,
+    Publish, Result, Staged,
+};
+use tokio::sync::Mutex;
+
+use super::Core;
+use super::file::ObjectFile;
+use super::lookup::Detail;
+use crate::backend::Source;
+use crate::staging::{StagingFile, Stamp, blocking};
+
+/// How much of the present content is copied at once when a change begins.
+const COPY_STEP_BYTES: u64 = 4 << 20;
+
+/// A write in progress.
+pub(super) struct ObjectWrite {
+    core: Arc<Core>,
+    key: Key,
+    file: Arc<StagingFile>,
+    /// Held while a publication is under way, so that those of one write follow each other. The lock of an
+    /// asynchronous mutex: whoever waits for it does not block a worker.
+    progress: Mutex<Progress>,
+}
+
+/// What the store is known to have of this write.
+struct Progress {
+    /// The content that this write began with or published last; `None` for a new file.
+    base: Option<Base>,
+    /// Whether the write takes the place of whatever is there when it is published first.
+    replaces: bool,
+    /// The staged content at the time it was equal to the base.
+    clean: Option<Stamp>,
+}
+
+struct Base {
+    entry: Entry,
+    headers: Arc<Headers>,
+}
+
+impl Core {
+    /// Starts a whole new content.
+    pub(super) async fn replace(self: &Arc<Self>, key: Key) -> Result<Arc<dyn Staged>> {
+        self.check_key(&key, 0)?;
+        let file = self.staging.file().await?;
+        let progress = Mutex::new(Progress { base: None, replaces: true, clean: None });
+        Ok(Arc::new(ObjectWrite { core: Arc::clone(self), key, file, progress }))
+    }
+
+    /// Starts a change of the present content; of an empty one where there is no file.
+    pub(super) async fn modify(self: &Arc<Self>, key: Key) -> Result<Arc<dyn Staged>> {
+        self.check_key(&key, 0)?;
+        let found = self.find_file(&key, Detail::Headers).await?;
+        let file = self.staging.file().await?;
+        let mut progress = Progress { base: None, replaces: false, clean: None };
+        if let Some(entry) = found {
+            let open = ObjectFile::new(self, &key, entry.clone());
+            copy_into(&open, &file).await?;
+            progress.clean = Some(file.stamp()?);
+            let headers = entry.headers.clone().unwrap_or_default();
+            progress.base = Some(Base { entry, headers });
+        }
+        let progress = Mutex::new(progress);
+        Ok(Arc::new(ObjectWrite { core: Arc::clone(self), key, file, progress }))
+    }
+}
+
+async fn copy_into(open: &ObjectFile, file: &Arc<StagingFile>) -> Result<()> {
+    let size_bytes = open.entry().size_bytes;
+    let mut done = 0;
+    while done < size_bytes {
+        let step = ByteRange::new(done, (size_bytes - done).min(COPY_STEP_BYTES));
+        let content = open.read(step).await?;
+        let pieces = match content.try_bytes()? {
+            Some(pieces) => pieces,
+            None => blocking(move || Ok(content.read()?)).await?,
+        };
+        let before = done;
+        for piece in pieces {
+            let len = piece.len() as u64;
+            file.write_at(done, piece).await?;
+            done += len;
+        }
+        if done == before {
+            return Err(Error::new(ErrorKind::Internal, "a read of an open file returned nothing"));
+        }
+    }
+    Ok(())
+}
+
+impl ObjectWrite {
+    /// Uploads the staged content; nothing else of this write is published meanwhile.
+    async fn upload(&self, progress: &mut Progress, publish: &Publish) -> Result<Entry> {
+        let file = Arc::clone(&self.file);
+        // Taken before the upload: what is written during it counts as changed.
+        let (stamp, size_bytes) = blocking(move || {
+            file.settle()?;
+            Ok((file.stamp()?, file.size_bytes()?))
+        })
+        .await?;
+        let own = match &progress.base {
+            Some(base) => Precondition::Matches(base.entry.etag.clone()),
+            None if progress.replaces => Precondition::None,
+            None => Precondition::Absent,
+        };
+        let condition = match &publish.condition {
+            Precondition::None => self.core.own_condition(own),
+            given @ (Precondition::Absent | Precondition::Matches(_)) => given.clone(),
+        };
+        let headers = match (&publish.headers, &progress.base) {
+            (Some(headers), _) => Arc::new(headers.clone()),
+            (None, Some(base)) => Arc::clone(&base.headers),
+            (None, None) => Arc::default(),
+        };
+        let identity: Option<FileId> = progress.base.as_ref().map(|base| base.entry.file_id);
+        let _changing = progress.base.as_ref().map(|base| {
+            self.core.identities.changing(self.key.as_str(), &base.entry.etag, base.entry.file_id)
+        });
+        let source = Source { files: vec![(Arc::clone(self.file.file()), size_bytes)] };
+        let entry = self.core.put_file(&self.key, &source, &headers, (&condition, identity)).await?;
+        progress.clean = Some(stamp);
+        progress.base = Some(Base { entry: entry.clone(), headers });
+        Ok(entry)
+    }
+
+    fn own_attributes(&self, publish: &Publish, entry: &Entry) {
+        if publish.mode.is_none() && publish.owner.is_none() {
+            return;
+        }
+        let (uid, gid) = publish.owner.unzip();
+        let change = AttributeChange { mode: publish.mode, uid, gid, ..AttributeChange::default() };
+        self.core.overlay.change(self.key.as_str(), &change, &entry.etag, self.core.clock.now());
+    }
+}
+
+#[async_trait]
+impl Staged for ObjectWrite {
+    async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
+        self.file.write_at(offset, bytes).await
+    }
+
+    async fn truncate(&self, size_bytes: u64) -> Result<()> {
+        self.file.truncate(size_bytes).await
+    }
+
+    fn size_bytes(&self) -> Result<u64> {
+        self.file.size_bytes()
+    }
+
+    fn file(&self) -> Lent {
+        self.file.lend()
+    }
+
+    async fn publish(&self, publish: Publish) -> Result<Entry> {
+        let mut progress = self.progress.lock().await;
+        let is_clean = progress.clean == Some(self.file.stamp()?) && publish.condition == Precondition::None;
+        let entry = match &progress.base {
+            Some(base)
+                if is_clean && publish.headers.as_ref().is_none_or(|headers| *headers == *base.headers) =>
+            {
+                base.entry.clone()
+            }
+            Some(_) | None => {
+                let result = self.upload(&mut progress, &publish).await;
+                self.core.staging.count_publish(&result);
+                let entry = result?;
+                self.own_attributes(&publish, &entry);
+                entry
+            }
+        };
+        Ok(self.core.shown(self.key.as_str(), entry))
+    }
+}
