@@ -2,41 +2,19 @@
 
 import itertools
 import os
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from harness.gateway import Gateway, settings
+from harness.place import STORES, Place
 from harness.store import S3Store
 from harness.tool import has_fuse, machine
 
-STORES = {"fs": "local", "memory": "scratch", "s3": "bucket"}
 _numbers = itertools.count(1)
 
 # A developer's own cloud settings must not reach the clients under test.
 for name in [name for name in os.environ if name.startswith("AWS_") or name.endswith(("_CA_BUNDLE", "_PROXY", "_proxy"))]:
     del os.environ[name]
-
-
-@dataclass(frozen=True)
-class Place:
-    """A directory of its own for one test, in one mount, as each frontend names it."""
-
-    store: str
-    bucket: str
-    directory: str
-    mountpoint: Path | None
-
-    def key(self, name: str = "") -> str:
-        return f"{self.directory}/{name}"
-
-    def path(self, name: str = "") -> str:
-        return f"/{self.bucket}/{self.directory}" + (f"/{name}" if name else "")
-
-    def file(self, name: str = "") -> Path:
-        machine(self.mountpoint, "no /dev/fuse, or not root")
-        return self.mountpoint / self.bucket / self.directory / name
 
 
 @pytest.fixture(scope="session")
@@ -65,16 +43,22 @@ def gateway(tmp_path_factory, store):
     running.stop()
 
 
+@pytest.fixture
+def place_in(gateway):
+    """Makes a place in the mount of one kind of store."""
+    return lambda store: Place(store, STORES[store], f"t{os.getpid()}-{next(_numbers)}", gateway.mountpoint)
+
+
 @pytest.fixture(params=list(STORES))
-def place(request, gateway):
+def place(request, place_in):
     """Runs the test once per store, in a directory nobody else uses."""
-    return Place(request.param, STORES[request.param], f"t{os.getpid()}-{next(_numbers)}", gateway.mountpoint)
+    return place_in(request.param)
 
 
 @pytest.fixture
-def local(gateway):
+def local(place_in):
     """For tests whose answer cannot depend on the store."""
-    return Place("fs", STORES["fs"], f"t{os.getpid()}-{next(_numbers)}", gateway.mountpoint)
+    return place_in("fs")
 
 
 @pytest.fixture

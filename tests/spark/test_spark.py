@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import STORES
+from harness.place import STORES
 from harness.tool import tool
 
 EXPECTED = {
