@@ -17,6 +17,7 @@ mod evictor;
 mod file;
 mod flight;
 mod memory;
+mod nvme;
 mod page;
 mod tasks;
 
@@ -25,14 +26,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_core::{ByteRange, FileId, METRICS, Result, Version};
+use forebay_core::{ByteRange, Error, ErrorKind, FileId, METRICS, Result, Version};
 use prometheus::IntCounter;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use self::flight::Flights;
 use self::memory::MemoryTier;
-use self::page::ContentKey;
+use self::nvme::NvmeTier;
+use self::page::{ContentKey, PageKey};
 use self::tasks::Tasks;
 use crate::config::CacheConfig;
 
@@ -72,12 +74,15 @@ pub struct Cache(Arc<Tiers>);
 /// What all handles share.
 struct Tiers {
     memory: Arc<MemoryTier>,
+    nvme: Option<Arc<NvmeTier>>,
+    tasks: Arc<Tasks>,
     flights: Arc<Flights>,
     /// Places for fetches whose page has no room in memory.
     uncached: Semaphore,
     /// Places for fetches ahead of their reader.
     ahead: Arc<Semaphore>,
     memory_hits: IntCounter,
+    nvme_hits: IntCounter,
     memory_refusals: IntCounter,
 }
 
@@ -92,11 +97,16 @@ impl Cache {
     pub fn open(config: &CacheConfig) -> Result<Self> {
         let tasks = Arc::new(Tasks::new(Handle::current()));
         let memory = Arc::new(MemoryTier::new(config));
+        let open = |nvme| NvmeTier::open(nvme, config, Arc::clone(memory.budget()), &tasks);
+        let nvme = config.nvme.as_ref().map(open).transpose()?;
         Ok(Self(Arc::new(Tiers {
             memory,
-            flights: Arc::new(Flights::new(tasks)),
+            nvme,
+            flights: Arc::new(Flights::new(Arc::clone(&tasks))),
+            tasks,
             uncached: Semaphore::new(UNCACHED_FETCHES),
             ahead: Arc::new(Semaphore::new(READ_AHEAD_FETCHES)),
+            nvme_hits: METRICS.cache_hits.with_label_values(&["nvme"]),
             memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),
             memory_refusals: METRICS.cache_refusals.with_label_values(&["memory", "full"]),
         })))
@@ -115,7 +125,11 @@ impl Cache {
 
     /// Drops what is cached of a content of `size_bytes`. Readers keep what they hold.
     pub fn forget(&self, content: &ContentId, size_bytes: u64) {
-        self.0.memory.forget(ContentKey::of(content), size_bytes);
+        let content = ContentKey::of(content);
+        self.0.memory.forget(content, size_bytes);
+        if let Some(nvme) = &self.0.nvme {
+            nvme.forget(content, &self.0.tasks);
+        }
     }
 
     /// Makes the file at `source`, which must hold all of the content and never change again, the cached file of
@@ -125,7 +139,23 @@ impl Cache {
     /// # Errors
     /// The disk's error, `Incomplete` when `source` has another length; `source` is then untouched or gone.
     pub async fn adopt(&self, content: &ContentId, source: &Path, size_bytes: u64) -> Result<bool> {
-        let _ = (content, source, size_bytes);
-        Ok(false)
+        let Some(nvme) = self.0.nvme.clone() else { return Ok(false) };
+        let (key, path) = (ContentKey::of(content), source.to_owned());
+        let adopted = self.0.run_blocking(move || nvme.adopt(key, &path, size_bytes)).await;
+        let lost = || Error::new(ErrorKind::Internal, "adopting a file ended without an answer");
+        adopted.ok_or_else(lost)?.map_err(|e| e.at("adopt", source.display()))
+    }
+}
+
+impl Tiers {
+    /// Whether the page is cached or on its way.
+    fn contains(&self, key: PageKey) -> bool {
+        let is_on_disk = || self.nvme.as_ref().is_some_and(|nvme| nvme.get(key).is_some());
+        self.memory.contains(key) || is_on_disk() || self.flights.contains(key)
+    }
+
+    /// Waits for `work` on a thread that may block; `None` when it panicked.
+    async fn run_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        self.tasks.runtime().spawn_blocking(work).await.ok()
     }
 }

@@ -51,6 +51,10 @@ impl Budget {
         self.used().saturating_sub(self.low)
     }
 
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     pub(super) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
@@ -68,6 +72,18 @@ impl Budget {
 pub(super) struct Reservation {
     budget: Arc<Budget>,
     bytes: u64,
+}
+
+impl Reservation {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds the bytes of another reservation of the same budget.
+    pub(super) fn absorb(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.budget, &other.budget), "one budget");
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
 }
 
 impl Drop for Reservation {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::memory::MemoryTier;
+use super::nvme::NvmeTier;
 
 /// Pages evicted between two yields to the runtime.
 const BATCH_PAGES: usize = 32;
@@ -50,12 +51,6 @@ impl Pressure {
 /// Evicts pages from memory.
 pub(super) struct MemoryEvictor;
 
-impl MemoryEvictor {
-    pub(super) async fn start(tier: Arc<MemoryTier>) -> Result<ActorCell, SpawnErr> {
-        Ok(Self::spawn(None, Self, tier).await?.0.get_cell())
-    }
-}
-
 impl Actor for MemoryEvictor {
     type Msg = Wake;
     type State = Arc<MemoryTier>;
@@ -83,14 +78,13 @@ impl Actor for MemoryEvictor {
         Wake: Wake,
         tier: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        let budget = tier.budget();
-        budget.pressure().lower();
-        if !budget.is_above_high() {
+        tier.budget().pressure().lower();
+        if !tier.budget().is_above_high() {
             return Ok(());
         }
         // Counted here, because a page that a slow reader holds gives its bytes back only later: evicting more in
         // its stead would empty the tier.
-        let mut goal = budget.excess();
+        let mut goal = tier.budget().excess();
         while goal > 0 {
             for _ in 0..BATCH_PAGES {
                 let Some(freed) = tier.evict_one() else { return Ok(()) };
@@ -102,5 +96,41 @@ impl Actor for MemoryEvictor {
             tokio::task::yield_now().await;
         }
         Ok(())
+    }
+}
+
+/// Evicts files from the disk.
+pub(super) struct NvmeEvictor;
+
+impl Actor for NvmeEvictor {
+    type Msg = Wake;
+    type State = Arc<NvmeTier>;
+    type Arguments = Arc<NvmeTier>;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Wake>,
+        tier: Arc<NvmeTier>,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok(tier)
+    }
+
+    async fn post_start(
+        &self,
+        myself: ActorRef<Wake>,
+        tier: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        tier.budget().pressure().attach(&myself)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Wake>,
+        Wake: Wake,
+        tier: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        tier.budget().pressure().lower();
+        let tier = Arc::clone(tier);
+        Ok(tokio::task::spawn_blocking(move || tier.evict_to_low()).await?)
     }
 }

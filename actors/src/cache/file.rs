@@ -48,7 +48,7 @@ impl CachedFile {
             return Some(content);
         }
         for number in pages(range) {
-            content.push(self.cached(number, within(range, number))?);
+            content.push(self.at_hand(number, within(range, number))?);
         }
         self.read_ahead(range, *pages(range).end());
         Some(content)
@@ -66,9 +66,9 @@ impl CachedFile {
         }
         let number = *pages(range).start();
         let wanted = within(range, number);
-        if let Some(extent) = self.cached(number, wanted) {
+        if let Some(bytes) = self.cached(number, wanted).await {
             self.read_ahead(range, number);
-            return Ok(Content::one(extent));
+            return Ok(bytes.into());
         }
         METRICS.cache_misses.with_label_values(&[&self.mount]).inc();
         let flight = self.start(number, None);
@@ -78,19 +78,38 @@ impl CachedFile {
 
     /// The whole content as one verified local file, if the disk tier has it.
     pub fn lend(&self) -> Option<Lent> {
-        None
+        self.tiers.nvme.as_ref()?.lend(self.content)
     }
 
-    fn cached(&self, number: u64, wanted: ByteRange) -> Option<Extent> {
-        let bytes = self.tiers.memory.get(self.content.page(number))?;
-        self.tiers.memory_hits.inc();
-        Some(Extent::Bytes(slice(&bytes, wanted)))
+    /// A part of a page, without waiting.
+    fn at_hand(&self, number: u64, wanted: ByteRange) -> Option<Extent> {
+        let key = self.content.page(number);
+        if let Some(page) = self.tiers.memory.get(key) {
+            self.tiers.memory_hits.inc();
+            return Some(Extent::Bytes(slice(&page, wanted)));
+        }
+        let file = self.tiers.nvme.as_ref()?.get(key)?;
+        self.tiers.nvme_hits.inc();
+        Some(Extent::Lent(file.lend_part(wanted)))
+    }
+
+    /// A part of a page, waiting for the disk if need be.
+    async fn cached(&self, number: u64, wanted: ByteRange) -> Option<Bytes> {
+        match self.at_hand(number, wanted)? {
+            Extent::Bytes(bytes) => Some(bytes),
+            Extent::Lent(_) => {
+                let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
+                let file = nvme.get(self.content.page(number))?;
+                self.tiers.run_blocking(move || nvme.read(&file, number, wanted)).await?
+            }
+        }
     }
 
     /// Joins or starts the fetch of a page.
     fn start(&self, number: u64, ahead: Option<Ahead>) -> Flight {
         let key = self.content.page(number);
         let range = page_range(number, self.size_bytes);
+        let size_bytes = self.size_bytes;
         let landed = || self.tiers.memory.get(key);
         self.tiers.flights.join(key, landed, || {
             METRICS.cache_fetches.with_label_values(&[&self.mount]).inc();
@@ -107,7 +126,11 @@ impl CachedFile {
                     return fetch_exact(&*fetch, range).await;
                 };
                 let bytes = fetch_exact(&*fetch, range).await?;
-                Ok(tiers.memory.insert(key, bytes, reservation))
+                let bytes = tiers.memory.insert(key, bytes, reservation);
+                if let Some(nvme) = &tiers.nvme {
+                    nvme.offer(key, size_bytes, bytes.clone());
+                }
+                Ok(bytes)
             }
         })
     }
@@ -124,7 +147,7 @@ impl CachedFile {
         let stop = wanted.min(number + READ_AHEAD_PAGES).min(page_count(self.size_bytes) - 1);
         for next in number + 1..=stop {
             let key = self.content.page(next);
-            if self.tiers.memory.contains(key) || self.tiers.flights.contains(key) {
+            if self.tiers.contains(key) {
                 continue;
             }
             let Ok(place) = Arc::clone(&self.tiers.ahead).try_acquire_owned() else { return };

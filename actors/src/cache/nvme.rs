@@ -1,0 +1,354 @@
+//! The disk tier: one sparse file per content with a bitmap of its pages, evicted whole by unlink.
+//!
+//! Invariants:
+//! - Blocks are reserved before they are written and come back when the last reader of a file lets go of it, so
+//!   evicted files that are still read count against the cap.
+//! - A file that is lent whole is complete, and all of it was read back and matched the checksums taken of the
+//!   bytes that came from the store. It is not evicted while it is lent.
+//! - A file that fails a read or a write is dropped, and its content comes from the store again.
+//! - Nothing is punched or truncated.
+
+mod directory;
+mod health;
+mod sparse;
+mod writer;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
+use prometheus::IntCounter;
+use rustix::process::Resource;
+use tokio::sync::mpsc;
+
+use self::directory::Directory;
+use self::health::Health;
+use self::sparse::SparseFile;
+use self::writer::Offer;
+use super::budget::{Budget, Reservation};
+use super::memory::spend;
+use super::page::{ContentKey, KeyHash, PageKey, page_range};
+use super::tasks::Tasks;
+use crate::config::{CacheConfig, NvmeConfig};
+
+/// Unit in which file systems give out space.
+const BLOCK_BYTES: u64 = 4096;
+
+/// Pages that wait for the disk; more are not cached there.
+const WRITE_QUEUE_PAGES: usize = 32;
+
+/// Most files a page may evict itself before it is refused.
+const INLINE_EVICTIONS: usize = 8;
+
+/// Most second chances one eviction grants before it takes the next file that is not lent.
+const SECOND_CHANCES: usize = 128;
+
+/// Files on a local disk.
+pub(super) struct NvmeTier {
+    directory: Directory,
+    files: DashMap<ContentKey, Arc<SparseFile>, KeyHash>,
+    /// Oldest first; entries whose file is gone are skipped.
+    queue: Mutex<VecDeque<Weak<SparseFile>>>,
+    /// Each file keeps a descriptor open.
+    files_max: usize,
+    budget: Arc<Budget>,
+    /// Bitmaps and checksums count here.
+    memory: Arc<Budget>,
+    health: Health,
+    create: fn(&Path) -> io::Result<File>,
+    offers: mpsc::Sender<Offer>,
+    counters: Counters,
+}
+
+struct Counters {
+    evicted: IntCounter,
+    evicted_inline: IntCounter,
+    evicted_version: IntCounter,
+    refused_full: IntCounter,
+    refused_queue: IntCounter,
+    refused_disk: IntCounter,
+}
+
+impl Counters {
+    fn new() -> Self {
+        let evictions = |cause| METRICS.cache_evictions.with_label_values(&["nvme", cause]);
+        let refusals = |cause| METRICS.cache_refusals.with_label_values(&["nvme", cause]);
+        Self {
+            evicted: evictions("watermark"),
+            evicted_inline: evictions("inline"),
+            evicted_version: evictions("version"),
+            refused_full: refusals("full"),
+            refused_queue: refusals("queue"),
+            refused_disk: refusals("disk"),
+        }
+    }
+}
+
+impl NvmeTier {
+    /// Takes the directory, starts emptying it of what an earlier run left, and starts the writer.
+    pub(super) fn open(
+        nvme: &NvmeConfig,
+        config: &CacheConfig,
+        memory: Arc<Budget>,
+        tasks: &Tasks,
+    ) -> Result<Arc<Self>> {
+        let (directory, leftovers) = Directory::open(&nvme.directory)?;
+        tasks.spawn_blocking(move || directory::remove(&leftovers));
+        let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
+        let limit = rustix::process::getrlimit(Resource::Nofile).current;
+        let tier = Arc::new(Self {
+            directory,
+            files: DashMap::default(),
+            queue: Mutex::default(),
+            files_max: limit.map_or(usize::MAX, |files| (files / 2) as usize),
+            budget: Arc::new(Budget::new("nvme", nvme.size_bytes, config)),
+            memory,
+            health: Health::new(),
+            create: directory::create,
+            offers,
+            counters: Counters::new(),
+        });
+        tasks.spawn(writer::run(Arc::downgrade(&tier), queue));
+        Ok(tier)
+    }
+
+    pub(super) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// The file, if it has the page.
+    pub(super) fn get(&self, key: PageKey) -> Option<Arc<SparseFile>> {
+        let file = self.files.get(&key.content)?;
+        file.has(key.number).then(|| Arc::clone(&file))
+    }
+
+    /// The whole content, if all of it is there and verified.
+    pub(super) fn lend(&self, content: ContentKey) -> Option<Lent> {
+        let file = Arc::clone(&*self.files.get(&content)?);
+        file.lend()
+    }
+
+    /// Queues a page for the disk, or counts a refusal when the disk is behind or broken.
+    pub(super) fn offer(&self, key: PageKey, size_bytes: u64, bytes: Bytes) {
+        if self.health.is_broken() {
+            self.counters.refused_disk.inc();
+        } else if self.offers.try_send(Offer { key, size_bytes, bytes }).is_err() {
+            self.counters.refused_queue.inc();
+        }
+    }
+
+    /// Reads `range`, which lies in page `number`, waiting for the disk; a whole page is checked. `None` when that
+    /// fails: the file is dropped then.
+    pub(super) fn read(&self, file: &Arc<SparseFile>, number: u64, range: ByteRange) -> Option<Bytes> {
+        match file.read(number, range) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                tracing::warn!(file = %file.path().display(), page = number, %error, "cached file dropped: read failed");
+                self.discard(file);
+                None
+            }
+        }
+    }
+
+    /// Drops a content. Its file goes once the last reader lets go of it.
+    pub(super) fn forget(&self, content: ContentKey, tasks: &Tasks) {
+        if let Some((_, file)) = self.files.remove(&content) {
+            self.counters.evicted_version.inc();
+            tasks.spawn_blocking(move || file.unlink());
+        }
+    }
+
+    /// Writes a page; the file if that completed it. Waits for the disk.
+    fn write(&self, offer: &Offer) -> Option<Arc<SparseFile>> {
+        if !self.health.is_writable(self.directory.path()) {
+            self.counters.refused_disk.inc();
+            return None;
+        }
+        let number = offer.key.number;
+        let written = self.file(offer.key.content, offer.size_bytes).and_then(|file| {
+            if file.has(number) {
+                return Ok(None);
+            }
+            let space = self.reserve(blocks(offer.bytes.len() as u64), &file).ok_or(Refusal::Full)?;
+            match file.write(number, &offer.bytes, space) {
+                Ok(is_complete) => Ok(is_complete.then_some(file)),
+                Err(error) => {
+                    self.discard(&file);
+                    Err(Refusal::Disk(error))
+                }
+            }
+        });
+        written.unwrap_or_else(|refusal| {
+            self.refuse(&refusal);
+            None
+        })
+    }
+
+    /// Reads a complete file back, and lets it be lent or drops it.
+    fn verify(&self, file: &Arc<SparseFile>) {
+        for number in 0..file.page_count() {
+            if self.read(file, number, page_range(number, file.size_bytes())).is_none() {
+                return;
+            }
+        }
+        file.set_verified();
+    }
+
+    fn refuse(&self, refusal: &Refusal) {
+        match refusal {
+            Refusal::Full => self.counters.refused_full.inc(),
+            Refusal::Disk(error) => {
+                self.counters.refused_disk.inc();
+                self.health.break_down();
+                let directory = self.directory.path().display();
+                tracing::warn!(%directory, %error, "disk cache takes no pages for a while: write failed");
+            }
+        }
+    }
+
+    /// The file of a content, made if missing.
+    fn file(&self, content: ContentKey, size_bytes: u64) -> std::result::Result<Arc<SparseFile>, Refusal> {
+        if let Some(file) = self.files.get(&content) {
+            return Ok(Arc::clone(&file));
+        }
+        let index = self.index(size_bytes).ok_or(Refusal::Full)?;
+        let space = self.budget.try_reserve(0).ok_or(Refusal::Full)?;
+        let path = self.directory.name(content);
+        let file = (self.create)(&path).map_err(Refusal::Disk)?;
+        let file = Arc::new(SparseFile::new(file, path, (content, size_bytes), (space, index)));
+        self.insert(&file);
+        Ok(file)
+    }
+
+    /// Room for one more file's bitmap, checksums and descriptor.
+    fn index(&self, size_bytes: u64) -> Option<Reservation> {
+        if self.files.len() >= self.files_max {
+            self.evict(None)?;
+            self.counters.evicted_inline.inc();
+        }
+        self.memory.try_reserve(sparse::index_bytes(size_bytes))
+    }
+
+    fn insert(&self, file: &Arc<SparseFile>) {
+        if let Some(old) = self.files.insert(file.content(), Arc::clone(file)) {
+            old.unlink();
+        }
+        let mut queue = self.queue();
+        if queue.len() > 2 * self.files.len() + SECOND_CHANCES {
+            queue.retain(|file| file.strong_count() > 0);
+        }
+        queue.push_back(Arc::downgrade(file));
+    }
+
+    /// Room for `bytes` of `file`, if need be by evicting a bounded number of others.
+    fn reserve(&self, bytes: u64, file: &Arc<SparseFile>) -> Option<Reservation> {
+        for _ in 0..INLINE_EVICTIONS {
+            if let Some(space) = self.budget.try_reserve(bytes) {
+                return Some(space);
+            }
+            self.evict(Some(file))?;
+            self.counters.evicted_inline.inc();
+        }
+        self.budget.try_reserve(bytes)
+    }
+
+    /// Makes `source` the file of a content; see [`super::Cache::adopt`]. Waits for the disk.
+    pub(super) fn adopt(&self, content: ContentKey, source: &Path, size_bytes: u64) -> Result<bool> {
+        let found = std::fs::symlink_metadata(source)?;
+        if found.len() != size_bytes {
+            let message = format!("file to adopt has {} bytes, its content {size_bytes}", found.len());
+            return Err(Error::new(ErrorKind::Incomplete, message));
+        }
+        if size_bytes == 0 || found.dev() != self.directory.device() || self.health.is_broken() {
+            return Ok(false);
+        }
+        let bytes = blocks(size_bytes).max(found.blocks() * 512);
+        let Some(index) = self.index(size_bytes) else { return Ok(false) };
+        let Some(space) = self.make_room(bytes) else {
+            self.counters.refused_full.inc();
+            return Ok(false);
+        };
+        let path = self.directory.name(content);
+        let opened = File::open(source)?;
+        let file = Arc::new(SparseFile::new(opened, path, (content, size_bytes), (space, index)));
+        file.fill_checksums()?;
+        std::fs::rename(source, file.path())?;
+        file.set_verified();
+        self.insert(&file);
+        Ok(true)
+    }
+
+    /// Room for a whole file, by evicting as many others as that takes.
+    fn make_room(&self, bytes: u64) -> Option<Reservation> {
+        if bytes > self.budget.capacity() {
+            return None;
+        }
+        loop {
+            if let Some(space) = self.budget.try_reserve(bytes) {
+                return Some(space);
+            }
+            self.evict(None)?;
+            self.counters.evicted_inline.inc();
+        }
+    }
+
+    /// Evicts down to the low watermark if above the high one. Waits for the disk.
+    pub(super) fn evict_to_low(&self) {
+        if !self.budget.is_above_high() {
+            return;
+        }
+        let mut goal = self.budget.excess();
+        while goal > 0 {
+            let Some(freed) = self.evict(None) else { return };
+            self.counters.evicted.inc();
+            goal = goal.saturating_sub(freed);
+        }
+    }
+
+    /// Unlinks the next file that is neither lent nor `keep`; its bytes.
+    fn evict(&self, keep: Option<&Arc<SparseFile>>) -> Option<u64> {
+        let mut chances = SECOND_CHANCES;
+        for _ in 0..self.queue().len() + SECOND_CHANCES {
+            let weak = self.queue().pop_front()?;
+            let Some(file) = weak.upgrade() else { continue };
+            if file.is_lent() || keep.is_some_and(|keep| Arc::ptr_eq(keep, &file)) {
+                self.queue().push_back(weak);
+            } else if chances > 0 && spend(file.frequency()) {
+                chances -= 1;
+                self.queue().push_back(weak);
+            } else if self.discard(&file) {
+                return Some(file.reserved());
+            }
+        }
+        None
+    }
+
+    /// Takes a file off the tier; `false` when it was off already.
+    fn discard(&self, file: &Arc<SparseFile>) -> bool {
+        let is_ours = self.files.remove_if(&file.content(), |_, kept| Arc::ptr_eq(kept, file)).is_some();
+        if is_ours {
+            file.unlink();
+        }
+        is_ours
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Weak<SparseFile>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a page did not get onto the disk.
+enum Refusal {
+    Full,
+    Disk(io::Error),
+}
+
+fn blocks(bytes: u64) -> u64 {
+    bytes.next_multiple_of(BLOCK_BYTES)
+}
