@@ -31,12 +31,14 @@ use prometheus::IntCounter;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use self::evictor::{MemoryEvictor, NvmeEvictor};
 use self::flight::Flights;
 use self::memory::MemoryTier;
-use self::nvme::NvmeTier;
+use self::nvme::{CreateFile, NvmeTier};
 use self::page::{ContentKey, PageKey};
 use self::tasks::Tasks;
 use crate::config::CacheConfig;
+use crate::supervisor::Supervisor;
 
 pub use self::file::CachedFile;
 pub use self::page::PAGE_BYTES;
@@ -95,9 +97,13 @@ impl Cache {
     /// # Panics
     /// Outside a Tokio runtime: fetches and disk writes run on the one it is opened on.
     pub fn open(config: &CacheConfig) -> Result<Self> {
+        Self::open_with(config, nvme::create_file)
+    }
+
+    fn open_with(config: &CacheConfig, create: CreateFile) -> Result<Self> {
         let tasks = Arc::new(Tasks::new(Handle::current()));
         let memory = Arc::new(MemoryTier::new(config));
-        let open = |nvme| NvmeTier::open(nvme, config, Arc::clone(memory.budget()), &tasks);
+        let open = |nvme| NvmeTier::open((nvme, config), Arc::clone(memory.budget()), &tasks, create);
         let nvme = config.nvme.as_ref().map(open).transpose()?;
         Ok(Self(Arc::new(Tiers {
             memory,
@@ -110,6 +116,19 @@ impl Cache {
             memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),
             memory_refusals: METRICS.cache_refusals.with_label_values(&["memory", "full"]),
         })))
+    }
+
+    /// Starts an evictor for each tier.
+    ///
+    /// # Errors
+    /// As [`Supervisor::child`].
+    pub async fn start_evictors(&self, supervisor: &Supervisor) -> Result<()> {
+        let memory = Arc::clone(&self.0.memory);
+        supervisor.child("MemoryEvictor", move || (MemoryEvictor, Arc::clone(&memory))).await?;
+        if let Some(nvme) = self.0.nvme.clone() {
+            supervisor.child("NvmeEvictor", move || (NvmeEvictor, Arc::clone(&nvme))).await?;
+        }
+        Ok(())
     }
 
     /// A handle on one content of `size_bytes`; `fetch` fills its misses, which count for the mount `mount`.
@@ -150,7 +169,7 @@ impl Cache {
 impl Tiers {
     /// Whether the page is cached or on its way.
     fn contains(&self, key: PageKey) -> bool {
-        let is_on_disk = || self.nvme.as_ref().is_some_and(|nvme| nvme.get(key).is_some());
+        let is_on_disk = || self.nvme.as_ref().is_some_and(|nvme| nvme.contains(key));
         self.memory.contains(key) || is_on_disk() || self.flights.contains(key)
     }
 
@@ -159,3 +178,6 @@ impl Tiers {
         self.tasks.runtime().spawn_blocking(work).await.ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget::Reservation;
 use super::flight::Flight;
+use super::nvme::SparseFile;
 use super::page::{ContentKey, PAGE_BYTES, page_count, page_range, pages, within};
 use super::{Fetch, Tiers};
 
@@ -48,7 +49,11 @@ impl CachedFile {
             return Some(content);
         }
         for number in pages(range) {
-            content.push(self.at_hand(number, within(range, number))?);
+            let wanted = within(range, number);
+            content.push(match self.find(number)? {
+                Found::Page(page) => Extent::Bytes(slice(&page, wanted)),
+                Found::File(file) => Extent::Lent(file.lend_part(wanted)),
+            });
         }
         self.read_ahead(range, *pages(range).end());
         Some(content)
@@ -81,25 +86,23 @@ impl CachedFile {
         self.tiers.nvme.as_ref()?.lend(self.content)
     }
 
-    /// A part of a page, without waiting.
-    fn at_hand(&self, number: u64, wanted: ByteRange) -> Option<Extent> {
+    fn find(&self, number: u64) -> Option<Found> {
         let key = self.content.page(number);
         if let Some(page) = self.tiers.memory.get(key) {
             self.tiers.memory_hits.inc();
-            return Some(Extent::Bytes(slice(&page, wanted)));
+            return Some(Found::Page(page));
         }
         let file = self.tiers.nvme.as_ref()?.get(key)?;
         self.tiers.nvme_hits.inc();
-        Some(Extent::Lent(file.lend_part(wanted)))
+        Some(Found::File(file))
     }
 
     /// A part of a page, waiting for the disk if need be.
     async fn cached(&self, number: u64, wanted: ByteRange) -> Option<Bytes> {
-        match self.at_hand(number, wanted)? {
-            Extent::Bytes(bytes) => Some(bytes),
-            Extent::Lent(_) => {
+        match self.find(number)? {
+            Found::Page(page) => Some(slice(&page, wanted)),
+            Found::File(file) => {
                 let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
-                let file = nvme.get(self.content.page(number))?;
                 self.tiers.run_blocking(move || nvme.read(&file, number, wanted)).await?
             }
         }
@@ -156,6 +159,12 @@ impl CachedFile {
             drop(self.start(next, Some(Ahead { place, reservation })));
         }
     }
+}
+
+/// Where a page is cached.
+enum Found {
+    Page(Bytes),
+    File(Arc<SparseFile>),
 }
 
 /// What a fetch ahead of its reader needs before it may start.

@@ -69,6 +69,7 @@ pub(super) struct MemoryTier {
     budget: Arc<Budget>,
     evictions: IntCounter,
     inline_evictions: IntCounter,
+    version_evictions: IntCounter,
 }
 
 impl MemoryTier {
@@ -80,6 +81,7 @@ impl MemoryTier {
             budget: Arc::new(Budget::new("memory", config.memory_bytes, config)),
             evictions: evictions("watermark"),
             inline_evictions: evictions("inline"),
+            version_evictions: evictions("version"),
         }
     }
 
@@ -150,12 +152,16 @@ impl MemoryTier {
 
     /// Drops the pages of a content of `size_bytes`.
     pub(super) fn forget(&self, content: ContentKey, size_bytes: u64) {
+        let mut keys: Vec<_> = Vec::new();
         let count = page_count(size_bytes);
         if count > self.pages.len() as u64 {
-            self.pages.retain(|key, _| key.content != content);
+            keys.extend(self.pages.iter().map(|page| *page.key()).filter(|key| key.content == content));
         } else {
-            for number in 0..count {
-                self.pages.remove(&content.page(number));
+            keys.extend((0..count).map(|number| content.page(number)));
+        }
+        for key in keys {
+            if self.pages.remove(&key).is_some() {
+                self.version_evictions.inc();
             }
         }
     }

@@ -21,18 +21,19 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
 use prometheus::IntCounter;
 use rustix::process::Resource;
 use tokio::sync::mpsc;
 
 use self::directory::Directory;
+pub(super) use self::directory::create as create_file;
 use self::health::Health;
-use self::sparse::SparseFile;
+pub(super) use self::sparse::SparseFile;
 use self::writer::Offer;
 use super::budget::{Budget, Reservation};
-use super::memory::spend;
+use super::memory::{bump, spend};
 use super::page::{ContentKey, KeyHash, PageKey, page_range};
 use super::tasks::Tasks;
 use crate::config::{CacheConfig, NvmeConfig};
@@ -49,6 +50,9 @@ const INLINE_EVICTIONS: usize = 8;
 /// Most second chances one eviction grants before it takes the next file that is not lent.
 const SECOND_CHANCES: usize = 128;
 
+/// How a file is made; tests give other disks.
+pub(super) type CreateFile = fn(&Path) -> io::Result<File>;
+
 /// Files on a local disk.
 pub(super) struct NvmeTier {
     directory: Directory,
@@ -61,7 +65,7 @@ pub(super) struct NvmeTier {
     /// Bitmaps and checksums count here.
     memory: Arc<Budget>,
     health: Health,
-    create: fn(&Path) -> io::Result<File>,
+    create: CreateFile,
     offers: mpsc::Sender<Offer>,
     counters: Counters,
 }
@@ -93,10 +97,10 @@ impl Counters {
 impl NvmeTier {
     /// Takes the directory, starts emptying it of what an earlier run left, and starts the writer.
     pub(super) fn open(
-        nvme: &NvmeConfig,
-        config: &CacheConfig,
+        (nvme, config): (&NvmeConfig, &CacheConfig),
         memory: Arc<Budget>,
         tasks: &Tasks,
+        create: CreateFile,
     ) -> Result<Arc<Self>> {
         let (directory, leftovers) = Directory::open(&nvme.directory)?;
         tasks.spawn_blocking(move || directory::remove(&leftovers));
@@ -110,7 +114,7 @@ impl NvmeTier {
             budget: Arc::new(Budget::new("nvme", nvme.size_bytes, config)),
             memory,
             health: Health::new(),
-            create: directory::create,
+            create,
             offers,
             counters: Counters::new(),
         });
@@ -122,10 +126,21 @@ impl NvmeTier {
         &self.budget
     }
 
-    /// The file, if it has the page.
+    pub(super) fn is_broken(&self) -> bool {
+        self.health.is_broken()
+    }
+
+    /// The file, which counts as used, if it has the page.
     pub(super) fn get(&self, key: PageKey) -> Option<Arc<SparseFile>> {
         let file = self.files.get(&key.content)?;
-        file.has(key.number).then(|| Arc::clone(&file))
+        file.has(key.number).then(|| {
+            bump(file.frequency());
+            Arc::clone(&file)
+        })
+    }
+
+    pub(super) fn contains(&self, key: PageKey) -> bool {
+        self.files.get(&key.content).is_some_and(|file| file.has(key.number))
     }
 
     /// The whole content, if all of it is there and verified.
@@ -136,7 +151,7 @@ impl NvmeTier {
 
     /// Queues a page for the disk, or counts a refusal when the disk is behind or broken.
     pub(super) fn offer(&self, key: PageKey, size_bytes: u64, bytes: Bytes) {
-        if self.health.is_broken() {
+        if self.is_broken() {
             self.counters.refused_disk.inc();
         } else if self.offers.try_send(Offer { key, size_bytes, bytes }).is_err() {
             self.counters.refused_queue.inc();
@@ -222,7 +237,14 @@ impl NvmeTier {
         let path = self.directory.name(content);
         let file = (self.create)(&path).map_err(Refusal::Disk)?;
         let file = Arc::new(SparseFile::new(file, path, (content, size_bytes), (space, index)));
-        self.insert(&file);
+        match self.files.entry(content) {
+            Entry::Occupied(adopted) => {
+                file.unlink();
+                return Ok(Arc::clone(adopted.get()));
+            }
+            Entry::Vacant(place) => drop(place.insert(Arc::clone(&file))),
+        }
+        self.enqueue(&file);
         Ok(file)
     }
 
@@ -235,10 +257,7 @@ impl NvmeTier {
         self.memory.try_reserve(sparse::index_bytes(size_bytes))
     }
 
-    fn insert(&self, file: &Arc<SparseFile>) {
-        if let Some(old) = self.files.insert(file.content(), Arc::clone(file)) {
-            old.unlink();
-        }
+    fn enqueue(&self, file: &Arc<SparseFile>) {
         let mut queue = self.queue();
         if queue.len() > 2 * self.files.len() + SECOND_CHANCES {
             queue.retain(|file| file.strong_count() > 0);
@@ -265,7 +284,7 @@ impl NvmeTier {
             let message = format!("file to adopt has {} bytes, its content {size_bytes}", found.len());
             return Err(Error::new(ErrorKind::Incomplete, message));
         }
-        if size_bytes == 0 || found.dev() != self.directory.device() || self.health.is_broken() {
+        if size_bytes == 0 || found.dev() != self.directory.device() || self.is_broken() {
             return Ok(false);
         }
         let bytes = blocks(size_bytes).max(found.blocks() * 512);
@@ -280,7 +299,10 @@ impl NvmeTier {
         file.fill_checksums()?;
         std::fs::rename(source, file.path())?;
         file.set_verified();
-        self.insert(&file);
+        if let Some(old) = self.files.insert(content, Arc::clone(&file)) {
+            old.unlink();
+        }
+        self.enqueue(&file);
         Ok(true)
     }
 
@@ -314,7 +336,8 @@ impl NvmeTier {
     /// Unlinks the next file that is neither lent nor `keep`; its bytes.
     fn evict(&self, keep: Option<&Arc<SparseFile>>) -> Option<u64> {
         let mut chances = SECOND_CHANCES;
-        for _ in 0..self.queue().len() + SECOND_CHANCES {
+        let steps = self.queue().len() + SECOND_CHANCES;
+        for _ in 0..steps {
             let weak = self.queue().pop_front()?;
             let Some(file) = weak.upgrade() else { continue };
             if file.is_lent() || keep.is_some_and(|keep| Arc::ptr_eq(keep, &file)) {

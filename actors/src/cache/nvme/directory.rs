@@ -63,7 +63,7 @@ impl Directory {
 }
 
 /// Makes a new file for pages.
-pub(super) fn create(path: &Path) -> io::Result<File> {
+pub(in crate::cache) fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 

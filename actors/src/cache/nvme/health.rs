@@ -53,8 +53,9 @@ impl Health {
         let now = self.now_ms();
         if now >= self.next_check.load(Ordering::Relaxed) {
             self.next_check.store(now + CHECK_INTERVAL.as_millis() as u64, Ordering::Relaxed);
-            let has_room = rustix::fs::statvfs(directory)
-                .is_ok_and(|disk| is_above_floor(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize));
+            let has_room = rustix::fs::statvfs(directory).is_ok_and(|disk| {
+                is_above_floor(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
+            });
             self.has_room.store(has_room, Ordering::Relaxed);
         }
         self.has_room.load(Ordering::Relaxed) && !self.is_broken()

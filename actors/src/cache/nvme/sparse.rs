@@ -29,7 +29,7 @@ pub(super) fn index_bytes(size_bytes: u64) -> u64 {
 }
 
 /// A file of pages.
-pub(super) struct SparseFile {
+pub(in crate::cache) struct SparseFile {
     file: Arc<File>,
     path: PathBuf,
     content: ContentKey,
@@ -131,9 +131,8 @@ impl SparseFile {
         Ok(bytes)
     }
 
-    /// A part of the file for one read, which counts as use.
-    pub(super) fn lend_part(self: &Arc<Self>, range: ByteRange) -> Lent {
-        bump(&self.frequency);
+    /// A part of the file for one read.
+    pub(in crate::cache) fn lend_part(self: &Arc<Self>, range: ByteRange) -> Lent {
         Lent::new(Arc::clone(&self.file), range, Arc::clone(self) as Arc<dyn Any + Send + Sync>)
     }
 

@@ -1,0 +1,115 @@
+//! The caps, with evictors, without them and with ones that panic.
+
+use std::time::Duration;
+
+use forebay_core::ByteRange;
+use tempfile::tempdir;
+
+use super::{Store, eventually, in_memory, on_disk, open, read_all, read_page};
+use crate::cache::{Cache, PAGE_BYTES};
+use crate::supervisor::Supervisor;
+
+const CAPACITY_PAGES: u64 = 8;
+
+/// Reads three times what the tiers hold, in files of two pages, and looks at the caps all the while.
+async fn read_three_times_capacity(cache: &Cache) {
+    let store = Store::open();
+    for number in 0..CAPACITY_PAGES * 3 / 2 {
+        let file = open(cache, &format!("file {number}"), 2 * PAGE_BYTES, &store);
+        read_all(&file, ByteRange::new(0, 2 * PAGE_BYTES)).await;
+        assert_caps(cache);
+    }
+}
+
+fn assert_caps(cache: &Cache) {
+    let memory = cache.0.memory.budget();
+    assert!(memory.used() <= memory.capacity());
+    if let Some(nvme) = &cache.0.nvme {
+        assert!(nvme.budget().used() <= nvme.budget().capacity());
+    }
+}
+
+#[tokio::test]
+async fn memory_stays_under_its_cap_without_an_evictor() {
+    let cache = Cache::open(&in_memory(CAPACITY_PAGES)).expect("opens");
+    read_three_times_capacity(&cache).await;
+    assert!(cache.0.memory.budget().used() >= (CAPACITY_PAGES - 1) * PAGE_BYTES, "the tier is used");
+}
+
+#[tokio::test]
+async fn disk_stays_under_its_cap_without_an_evictor() {
+    let directory = tempdir().expect("temporary directory");
+    let cache = Cache::open(&on_disk(&directory, 64, CAPACITY_PAGES)).expect("opens");
+    let store = Store::open();
+    for number in 0..CAPACITY_PAGES * 3 {
+        let name = format!("file {number}");
+        let file = open(&cache, &name, PAGE_BYTES, &store);
+        read_page(&file, 0).await;
+        eventually("the page is on disk", || file.lend().is_some()).await;
+        assert_caps(&cache);
+    }
+    let held = std::fs::read_dir(directory.path().join("cache/clean")).expect("list").count() as u64;
+    assert_eq!(held, CAPACITY_PAGES, "evicted files are unlinked");
+}
+
+#[tokio::test]
+async fn evictors_bring_both_tiers_below_the_high_watermark() {
+    let directory = tempdir().expect("temporary directory");
+    let cache = Cache::open(&on_disk(&directory, CAPACITY_PAGES, CAPACITY_PAGES)).expect("opens");
+    let supervisor = Supervisor::start("test").await.expect("starts");
+    cache.start_evictors(&supervisor).await.expect("start");
+    read_three_times_capacity(&cache).await;
+    assert_settles(&cache).await;
+    supervisor.stop(Duration::from_secs(5)).await;
+}
+
+async fn assert_settles(cache: &Cache) {
+    let nvme = cache.0.nvme.as_ref().expect("configured");
+    eventually("memory is below its watermark", || !cache.0.memory.budget().is_above_high()).await;
+    eventually("the disk is below its watermark", || !nvme.budget().is_above_high()).await;
+}
+
+#[tokio::test]
+async fn evictor_that_panicked_is_restarted_and_evicts() {
+    let directory = tempdir().expect("temporary directory");
+    let cache = Cache::open(&on_disk(&directory, CAPACITY_PAGES, CAPACITY_PAGES)).expect("opens");
+    let supervisor = Supervisor::start("test").await.expect("starts");
+    cache.start_evictors(&supervisor).await.expect("start");
+    for name in ["MemoryEvictor", "NvmeEvictor"] {
+        assert!(supervisor.panic_child(name).await.expect("running"));
+    }
+    read_three_times_capacity(&cache).await;
+    eventually("both are back", || supervisor.children().iter().all(|child| child.restarts == 1)).await;
+    read_three_times_capacity(&cache).await;
+    assert_settles(&cache).await;
+    supervisor.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn pages_that_readers_hold_count_and_reads_go_on_uncached() {
+    let cache = Cache::open(&in_memory(2)).expect("opens");
+    let store = Store::open();
+    let mut held = Vec::new();
+    for number in 0..6 {
+        let file = open(&cache, &format!("file {number}"), PAGE_BYTES, &store);
+        held.push(file.read(ByteRange::new(0, PAGE_BYTES)).await.expect("served"));
+        assert_caps(&cache);
+    }
+    assert_eq!(store.fetches(), 6);
+    drop(held);
+    assert_eq!(cache.0.memory.budget().used(), 0, "evicted pages went with their last readers");
+}
+
+#[tokio::test]
+async fn used_page_outlives_unused_ones() {
+    let cache = Cache::open(&in_memory(3)).expect("opens");
+    let store = Store::open();
+    let hot = open(&cache, "hot", PAGE_BYTES, &store);
+    read_page(&hot, 0).await;
+    for number in 0..3 {
+        read_page(&hot, 0).await;
+        read_page(&open(&cache, &format!("cold {number}"), PAGE_BYTES, &store), 0).await;
+    }
+    assert!(hot.try_read(ByteRange::new(0, 1)).is_some());
+    assert_eq!(store.fetches(), 4);
+}
