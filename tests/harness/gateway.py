@@ -65,9 +65,14 @@ class Gateway:
         self.environment = os.environ | (environment or {})
         self.config_path = directory / "mounts.yaml"
         self.log = directory / "gateway.log"
-        directory.mkdir(parents=True, exist_ok=True)
-        self.config_path.write_text(yaml.safe_dump(config, sort_keys=False))
         self.process: Process | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        self.rewrite()
+
+    def rewrite(self) -> "Gateway":
+        """Writes `config` out again after a test changed it."""
+        self.config_path.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        return self
 
     def address(self, listener: str) -> str:
         return self.config["gateway"]["listeners"][listener]["listen"]

@@ -143,3 +143,9 @@ class RawS3:
 def wire(key: str) -> str:
     """A key as SigV4's canonical URI has it."""
     return quote(key, safe="/-_.~")
+
+
+def keys(s3, bucket: str, prefix: str = "") -> list[str]:
+    """Every key below a prefix but directory markers (one page)."""
+    listed = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+    return [item["Key"] for item in listed if not item["Key"].endswith("/")]

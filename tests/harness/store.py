@@ -40,13 +40,17 @@ class S3Store:
             "versitygw": ["--port", address, "posix", "--nometa", data],
             "moto": ["-m", "moto.server", "-H", "127.0.0.1", "-p", self.port],
         }
-        environment = os.environ | ENVIRONMENT
-        self.process = Process(self.kind, [program, *arguments[self.kind]], directory / "store.log", env=environment)
-        self.process.ready(self._answers, 60)
+        self.argv = [program, *arguments[self.kind]]
+        self.start()
         self.client = boto3.client(
             "s3", endpoint_url=self.endpoint, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
             region_name=REGION, config=Config(s3={"addressing_style": "path"}),
         )  # fmt: skip
+
+    def start(self) -> None:
+        """Also after `stop`: same port, same data (moto forgets)."""
+        self.process = Process(self.kind, self.argv, self.directory / "store.log", env=os.environ | ENVIRONMENT)
+        self.process.ready(self._answers, 60)
 
     def _answers(self) -> bool:
         path = "/minio/health/ready" if self.kind == "minio" else "/"

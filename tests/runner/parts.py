@@ -46,7 +46,7 @@ PARTS = (
     Part("model", "random operations through three frontends", 150, (CI, ALL), GATEWAY, tests("model", options=PRINTED)),
     Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, tests("faults")),
     Part("operate", "CLI, health, metrics, dashboards, TLS, secrets", 120, (CI, ALL), (*GATEWAY, "prometheus", "promtool", "openssl", "curl"), tests("operate")),
-    Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), tests("bench", options=PRINTED)),
+    Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), tests("bench", "s3/test_single_flight.py", options=PRINTED)),
     Part("baselines", "pass counts of foreign suites, no gate", 600, (ALL,), (*GATEWAY, "pjdfstest", "fsx", "curl"), tests("baselines", options=PRINTED)),
 )  # fmt: skip
 

@@ -1,0 +1,117 @@
+"""Every query of every dashboard and rule, run by a real Prometheus against a gateway that has served."""
+
+import json
+import re
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.place import STORES
+from harness.prometheus import Prometheus
+from harness.tool import tool
+
+DASHBOARDS = Path(__file__).resolve().parents[2] / "dashboards"
+INTERVALS = re.compile(r"\$\{?__(rate_interval|interval|range)\}?")
+VARIABLE = re.compile(r"\$(\w+|\{\w+(:\w+)?\})")
+
+
+def panels(node):
+    """Every target with an expression, however deep rows nest them."""
+    for panel in node.get("panels", []):
+        yield from ((panel.get("title", "?"), target["expr"]) for target in panel.get("targets", []) if "expr" in target)
+        yield from panels(panel)
+
+
+def dashboard_queries():
+    for path in sorted(DASHBOARDS.rglob("*.json")):
+        board = json.loads(path.read_text())
+        yield from ((path.name, title, expression) for title, expression in panels(board))
+        for variable in board.get("templating", {}).get("list", []):
+            query = variable.get("query")
+            text = query.get("query") if isinstance(query, dict) else query
+            if variable.get("type") == "query" and (match := re.match(r"label_values\((.+), *\w+\)$", text or "")):
+                yield path.name, f"${variable['name']}", match[1]
+
+
+def rule_files():
+    return [path for path in sorted(DASHBOARDS.rglob("*.y*ml")) if "groups" in (yaml.safe_load(path.read_text()) or {})]
+
+
+def concrete(expression: str) -> str:
+    """Grafana's variables as it would fill them in."""
+    return VARIABLE.sub(".*", INTERVALS.sub("10s", expression))
+
+
+@pytest.fixture(scope="module")
+def prometheus(gateway, tmp_path_factory):
+    """Traffic goes on for as long as queries are asked, so that every rate has something to show."""
+    server = Prometheus(tmp_path_factory.mktemp("prometheus") / "server", gateway.address("admin"))
+    stop = threading.Event()
+    traffic = threading.Thread(target=work, args=(gateway, stop))
+    traffic.start()
+    try:
+        server.wait_for_scrapes(4)
+        yield server
+    finally:
+        stop.set()
+        traffic.join(30)
+        server.stop()
+
+
+def work(gateway, stop):
+    s3, hdfs = gateway.s3(), gateway.webhdfs()
+    number = 0
+    while not stop.wait(0.05):
+        number = (number + 1) % 10
+        for bucket in STORES.values():
+            s3.put_object(Bucket=bucket, Key=f"traffic/{number}", Body=b"x" * 100_000)
+            s3.get_object(Bucket=bucket, Key=f"traffic/{number}")["Body"].read()
+            hdfs.open(f"/{bucket}/traffic/{number}")
+            hdfs.names(f"/{bucket}/traffic")
+            if gateway.mountpoint:
+                (gateway.mountpoint / bucket / "traffic" / str(number)).read_bytes()
+
+
+def test_there_is_a_dashboard_with_queries():
+    assert len(list(dashboard_queries())) >= 5
+
+
+def test_every_dashboard_query_returns_a_series(prometheus):
+    silent = []
+    for name, title, expression in dashboard_queries():
+        if not prometheus.query(concrete(expression)):
+            silent.append(f"{name}, {title}: {expression}")
+    assert not silent, "\n".join(silent)
+
+
+def test_every_rule_is_valid_and_its_query_runs(prometheus):
+    for path in rule_files():
+        done = subprocess.run([tool("promtool"), "check", "rules", path], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            for rule in group["rules"]:
+                prometheus.query(rule["expr"])
+
+
+def test_no_alert_fires_on_a_healthy_gateway(prometheus):
+    for path in rule_files():
+        for group in yaml.safe_load(path.read_text())["groups"]:
+            for rule in group["rules"]:
+                if "alert" in rule:
+                    assert prometheus.query(rule["expr"]) == [], rule["alert"]
+
+
+def test_dashboards_name_only_declared_metrics(gateway):
+    exported = set(re.findall(r'"(forebay_\w+)"', (DASHBOARDS.parent / "gateway/core/src/metrics.rs").read_text()))
+    for _, title, expression in dashboard_queries():
+        used = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"forebay_\w+", expression)}
+        assert used <= exported | {name for name in exported if name in expression}, title
+
+
+def test_promtool_accepts_the_exposition(gateway):
+    text = gateway.metrics().text
+    done = subprocess.run([tool("promtool"), "check", "metrics"], input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
