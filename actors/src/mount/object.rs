@@ -62,8 +62,8 @@ pub struct Parts {
     pub vitals: Arc<Vitals>,
     /// The time of day.
     pub clock: Clock,
-    /// Space to report where the store has no limit of its own.
-    pub usage: Usage,
+    /// Space of the store, as far as it is known.
+    pub usage: Box<dyn Fn() -> Usage + Send + Sync>,
 }
 
 /// A store of flat keys in the namespace.
@@ -78,7 +78,7 @@ struct Core {
     staging: Staging,
     vitals: Arc<Vitals>,
     clock: Clock,
-    usage: Usage,
+    usage: Box<dyn Fn() -> Usage + Send + Sync>,
     attributes: AttributeCache,
     identities: Identities,
     overlay: Overlay,
@@ -216,7 +216,7 @@ impl Mount for ObjectMount {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        Ok(self.0.usage)
+        Ok((self.0.usage)())
     }
 
     async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId> {
