@@ -11,10 +11,14 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory, store):
+def bucket(store):
+    return store.bucket("bench")
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory, store, bucket):
     directory = tmp_path_factory.mktemp("bench")
     (directory / "disk").mkdir()
-    bucket = store.bucket("bench")
     mounts = {
         "/disk": {"store": "fs", "options": {"root": str(directory / "disk")}},
         "/bucket": store.mount(bucket, cache={"revalidate": "1h"}),
@@ -26,7 +30,7 @@ def bench(tmp_path_factory, store):
 
 
 @pytest.fixture(scope="session")
-def files(bench, store):
+def files(bench, store, bucket):
     """4 KiB, 64 MiB and 1 GiB of noise on the fs mount; the first two in the S3 store as well."""
     made = {}
     for name, size in (("small", 4096), ("large", 64 * MIB), ("huge", 1024 * MIB)):
@@ -35,5 +39,5 @@ def files(bench, store):
             for at in range(0, size, 16 * MIB):
                 target.write(os.urandom(min(16 * MIB, size - at)))
         if name != "huge":
-            store.client.put_object(Bucket="bench", Key=name, Body=made[name].read_bytes())
+            store.client.put_object(Bucket=bucket, Key=name, Body=made[name].read_bytes())
     return made

@@ -1,13 +1,8 @@
 """Gateways that a test may kill: an fs and an S3 mount each."""
 
-import itertools
-import os
-
 import pytest
 
 from harness.gateway import Gateway, settings
-
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -16,7 +11,7 @@ def own(tmp_path, store):
     (tmp_path / "disk").mkdir()
     mounts = {
         "/disk": {"store": "fs", "options": {"root": str(tmp_path / "disk")}},
-        "/bucket": store.mount(store.bucket(f"faults-{os.getpid()}-{next(_numbers)}")),
+        "/bucket": store.mount(store.bucket("faults")),
     }
     gateway = Gateway(tmp_path, settings(tmp_path, mounts))
     yield gateway

@@ -21,7 +21,7 @@ def own(tmp_path, store):
     (tmp_path / "disk").mkdir()
     mounts = {
         "/disk": {"store": "fs", "options": {"root": str(tmp_path / "disk")}},
-        "/bucket": store.mount(store.bucket(f"fuse-{os.getpid()}-{tmp_path.name.replace('_', '-')[-30:].strip('-')}")),
+        "/bucket": store.mount(store.bucket("fuse")),
     }
     running = Gateway(tmp_path, settings(tmp_path, mounts)).start()
     yield running

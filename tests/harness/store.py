@@ -1,5 +1,6 @@
 """A real S3 store behind the gateway's s3 mounts: MinIO, versitygw or moto, whichever the runner located."""
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ class S3Store:
     def __init__(self, directory: Path) -> None:
         program = Path(os.environ.get("FOREBAY_TOOL_S3_SERVER") or sys.executable)
         self.directory = directory
+        self.numbers = itertools.count(1)
         self.kind = program.name if program.name in ("minio", "versitygw") else "moto"
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
@@ -56,7 +58,9 @@ class S3Store:
         path = "/minio/health/ready" if self.kind == "minio" else "/"
         return requests.get(self.endpoint + path, timeout=2).status_code < 500
 
-    def bucket(self, name: str) -> str:
+    def bucket(self, purpose: str) -> str:
+        """A bucket of its own for each caller; its name."""
+        name = f"{purpose}-{next(self.numbers)}"
         self.client.create_bucket(Bucket=name)
         return name
 

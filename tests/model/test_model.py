@@ -82,9 +82,9 @@ def brief(data: bytes | None) -> str:
     return "nothing" if data is None else f"{len(data)} bytes {data[:12].hex()}…"
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_frontends_agree_with_the_reference(gateway, place_in, store):
-    world = World(gateway, place_in(store))
+@pytest.mark.parametrize("kind", STORES)
+def test_frontends_agree_with_the_reference(gateway, place_in, kind):
+    world = World(gateway, place_in(kind))
     counts = Counter()
     try:
         for number in range(OPERATIONS):
@@ -94,7 +94,7 @@ def test_frontends_agree_with_the_reference(gateway, place_in, store):
         world.check_whole()
     except Exception as problem:
         tail = "\n".join(world.trace[-TAIL:])
-        pytest.fail(f"seed {SEED}, store {store}, after {len(world.trace)} operations: {problem!r}\n{tail}", pytrace=False)
+        pytest.fail(f"seed {SEED}, store {kind}, after {len(world.trace)} operations: {problem!r}\n{tail}", pytrace=False)
     finally:
         done = ", ".join(f"{name} {counts[name]}" for name in ("s3", "webhdfs", "fuse"))
-        print(f"\nmodel: seed {SEED}, store {store}: {done} operations", flush=True)
+        print(f"\nmodel: seed {SEED}, store {kind}: {done} operations", flush=True)

@@ -1,7 +1,5 @@
 """Secrets come from the environment or files and never show: not in logs, metrics, errors or the CLI's output."""
 
-import os
-
 import pytest
 import requests
 
@@ -16,7 +14,7 @@ SECRETS = {
 
 @pytest.fixture
 def own(tmp_path, store):
-    bucket = store.bucket(f"secrets-{os.getpid()}-{abs(hash(tmp_path)) % 10**8}")
+    bucket = store.bucket("secrets")
     (tmp_path / "disk").mkdir()
     (tmp_path / "store-secret").write_text(f"{SECRETS['STORE_SECRET']}\n")
     entry = store.mount(bucket)

@@ -1,7 +1,6 @@
 """However many readers wait for a cold object, each of its pages is fetched once."""
 
 import hashlib
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +17,7 @@ READERS = 100
 @pytest.fixture
 def counted(tmp_path, store):
     proxy = CountingProxy(store.endpoint)
-    bucket = store.bucket(f"flight-{os.getpid()}-{tmp_path.name[-3:].strip("-_")}")
+    bucket = store.bucket("flight")
     store.client.put_object(Bucket=bucket, Key="cold", Body=BODY)
     mounts = {"/bucket": store.mount(bucket, endpoint=proxy.endpoint)}
     gateway = Gateway(tmp_path, settings(tmp_path, mounts)).start()

@@ -36,24 +36,24 @@ def results(gateway, tmp_path_factory):
     return {bases[base]: found for base, found in json.loads(line.removeprefix("RESULT ")).items()}
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_spark_sees_what_it_wrote(results, store):
-    assert results[store] == EXPECTED
+@pytest.mark.parametrize("kind", STORES)
+def test_spark_sees_what_it_wrote(results, kind):
+    assert results[kind] == EXPECTED
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_a_committed_job_leaves_success_and_no_temporary(results, hdfs, store):
-    names = hdfs.names(f"/{STORES[store]}/spark/partitioned")
+@pytest.mark.parametrize("kind", STORES)
+def test_a_committed_job_leaves_success_and_no_temporary(results, hdfs, kind):
+    names = hdfs.names(f"/{STORES[kind]}/spark/partitioned")
     assert "_SUCCESS" in names
     assert "_temporary/" not in names
     assert [name for name in names if name.endswith("/")] == [f"part={number}/" for number in range(5)]
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_other_frontends_read_what_spark_wrote(results, s3, store):
-    listed = s3.list_objects_v2(Bucket=STORES[store], Prefix="spark/table/")["Contents"]
+@pytest.mark.parametrize("kind", STORES)
+def test_other_frontends_read_what_spark_wrote(results, s3, kind):
+    listed = s3.list_objects_v2(Bucket=STORES[kind], Prefix="spark/table/")["Contents"]
     parts = [item for item in listed if item["Key"].endswith(".parquet")]
     assert parts
     for item in parts:
-        body = s3.get_object(Bucket=STORES[store], Key=item["Key"])["Body"].read()
+        body = s3.get_object(Bucket=STORES[kind], Key=item["Key"])["Body"].read()
         assert (len(body), body[:4], body[-4:]) == (item["Size"], b"PAR1", b"PAR1")
