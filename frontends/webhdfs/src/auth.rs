@@ -38,14 +38,14 @@ pub(crate) fn authenticate(access: &Access, headers: &HeaderMap, params: &Params
         let user = user.map_or_else(|| principal.name.clone(), str::to_owned);
         return Ok(Caller { user, principal });
     };
-    match access.webhdfs(Some(wanted), token) {
-        Ok(principal) => Ok(Caller { user: wanted.to_owned(), principal }),
-        Err(_) => {
+    access
+        .webhdfs(Some(wanted), token)
+        .map(|principal| Caller { user: wanted.to_owned(), principal })
+        .map_err(|_| {
             let user = user.unwrap_or(&principal.name);
             let message = format!("User: {user} is not allowed to impersonate {wanted}");
-            Err(RemoteException::new(Exception::Authorization, message))
-        }
-    }
+            RemoteException::new(Exception::Authorization, message)
+        })
 }
 
 #[cfg(test)]

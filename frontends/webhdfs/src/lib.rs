@@ -30,6 +30,8 @@ mod reply;
 mod request_line;
 mod server;
 mod service;
+#[cfg(test)]
+mod testing;
 
 pub use config::{ColonPolicy, WebHdfsConfig};
 pub use server::WebHdfsServer;

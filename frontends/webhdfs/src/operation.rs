@@ -138,14 +138,11 @@ impl Operation {
             return Err(RemoteException::new(Exception::UnsupportedOperation, "op=NULL is not supported"));
         };
         let mut known = OPERATIONS.iter();
-        match known.find(|(of, name, _)| *of == verb && name.eq_ignore_ascii_case(text)) {
-            Some((_, name, operation)) => Ok((name, *operation)),
-            None => {
-                let method = if *method == Method::HEAD { &Method::GET } else { method };
-                let problem = format!("{text} is not a valid {method} operation.");
-                Err(RemoteException::parameter("op", &problem))
-            }
-        }
+        let known = known.find(|(of, name, _)| *of == verb && name.eq_ignore_ascii_case(text));
+        known.map(|(_, name, operation)| (*name, *operation)).ok_or_else(|| {
+            let method = if *method == Method::HEAD { &Method::GET } else { method };
+            RemoteException::parameter("op", &format!("{text} is not a valid {method} operation."))
+        })
     }
 
     /// All names, for metrics.

@@ -88,13 +88,10 @@ impl Params {
 
 fn decode(text: &str) -> Result<String> {
     let spaced = text.replace('+', " ");
-    match percent_decode_str(&spaced).decode_utf8() {
-        Ok(decoded) => Ok(decoded.into_owned()),
-        Err(_) => {
-            let message = format!("the query is not UTF-8: {text}");
-            Err(RemoteException::new(Exception::IllegalArgument, message))
-        }
-    }
+    percent_decode_str(&spaced).decode_utf8().map(Into::into).map_err(|_| {
+        let message = format!("the query is not UTF-8: {text}");
+        RemoteException::new(Exception::IllegalArgument, message)
+    })
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(crate) fn decode(raw: &str) -> Result<String> {
 
 /// Accepts a decoded absolute path; one trailing slash is allowed, as Hadoop does.
 pub(crate) fn parse(text: &str) -> Result<NsPath> {
-    let trimmed = text.strip_suffix('/').filter(|rest| !rest.is_empty()).unwrap_or(text);
+    let trimmed = text.strip_suffix('/').filter(|rest| !rest.is_empty() && *rest != "/").unwrap_or(text);
     NsPath::parse(trimmed).map_err(|_| invalid(text))
 }
 

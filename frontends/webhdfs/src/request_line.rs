@@ -97,8 +97,8 @@ impl RequestLines {
 
     fn after(&mut self, line: &[u8]) -> Place {
         match self.place {
-            // Empty lines before a request are allowed.
-            Place::RequestLine if line.is_empty() => Place::RequestLine,
+            // Empty lines before a request are allowed; one after the trailers ends the body.
+            Place::RequestLine | Place::Trailer if line.is_empty() => Place::RequestLine,
             Place::RequestLine => {
                 self.length = None;
                 self.is_chunked = false;
@@ -111,9 +111,7 @@ impl RequestLines {
                 Some(size) => Place::Content(size + 2, After::Chunk),
                 None => Place::Lost,
             },
-            Place::Trailer if line.is_empty() => Place::RequestLine,
-            Place::Trailer => Place::Trailer,
-            Place::Content(..) | Place::Lost => self.place,
+            Place::Trailer | Place::Content(..) | Place::Lost => self.place,
         }
     }
 
@@ -150,7 +148,7 @@ impl RequestLines {
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
     let size = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    (size <= u64::from(u32::MAX)).then_some(size)
+    u32::try_from(size).is_ok().then_some(size)
 }
 
 fn escape(line: &[u8], out: &mut Vec<u8>) {

@@ -117,3 +117,6 @@ async fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
     let joined = tokio::task::spawn_blocking(move || thread.join()).await.map_err(io::Error::other)?;
     joined.map_err(|_| io::Error::other("the WebHDFS thread panicked"))?
 }
+
+#[cfg(test)]
+mod tests;

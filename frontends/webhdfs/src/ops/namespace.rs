@@ -34,12 +34,12 @@ pub(crate) async fn mkdirs(call: &Call) -> Result<Reply> {
 }
 
 /// Gives a new directory its permission and owner, where the store keeps them.
-async fn own(call: &Call, made: &Entry, mode: u32) -> Result<()> {
+async fn own(call: &Call, entry: &Entry, mode: u32) -> Result<()> {
     let owner = call.frontend.names.owner(&call.user);
     let change = AttributeChange {
-        mode: Some(mode).filter(|mode| *mode != made.attributes.mode & 0o7777),
-        uid: owner.map(|(uid, _)| uid).filter(|uid| *uid != made.attributes.uid),
-        gid: owner.map(|(_, gid)| gid).filter(|gid| *gid != made.attributes.gid),
+        mode: Some(mode).filter(|mode| *mode != entry.attributes.mode & 0o7777),
+        uid: owner.map(|(uid, _)| uid).filter(|uid| *uid != entry.attributes.uid),
+        gid: owner.map(|(_, gid)| gid).filter(|gid| *gid != entry.attributes.gid),
         ..AttributeChange::default()
     };
     if change == AttributeChange::default() {
