@@ -1,0 +1,220 @@
+//! The operations of a local mount as plain blocking functions. [`super::LocalMount`] decides which of them run
+//! inline (lookups, which take microseconds) and which off the runtime's workers.
+
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use forebay_core::{
+    AttributeChange, Entry, EntryKind, Error, ErrorKind, Key, RenameMode, Result, Usage, Want, XattrMode,
+};
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Statx, Timespec, Timestamps, UTIME_OMIT, Uid,
+};
+use rustix::io::Errno;
+
+use super::entry::{MODE_BITS, entry, kind};
+use super::file::LocalFile;
+use super::root::{OWN_DIRECTORY, Root, checked, error, make_root, proc_path, stat};
+use super::xattr;
+use crate::staging::Staging;
+
+/// How many locks all keys of a mount share.
+const LOCKS: usize = 256;
+
+/// A local directory with what is needed to change it.
+pub(super) struct Disk {
+    pub(super) root: Root,
+    pub(super) locks: Locks,
+    /// Whether S3 headers and implicit directories can be told.
+    pub(super) keeps_xattrs: bool,
+    /// `None` on read-only mounts: nothing is written there, not even by us.
+    changes: Option<Changes>,
+}
+
+/// Where changes are prepared.
+pub(super) struct Changes {
+    pub(super) staging: Staging,
+    /// Trees renamed out of sight on their way to deletion; emptied at start.
+    pub(super) doomed: PathBuf,
+}
+
+/// Makes comparing and changing one name atomic among this gateway's writers. Held for a few system calls, in
+/// blocking tasks only; two at a time only through [`Locks::both`].
+pub(super) struct Locks {
+    stripes: [Mutex<()>; LOCKS],
+    hasher: RandomState,
+}
+
+impl Locks {
+    fn new() -> Self {
+        Self { stripes: [const { Mutex::new(()) }; LOCKS], hasher: RandomState::new() }
+    }
+
+    fn stripe(&self, key: &Key) -> usize {
+        self.hasher.hash_one(key) as usize % LOCKS
+    }
+
+    fn take(&self, stripe: usize) -> MutexGuard<'_, ()> {
+        self.stripes[stripe].lock().expect("no panic under this lock")
+    }
+
+    pub(super) fn one(&self, key: &Key) -> MutexGuard<'_, ()> {
+        self.take(self.stripe(key))
+    }
+
+    fn both(&self, a: &Key, b: &Key) -> (MutexGuard<'_, ()>, Option<MutexGuard<'_, ()>>) {
+        let (a, b) = (self.stripe(a), self.stripe(b));
+        let first = self.take(a.min(b));
+        (first, (a != b).then(|| self.take(a.max(b))))
+    }
+}
+
+impl Disk {
+    pub(super) fn open(path: &Path, staging: Option<(u64, &str)>) -> Result<Self> {
+        let at = |e: Error| e.at("open", path.display());
+        let Some((limit_bytes, mount)) = staging else {
+            let root = Root::open(path).map_err(at)?;
+            return Ok(Self { root, locks: Locks::new(), keeps_xattrs: true, changes: None });
+        };
+        make_root(path)?;
+        let own = path.join(OWN_DIRECTORY);
+        let staging = Staging::open(&own, limit_bytes, mount)?;
+        let doomed = own.join("doomed");
+        match std::fs::remove_dir_all(&doomed) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(at(e.into())),
+            Ok(()) | Err(_) => std::fs::create_dir(&doomed).map_err(|e| at(e.into()))?,
+        }
+        let root = Root::open(path).map_err(at)?;
+        let keeps_xattrs = xattr::are_kept(root.directory(OWN_DIRECTORY)?).map_err(at)?;
+        Ok(Self { root, locks: Locks::new(), keeps_xattrs, changes: Some(Changes { staging, doomed }) })
+    }
+
+    pub(super) fn changes(&self) -> Result<&Changes> {
+        self.changes.as_ref().ok_or_else(|| Error::new(ErrorKind::ReadOnly, "the mount is read-only"))
+    }
+
+    pub(super) fn stat(&self, key: &Key, want: Want) -> Result<Entry> {
+        let (fd, stat) = self.root.look(checked(key)?)?;
+        match (kind(&stat), want) {
+            (Some(EntryKind::File), Want::File | Want::Any) => entry(&stat, xattr::headers_of_path(&fd)?),
+            (Some(EntryKind::File), Want::Directory) => Err(missing("there is a file of this name")),
+            (Some(EntryKind::Directory), Want::File) => Err(missing("there is a directory of this name")),
+            (Some(EntryKind::Directory), Want::Directory | Want::Any) | (None, _) => entry(&stat, None),
+        }
+    }
+
+    pub(super) fn open_file(&self, key: &Key, want: Want) -> Result<LocalFile> {
+        let fd = self.root.at(checked(key)?, OFlags::RDONLY, Mode::empty())?;
+        let (entry, stat) = entry_of(&fd)?;
+        match (entry.kind, want) {
+            (EntryKind::File, Want::File | Want::Any) => Ok(LocalFile::new(File::from(fd), entry, stat)),
+            (EntryKind::File, Want::Directory) => Err(missing("there is a file of this name")),
+            (EntryKind::Directory, Want::File) => Err(missing("there is a directory of this name")),
+            (EntryKind::Directory, Want::Directory | Want::Any) => {
+                Err(Error::new(ErrorKind::IsDirectory, "this is a directory"))
+            }
+        }
+    }
+
+    /// Moves within the mount. The source's parent stays a directory.
+    pub(super) fn rename(&self, from: &Key, to: &Key, mode: RenameMode) -> Result<()> {
+        checked(from)?;
+        checked(to)?;
+        if from.is_root() || to.is_root() || to.is_below(from) {
+            return Err(Error::new(ErrorKind::InvalidArgument, "a directory cannot be moved into itself"));
+        }
+        if from == to {
+            return self.stat(from, Want::Any).map(drop);
+        }
+        let (source, destination) = (self.root.parent(from)?, self.root.parent(to)?);
+        let flags = match mode {
+            RenameMode::NoReplace => RenameFlags::NOREPLACE,
+            RenameMode::Replace => RenameFlags::empty(),
+        };
+        let done = {
+            let _locks = self.locks.both(from, to);
+            rustix::fs::renameat_with(&source, from.name(), &destination, to.name(), flags)
+        };
+        match (done, mode) {
+            (Ok(()), _) => self.keep_parent(from),
+            (Err(Errno::EXIST), RenameMode::Replace) => Err(error(Errno::NOTEMPTY)),
+            (Err(e), _) => Err(error(e)),
+        }
+    }
+
+    pub(super) fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
+        let (fd, _) = self.root.look(checked(key)?)?;
+        let path = proc_path(&fd);
+        if change.uid.is_some() || change.gid.is_some() {
+            let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
+            rustix::fs::chownat(CWD, &*path, uid, gid, AtFlags::empty()).map_err(error)?;
+        }
+        if let Some(mode) = change.mode {
+            let mode = Mode::from_raw_mode(mode & MODE_BITS);
+            rustix::fs::chmodat(CWD, &*path, mode, AtFlags::empty()).map_err(error)?;
+        }
+        if change.accessed.is_some() || change.modified.is_some() {
+            let times = Timestamps {
+                last_access: timespec(change.accessed),
+                last_modification: timespec(change.modified),
+            };
+            rustix::fs::utimensat(CWD, &*path, &times, AtFlags::empty()).map_err(error)?;
+        }
+        let stat = stat(&fd)?;
+        entry(&stat, if kind(&stat) == Some(EntryKind::File) { xattr::headers_of_path(&fd)? } else { None })
+    }
+
+    pub(super) fn xattrs(&self, key: &Key) -> Result<Vec<(String, Bytes)>> {
+        let (fd, _) = self.root.look(checked(key)?)?;
+        xattr::all(&fd)
+    }
+
+    pub(super) fn set_xattr(
+        &self,
+        key: &Key,
+        name: &str,
+        value: Option<&[u8]>,
+        mode: XattrMode,
+    ) -> Result<()> {
+        let (fd, _) = self.root.look(checked(key)?)?;
+        xattr::set(&fd, name, value, mode)
+    }
+
+    pub(super) fn usage(&self) -> Result<Usage> {
+        let usage = rustix::fs::fstatvfs(self.root.fd()).map_err(error)?;
+        Ok(Usage {
+            capacity_bytes: usage.f_blocks * usage.f_frsize,
+            free_bytes: usage.f_bavail * usage.f_frsize,
+            files: usage.f_files,
+            free_files: usage.f_favail,
+        })
+    }
+}
+
+/// The entry of an open file or directory.
+pub(super) fn entry_of(fd: impl std::os::fd::AsFd) -> Result<(Entry, Statx)> {
+    let stat = stat(&fd)?;
+    let headers = if kind(&stat) == Some(EntryKind::File) { xattr::headers(&fd)? } else { None };
+    Ok((entry(&stat, headers)?, stat))
+}
+
+fn missing(message: &str) -> Error {
+    Error::new(ErrorKind::NotFound, message)
+}
+
+fn timespec(time: Option<SystemTime>) -> Timespec {
+    let Some(time) = time else { return Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT } };
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => Timespec { tv_sec: since.as_secs() as i64, tv_nsec: since.subsec_nanos().into() },
+        Err(e) => {
+            let before = e.duration();
+            let borrow = u32::from(before.subsec_nanos() > 0);
+            let nanos = borrow * 1_000_000_000 - before.subsec_nanos();
+            Timespec { tv_sec: -(before.as_secs() as i64) - i64::from(borrow), tv_nsec: nanos.into() }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! A local file, open for reading: its own bytes are lent, none are copied.
+//!
+//! A version is told by (mtime, size) while the file is open. Its ctime says more than is needed here: it also moves
+//! when the file is renamed, replaced under its name or given other attributes, and an open file outlives all that.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use forebay_core::{ByteRange, Content, Entry, Error, ErrorKind, Extent, Lent, OpenFile, Result};
+use rustix::fs::Statx;
+
+use super::root::stat;
+
+/// One version of a local file.
+pub(super) struct LocalFile {
+    entry: Entry,
+    whole: Lent,
+    opened: Statx,
+}
+
+impl LocalFile {
+    /// `opened` is what `file` looked like when `entry` was made of it.
+    pub(super) fn new(file: File, entry: Entry, opened: Statx) -> Self {
+        let range = ByteRange::new(0, entry.size_bytes);
+        Self { entry, whole: Lent::new(Arc::new(file), range, Arc::new(())), opened }
+    }
+
+    /// The file itself.
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(self.whole.file())
+    }
+
+    /// # Errors
+    /// `Stale` once the file was written to.
+    pub(super) fn check(&self) -> Result<()> {
+        let now = stat(self.whole.file())?;
+        let stamp = |stat: &Statx| (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec, stat.stx_size);
+        if stamp(&now) == stamp(&self.opened) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Stale, "the file was changed in place since it was opened"))
+    }
+}
+
+#[async_trait]
+impl OpenFile for LocalFile {
+    fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    fn try_read(&self, range: ByteRange) -> Option<Content> {
+        self.check().ok()?;
+        Some(Content::one(Extent::Lent(self.whole.slice(range))))
+    }
+
+    async fn read(&self, range: ByteRange) -> Result<Content> {
+        self.check()?;
+        Ok(Content::one(Extent::Lent(self.whole.slice(range))))
+    }
+
+    fn lend(&self) -> Option<Lent> {
+        Some(self.whole.clone())
+    }
+}
