@@ -106,27 +106,19 @@ impl Disk {
     }
 
     fn make_directory(&self, key: &Key, is_durable: bool) -> Result<OwnedFd> {
-        match self.root.directory(key.as_str()) {
-            Err(e) if e.kind() == ErrorKind::NotFound && !key.is_root() => {}
-            answer => return answer,
-        }
+        let is_missing = |e: &Error| e.kind() == ErrorKind::NotFound;
         for _ in 0..PARENT_ATTEMPTS {
-            let parent = self.make_parent(key, is_durable)?;
-            {
-                let _lock = self.locks.one(key);
-                match rustix::fs::mkdirat(&parent, key.name(), Mode::from_raw_mode(DIRECTORY_MODE)) {
-                    Ok(()) => self.mark_implicit(&parent, key.name())?,
-                    Err(Errno::EXIST) => {}
-                    Err(Errno::NOENT) => continue,
-                    Err(e) => return Err(error(e)),
-                }
-            }
-            if is_durable {
-                rustix::fs::fsync(&parent).map_err(error)?;
-            }
             match self.root.directory(key.as_str()) {
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) if is_missing(&e) && !key.is_root() => {}
                 answer => return answer,
+            }
+            let ends = key.as_str().match_indices('/').map(|(slash, _)| slash).chain([key.as_str().len()]);
+            for end in ends {
+                match self.make_one(&Key::parse(&key.as_str()[..end])?, is_durable) {
+                    // Its parent was removed since it was made: begin again.
+                    Err(e) if is_missing(&e) => break,
+                    answer => answer?,
+                }
             }
         }
         Err(Error::new(
@@ -135,16 +127,23 @@ impl Disk {
         ))
     }
 
-    fn mark_implicit(&self, parent: &OwnedFd, name: &str) -> Result<()> {
-        if !self.keeps_xattrs {
-            return Ok(());
+    /// Makes a directory, as an implicit one, unless something of its name is there.
+    fn make_one(&self, key: &Key, is_durable: bool) -> Result<()> {
+        let parent = self.root.parent(key)?;
+        let _lock = self.locks.one(key);
+        match rustix::fs::mkdirat(&parent, key.name(), Mode::from_raw_mode(DIRECTORY_MODE)) {
+            Err(Errno::EXIST) => return Ok(()),
+            answer => answer.map_err(error)?,
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-            Ok(directory) => xattr::set_implicit(directory),
-            Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(error(e)),
+        if self.keeps_xattrs {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let made = rustix::fs::openat(&parent, key.name(), flags, Mode::empty()).map_err(error)?;
+            xattr::set_implicit(made)?;
         }
+        if is_durable {
+            rustix::fs::fsync(&parent).map_err(error)?;
+        }
+        Ok(())
     }
 
     /// Makes a directory that exists by itself; parents made on the way exist through it only.

@@ -43,7 +43,9 @@ impl Root {
     /// Opens what `key` names, links beneath the root included. Never waits for the other end of a FIFO.
     pub(super) fn at(&self, key: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
         let path = if key.is_empty() { "." } else { key };
-        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let is_opened = !flags.contains(OFlags::PATH);
+        let patience = if is_opened { OFlags::NONBLOCK | OFlags::NOCTTY } else { OFlags::empty() };
+        let flags = flags | patience | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..LOOKUP_ATTEMPTS {
             match rustix::fs::openat2(&self.0, path, flags, mode, resolve) {
