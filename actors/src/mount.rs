@@ -11,6 +11,7 @@ use forebay_core::{Clock, Result};
 
 mod actor;
 mod breaker;
+pub mod local;
 pub mod object;
 pub mod vitals;
 
