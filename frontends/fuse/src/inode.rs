@@ -1,0 +1,436 @@
+//! The inodes that the kernel remembers, by number, by `FileId` and by path.
+//!
+//! Lock order: index, then one inode's state. No I/O and no await under either.
+//! An inode lives while the kernel counts look-ups of it or a handle is open. Its `path` is where the namespace has
+//! it now; it has none once it was removed, replaced, or set aside for an open that could not join (then only its
+//! open handles and `/proc/self/fd` reach it).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use dashmap::DashMap;
+use forebay_core::{Entry, FileId, NsPath, Version};
+use prometheus::IntGauge;
+use tokio::sync::OwnedMutexGuard;
+
+use crate::handle::Open;
+use crate::writing::Writing;
+
+/// The inode number of `/`.
+pub(crate) const ROOT: u64 = 1;
+
+/// The right to change which content an inode has: opens for write, publication, rename, removal.
+pub(crate) type Turn = OwnedMutexGuard<()>;
+
+/// One inode.
+pub(crate) struct Inode {
+    /// What the kernel and `stat` call it.
+    pub(crate) number: u64,
+    /// Directory or file; never changes.
+    pub(crate) is_directory: bool,
+    state: Mutex<State>,
+    /// Made when first needed: most inodes are never written.
+    turn: OnceLock<Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// What changes about an inode.
+pub(crate) struct State {
+    /// Where it is.
+    pub(crate) path: Option<NsPath>,
+    /// Which file it is.
+    pub(crate) file_id: FileId,
+    /// How the open handles are served.
+    pub(crate) open: Option<Box<Open>>,
+    /// The write in progress that all handles share.
+    pub(crate) writing: Option<Arc<Writing>>,
+    /// Which content the kernel's page cache may hold.
+    pub(crate) cached: Option<Version>,
+    lookups: u64,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.lookups == 0 && self.open.is_none()
+    }
+}
+
+impl Inode {
+    fn new(number: u64, path: &NsPath, file_id: FileId, is_directory: bool) -> Self {
+        let state =
+            State { path: Some(path.clone()), file_id, open: None, writing: None, cached: None, lookups: 1 };
+        Self { number, is_directory, state: Mutex::new(state), turn: OnceLock::new() }
+    }
+
+    /// The state; held briefly, never across an await.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under this lock")
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> Option<NsPath> {
+        self.lock().path.clone()
+    }
+
+    /// The write in progress.
+    pub(crate) fn writing(&self) -> Option<Arc<Writing>> {
+        self.lock().writing.clone()
+    }
+
+    /// Waits for the turn to change its content.
+    pub(crate) async fn turn(&self) -> Turn {
+        Arc::clone(self.turn.get_or_init(Arc::default)).lock_owned().await
+    }
+}
+
+#[derive(Default)]
+struct Index {
+    by_id: HashMap<FileId, u64>,
+    by_path: BTreeMap<Box<str>, u64>,
+}
+
+impl Index {
+    /// Forgets where `state` is, if the index still leads there.
+    fn unlink(&mut self, number: u64, state: &mut State) {
+        if let Some(path) = state.path.take()
+            && self.by_path.get(path.as_str()) == Some(&number)
+        {
+            self.by_path.remove(path.as_str());
+        }
+    }
+
+    fn forget_id(&mut self, number: u64, file_id: FileId) {
+        if self.by_id.get(&file_id) == Some(&number) {
+            self.by_id.remove(&file_id);
+        }
+    }
+
+    /// Numbers at and below a path, with their paths.
+    fn subtree(&self, path: &NsPath) -> Vec<(Box<str>, u64)> {
+        let at = self.by_path.get_key_value(path.as_str());
+        let (first, end) = bounds_below(path);
+        let below = self.by_path.range::<str, _>((
+            std::ops::Bound::Included(first.as_str()),
+            std::ops::Bound::Excluded(end.as_str()),
+        ));
+        at.into_iter().chain(below).map(|(path, &number)| (path.clone(), number)).collect()
+    }
+}
+
+/// All paths below `path` lie from the first bound (included) to the second (excluded): `0` follows `/`.
+fn bounds_below(path: &NsPath) -> (String, String) {
+    let base = if path.is_root() { "" } else { path.as_str() };
+    (format!("{base}/"), format!("{base}0"))
+}
+
+/// All inodes of a session.
+pub(crate) struct InodeTable {
+    by_number: DashMap<u64, Arc<Inode>>,
+    index: RwLock<Index>,
+    count: IntGauge,
+}
+
+impl InodeTable {
+    /// A table that knows the root.
+    pub(crate) fn new(count: IntGauge) -> Self {
+        let root = Arc::new(Inode::new(ROOT, &NsPath::root(), FileId::of(&[b"fuse root"]), true));
+        let table = Self { by_number: DashMap::new(), index: RwLock::default(), count };
+        table.write().by_path.insert("/".into(), ROOT);
+        table.by_number.insert(ROOT, root);
+        table.count.set(1);
+        table
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().expect("no panic under this lock")
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().expect("no panic under this lock")
+    }
+
+    /// The inode of a number.
+    pub(crate) fn by_number(&self, number: u64) -> Option<Arc<Inode>> {
+        self.by_number.get(&number).map(|inode| Arc::clone(&inode))
+    }
+
+    /// All inodes that are being written.
+    pub(crate) fn writing(&self) -> Vec<Arc<Inode>> {
+        let is_written = |inode: &Inode| inode.lock().writing.is_some();
+        self.by_number.iter().filter(|inode| is_written(inode)).map(|inode| Arc::clone(&inode)).collect()
+    }
+
+    /// The number that a look-up of `path` would show now.
+    pub(crate) fn number(&self, path: &NsPath, file_id: FileId) -> u64 {
+        let index = self.read();
+        let known = index.by_path.get(path.as_str()).or_else(|| index.by_id.get(&file_id));
+        known.copied().unwrap_or_else(|| number_of(file_id))
+    }
+
+    /// The inode that the kernel knows at a path.
+    pub(crate) fn at(&self, path: &NsPath) -> Option<Arc<Inode>> {
+        let number = *self.read().by_path.get(path.as_str())?;
+        self.by_number(number)
+    }
+
+    /// Inodes known at and below a path, with their paths.
+    pub(crate) fn subtree(&self, path: &NsPath) -> Vec<(Box<str>, Arc<Inode>)> {
+        let known = self.read().subtree(path);
+        known.into_iter().filter_map(|(path, number)| Some((path, self.by_number(number)?))).collect()
+    }
+
+    /// The inode of what is at `path`, counted as looked up once more.
+    ///
+    /// A file that is being written and not published stays at its path whatever the store shows there: its
+    /// publication will replace that.
+    pub(crate) fn remember(&self, path: &NsPath, entry: &Entry) -> Arc<Inode> {
+        if let Some(inode) = self.recall(path, entry.file_id) {
+            return inode;
+        }
+        let mut index = self.write();
+        let holder = index.by_path.get(path.as_str()).copied().and_then(|number| self.by_number(number));
+        if let Some(holder) = holder {
+            let mut state = holder.lock();
+            if state.writing.as_ref().is_some_and(|writing| !writing.is_in_place()) || holder.number == ROOT {
+                state.lookups += 1;
+                drop(state);
+                return holder;
+            }
+            if state.file_id != entry.file_id {
+                index.unlink(holder.number, &mut state);
+            }
+        }
+        let known = index.by_id.get(&entry.file_id).copied().and_then(|number| self.by_number(number));
+        let inode = match known.filter(|inode| inode.is_directory == entry.is_directory()) {
+            Some(inode) => {
+                let mut state = inode.lock();
+                index.unlink(inode.number, &mut state);
+                state.path = Some(path.clone());
+                state.lookups += 1;
+                drop(state);
+                inode
+            }
+            None => self.insert(path, entry),
+        };
+        index.by_path.insert(path.as_str().into(), inode.number);
+        index.by_id.insert(entry.file_id, inode.number);
+        inode
+    }
+
+    /// The common case of [`InodeTable::remember`]: nothing changed since the last look-up.
+    fn recall(&self, path: &NsPath, file_id: FileId) -> Option<Arc<Inode>> {
+        let index = self.read();
+        let inode = self.by_number(*index.by_id.get(&file_id)?)?;
+        let mut state = inode.lock();
+        if state.path.as_ref() != Some(path) {
+            return None;
+        }
+        state.lookups += 1;
+        drop(state);
+        Some(inode)
+    }
+
+    fn insert(&self, path: &NsPath, entry: &Entry) -> Arc<Inode> {
+        let mut number = number_of(entry.file_id);
+        while self.by_number.contains_key(&number) || number <= ROOT {
+            number = (number + 1) & NUMBER_MASK;
+        }
+        let inode = Arc::new(Inode::new(number, path, entry.file_id, entry.is_directory()));
+        self.by_number.insert(number, Arc::clone(&inode));
+        self.count.inc();
+        inode
+    }
+
+    /// Takes back `count` look-ups.
+    pub(crate) fn forget(&self, number: u64, count: u64) {
+        if number == ROOT {
+            return;
+        }
+        let Some(inode) = self.by_number(number) else { return };
+        let mut state = inode.lock();
+        state.lookups = state.lookups.saturating_sub(count);
+        let is_idle = state.is_idle();
+        drop(state);
+        if is_idle {
+            self.drop_idle(&inode);
+        }
+    }
+
+    /// Takes back one open handle; after the last the inode can be opened in another mode.
+    pub(crate) fn closed(&self, inode: &Inode) {
+        let mut state = inode.lock();
+        let Some(open) = &mut state.open else { return };
+        open.handles = open.handles.saturating_sub(1);
+        if open.handles > 0 {
+            return;
+        }
+        let last = state.open.take();
+        let is_idle = state.is_idle();
+        drop(state);
+        // Closes files, so not under the lock.
+        drop(last);
+        if is_idle {
+            self.drop_idle(inode);
+        }
+    }
+
+    /// Drops an inode that nobody needs any more.
+    fn drop_idle(&self, inode: &Inode) {
+        let mut index = self.write();
+        let mut state = inode.lock();
+        if !state.is_idle() || inode.number == ROOT || self.by_number.remove(&inode.number).is_none() {
+            return;
+        }
+        index.unlink(inode.number, &mut state);
+        index.forget_id(inode.number, state.file_id);
+        self.count.dec();
+    }
+
+    /// Takes an inode out of the tree: the next look-up of its file makes a new one.
+    pub(crate) fn set_aside(&self, inode: &Inode) {
+        let mut index = self.write();
+        let mut state = inode.lock();
+        index.unlink(inode.number, &mut state);
+        index.forget_id(inode.number, state.file_id);
+    }
+
+    /// Notes that another file is at the inode's path now, or none.
+    pub(crate) fn replaced(&self, inode: &Inode) {
+        self.write().unlink(inode.number, &mut inode.lock());
+    }
+
+    /// Notes that an inode's content was published as a whole new file.
+    pub(crate) fn rebind(&self, inode: &Inode, file_id: FileId) {
+        let mut index = self.write();
+        let mut state = inode.lock();
+        if state.file_id != file_id {
+            index.forget_id(inode.number, state.file_id);
+            state.file_id = file_id;
+        }
+        index.by_id.insert(file_id, inode.number);
+    }
+
+    /// Notes that `path` is gone with all below it.
+    pub(crate) fn removed(&self, path: &NsPath) {
+        let mut index = self.write();
+        for (path, number) in index.subtree(path) {
+            match self.by_number(number) {
+                Some(inode) if number != ROOT => index.unlink(number, &mut inode.lock()),
+                Some(_) => {}
+                None => drop(index.by_path.remove(&path)),
+            }
+        }
+    }
+
+    /// Notes that `from` is now `to`, with all below it; what was at `to` is replaced.
+    pub(crate) fn renamed(&self, from: &NsPath, to: &NsPath) {
+        self.removed(to);
+        let mut index = self.write();
+        for (old, number) in index.subtree(from) {
+            let Some(inode) = self.by_number(number) else { continue };
+            let mut state = inode.lock();
+            index.unlink(number, &mut state);
+            let Ok(new) = NsPath::parse(&format!("{to}{}", &old[from.as_str().len()..])) else { continue };
+            if let Some(writing) = &state.writing {
+                writing.moved();
+            }
+            index.by_path.insert(new.as_str().into(), number);
+            state.path = Some(new);
+        }
+    }
+}
+
+/// Inode numbers keep 63 bits: programs read them as signed.
+const NUMBER_MASK: u64 = u64::MAX >> 1;
+
+fn number_of(file_id: FileId) -> u64 {
+    file_id.as_u128() as u64 & NUMBER_MASK
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use forebay_core::{Attributes, ETag, EntryKind};
+
+    use super::*;
+
+    fn table() -> InodeTable {
+        InodeTable::new(IntGauge::new("inodes", "help").expect("a good name"))
+    }
+
+    fn path(text: &str) -> NsPath {
+        NsPath::parse(text).expect("valid path")
+    }
+
+    fn entry(id: &str, kind: EntryKind) -> Entry {
+        let now = SystemTime::UNIX_EPOCH;
+        Entry {
+            file_id: FileId::of(&[id.as_bytes()]),
+            kind,
+            size_bytes: 0,
+            version: Version::Strong("1".into()),
+            etag: ETag::new("1"),
+            modified: now,
+            attributes: Attributes { mode: 0o644, uid: 0, gid: 0, accessed: now, changed: now },
+            headers: None,
+        }
+    }
+
+    #[test]
+    fn one_file_keeps_its_number_and_another_gets_its_own() {
+        let table = table();
+        let first = table.remember(&path("/a"), &entry("x", EntryKind::File));
+        assert_eq!(table.remember(&path("/a"), &entry("x", EntryKind::File)).number, first.number);
+        let second = table.remember(&path("/a"), &entry("y", EntryKind::File));
+        assert_ne!(second.number, first.number);
+        assert_eq!(first.path(), None, "replaced");
+        assert_eq!(second.path(), Some(path("/a")));
+    }
+
+    #[test]
+    fn inode_is_dropped_when_every_lookup_is_taken_back() {
+        let table = table();
+        let number = table.remember(&path("/a"), &entry("x", EntryKind::File)).number;
+        table.remember(&path("/a"), &entry("x", EntryKind::File));
+        table.forget(number, 1);
+        assert!(table.by_number(number).is_some());
+        table.forget(number, 1);
+        assert!(table.by_number(number).is_none() && table.at(&path("/a")).is_none());
+        assert_eq!(table.count.get(), 1, "the root");
+    }
+
+    #[test]
+    fn a_renamed_directory_takes_its_subtree_along_and_nothing_else() {
+        let table = table();
+        let directory = table.remember(&path("/m/a"), &entry("d", EntryKind::Directory));
+        let inside = table.remember(&path("/m/a/b/c"), &entry("x", EntryKind::File));
+        let beside = table.remember(&path("/m/a0"), &entry("y", EntryKind::File));
+        let target = table.remember(&path("/m/z"), &entry("t", EntryKind::Directory));
+        table.renamed(&path("/m/a"), &path("/m/z"));
+        assert_eq!(directory.path(), Some(path("/m/z")));
+        assert_eq!(inside.path(), Some(path("/m/z/b/c")));
+        assert_eq!(beside.path(), Some(path("/m/a0")));
+        assert_eq!(target.path(), None);
+        assert_eq!(table.at(&path("/m/z/b/c")).map(|inode| inode.number), Some(inside.number));
+    }
+
+    #[test]
+    fn a_file_found_at_another_path_moves_there() {
+        let table = table();
+        let inode = table.remember(&path("/a"), &entry("x", EntryKind::File));
+        assert_eq!(table.remember(&path("/b"), &entry("x", EntryKind::File)).number, inode.number);
+        assert_eq!(inode.path(), Some(path("/b")));
+        assert!(table.at(&path("/a")).is_none());
+    }
+
+    #[test]
+    fn a_set_aside_inode_is_not_found_again() {
+        let table = table();
+        let old = table.remember(&path("/a"), &entry("x", EntryKind::File));
+        table.set_aside(&old);
+        let new = table.remember(&path("/a"), &entry("x", EntryKind::File));
+        assert_ne!(new.number, old.number);
+        table.forget(old.number, 1);
+        assert_eq!(table.at(&path("/a")).map(|inode| inode.number), Some(new.number));
+    }
+}

@@ -1,0 +1,95 @@
+//! Extended attributes: `user.*` as the store keeps them, and two of our own that are read-only.
+
+use std::ffi::OsStr;
+
+use bytes::Bytes;
+use forebay_core::{ErrorKind, NsPath, XattrMode};
+use fuser::Errno;
+
+use crate::error::Failure;
+use crate::ops::lookup::checked;
+use crate::server::Server;
+
+/// The tag that S3 clients see.
+const ETAG: &str = "user.etag";
+/// The path of the mount that serves the file.
+const MOUNT: &str = "user.forebay.mount";
+
+/// The names that can be kept; `security.*`, `system.*` and `trusted.*` are answered without asking a store, since
+/// the kernel asks for them on every write.
+fn kept(name: &OsStr) -> Result<&str, Failure> {
+    let name = checked(name)?;
+    if !name.starts_with("user.") {
+        return Err(Failure::Refused(Errno::EOPNOTSUPP, "only user.* attributes are kept"));
+    }
+    Ok(name)
+}
+
+fn missing() -> Failure {
+    Failure::Refused(Errno::NO_XATTR, "no such attribute")
+}
+
+impl Server {
+    async fn own_xattr(&self, path: &NsPath, name: &str) -> Result<Option<Bytes>, Failure> {
+        match name {
+            ETAG => Ok(Some(Bytes::from(self.stat(path).await?.etag.as_str().to_owned()))),
+            MOUNT => Ok(self.mount(path).map(|mount| Bytes::from(mount.name))),
+            _ => Ok(None),
+        }
+    }
+
+    async fn store_xattrs(&self, path: &NsPath) -> Result<Vec<(String, Bytes)>, Failure> {
+        match self.namespace.xattrs(&self.context, path).await {
+            Ok(xattrs) => Ok(xattrs),
+            Err(e) if e.kind() == ErrorKind::Unsupported => Ok(Vec::new()),
+            // A file that is being made has none yet.
+            Err(e) if e.kind() == ErrorKind::NotFound && self.is_new(path) => Ok(Vec::new()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The value of one attribute.
+    pub(crate) async fn getxattr(&self, number: u64, name: &OsStr) -> Result<Bytes, Failure> {
+        let name = kept(name)?;
+        let Some(path) = self.inode(number)?.path() else { return Err(missing()) };
+        if let Some(value) = self.own_xattr(&path, name).await? {
+            return Ok(value);
+        }
+        let found = self.store_xattrs(&path).await?.into_iter().find(|(kept, _)| kept == name);
+        found.map(|(_, value)| value).ok_or_else(missing)
+    }
+
+    /// All names, each with a NUL after it.
+    pub(crate) async fn listxattr(&self, number: u64) -> Result<Bytes, Failure> {
+        let Some(path) = self.inode(number)?.path() else { return Ok(Bytes::new()) };
+        let mut names: Vec<String> =
+            self.store_xattrs(&path).await?.into_iter().map(|(name, _)| name).collect();
+        if self.mount(&path).is_some() {
+            names.extend([ETAG.to_owned(), MOUNT.to_owned()]);
+        }
+        Ok(names.iter().flat_map(|name| name.bytes().chain([0])).collect())
+    }
+
+    /// Sets an attribute, or removes it where `value` is `None`.
+    pub(crate) async fn setxattr(
+        &self,
+        number: u64,
+        name: &OsStr,
+        value: Option<Bytes>,
+        mode: XattrMode,
+    ) -> Result<(), Failure> {
+        let name = kept(name)?;
+        if [ETAG, MOUNT].contains(&name) {
+            return Err(Failure::Refused(Errno::EPERM, "this attribute is read-only"));
+        }
+        let path = self.path(number)?;
+        let is_removal = value.is_none();
+        match self.namespace.set_xattr(&self.context, &path, (name, value), mode).await {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound && (is_removal || mode == XattrMode::Replace) => {
+                Err(missing())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+}
