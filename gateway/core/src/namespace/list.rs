@@ -44,14 +44,22 @@ impl Source<'_> {
     }
 
     async fn page(&self, query: &ListQuery, cursor: Option<&str>) -> Result<ListPage> {
-        let Some(query) = self.query(query, cursor) else { return Ok(ListPage::default()) };
-        let mut page = self.mount.list(&query).await?;
-        if !self.inner.is_empty() || !self.outer.is_empty() {
-            for item in &mut page.items {
-                item.name = format!("{}{}", self.outer, &item.name[self.inner.len()..]);
+        let Some(mut query) = self.query(query, cursor) else { return Ok(ListPage::default()) };
+        loop {
+            let mut page = self.mount.list(&query).await?;
+            // The listed directory's own marker is not below it.
+            page.items.retain(|item| item.name.len() > self.inner.len());
+            if page.items.is_empty() && page.is_truncated {
+                query.start_after = Some(self.inner.clone());
+                continue;
             }
+            if !self.inner.is_empty() || !self.outer.is_empty() {
+                for item in &mut page.items {
+                    item.name = format!("{}{}", self.outer, &item.name[self.inner.len()..]);
+                }
+            }
+            return Ok(page);
         }
-        Ok(page)
     }
 }
 

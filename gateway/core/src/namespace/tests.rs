@@ -210,6 +210,17 @@ async fn listings_merge_nested_mounts_in_byte_order_whatever_the_page_size() {
 }
 
 #[tokio::test]
+async fn marker_of_the_listed_directory_is_not_listed_in_it() {
+    let table = MountTable::new([mount("/m", &["d/", "d/a", "d/sub/", "e/"], false)]);
+    let namespace = Namespace::new(table.expect("distinct paths"), SystemTime::UNIX_EPOCH);
+    for limit in 1..=3 {
+        assert_eq!(names(&namespace, "/m/d", "", true, limit).await, ["a", "sub/"], "limit {limit}");
+        assert_eq!(names(&namespace, "/m", "d/", false, limit).await, ["d/", "d/a", "d/sub/"]);
+        assert!(names(&namespace, "/m/e", "", false, limit).await.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn paths_above_mounts_are_directories_and_nothing_else_is_made_up() {
     let namespace = namespace();
     let context = context("/", Permission::Read);
