@@ -4,7 +4,6 @@ import itertools
 import os
 
 import pytest
-
 from harness.gateway import Gateway, settings
 from harness.place import STORES, Place
 from harness.store import S3Store

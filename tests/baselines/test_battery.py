@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import requests
-
 from harness.place import STORES
 
 REQUESTS = [json.loads(line) for line in Path(__file__).with_name("battery.jsonl").read_text().splitlines()]

@@ -4,7 +4,6 @@ import re
 import subprocess
 
 import pytest
-
 from harness.place import STORES
 from harness.tool import has_fuse, machine, tool
 

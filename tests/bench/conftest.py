@@ -3,7 +3,6 @@
 import os
 
 import pytest
-
 from harness.gateway import Gateway, settings
 from harness.tool import tool
 

@@ -23,7 +23,9 @@ class Arm:
     cpu_seconds: Callable[[], float]
 
 
-def interleave(title: str, arms: list[Arm], rounds: int, before: Callable[[], None] = lambda: None) -> dict[str, dict[str, float]]:
+def interleave(
+    title: str, arms: list[Arm], rounds: int, before: Callable[[], None] = lambda: None
+) -> dict[str, dict[str, float]]:
     """Runs A B A B …; prints every run; returns the medians by arm and figure, `server_cpu_s` among them."""
     runs: dict[str, list[dict[str, float]]] = {arm.name: [] for arm in arms}
     print(f"\n-- {title}")
@@ -36,9 +38,7 @@ def interleave(title: str, arms: list[Arm], rounds: int, before: Callable[[], No
             runs[arm.name].append(figures)
             shown = ", ".join(f"{name} {value:.6g}" for name, value in figures.items())
             print(f"   round {number + 1} {arm.name:16} {shown}", flush=True)
-    return {
-        name: {key: statistics.median(figures[key] for figures in taken) for key in taken[0]} for name, taken in runs.items()
-    }
+    return {name: {key: statistics.median(figures[key] for figures in taken) for key in taken[0]} for name, taken in runs.items()}
 
 
 def wrk(url: str, connections: int, seconds: int) -> dict[str, float]:
@@ -63,7 +63,12 @@ def fio(path: Path, pattern: str, block: str, size: str, seconds: int | None) ->
     job = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)["jobs"][0]
     read = job["read"]
     client = (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000
-    return {"mib_s": read["bw_bytes"] / (1 << 20), "iops": read["iops"], "gib": read["io_bytes"] / (1 << 30), "client_cpu_s": client}
+    return {
+        "mib_s": read["bw_bytes"] / (1 << 20),
+        "iops": read["iops"],
+        "gib": read["io_bytes"] / (1 << 30),
+        "client_cpu_s": client,
+    }
 
 
 def drop_caches() -> None:

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-
 from bench.figures import Arm, drop_caches, fio, interleave, verdict
 from harness.tool import has_fuse, machine
 from harness.wait import wait_for
@@ -57,6 +56,13 @@ def test_passthrough_reads(bench, paths, pattern, block, temperature):
         pytest.fail(f"no passthrough figure: the opens fell back ({counted})", pytrace=False)
     figure = "mib_s" if pattern == "read" else "iops"
     daemon = result["forebay"]["server_cpu_s"] / max(result["forebay"]["gib"], 1e-9)
-    print(f"   daemon CPU {daemon:.4f} s a GiB; client CPU {result['forebay']['client_cpu_s']:.2f} s, native {result['native']['client_cpu_s']:.2f} s")
+    print(
+        f"   daemon CPU {daemon:.4f} s a GiB; client CPU {result['forebay']['client_cpu_s']:.2f} s, native {result['native']['client_cpu_s']:.2f} s"
+    )
     assert result["forebay"]["server_cpu_s"] <= 0.1, "the daemon worked during passthrough reads"
-    verdict(f"{temperature} {pattern} {block}, forebay ÷ native", result["forebay"][figure] / result["native"][figure], 0.9, at_most=False)
+    verdict(
+        f"{temperature} {pattern} {block}, forebay ÷ native",
+        result["forebay"][figure] / result["native"][figure],
+        0.9,
+        at_most=False,
+    )

@@ -1,7 +1,6 @@
 """Signed S3 GETs served from the memory tier, against nginx serving the same bytes with sendfile."""
 
 import pytest
-
 from bench.figures import Arm, interleave, verdict, wrk
 from harness.nginx import serve_copy
 

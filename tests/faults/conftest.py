@@ -1,7 +1,6 @@
 """Gateways that a test may kill: an fs and an S3 mount each."""
 
 import pytest
-
 from harness.gateway import Gateway, settings
 
 

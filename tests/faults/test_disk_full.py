@@ -5,7 +5,6 @@ import os
 import subprocess
 
 import pytest
-
 from harness.s3 import keys, refused
 from harness.tool import machine
 from harness.wait import wait_for

@@ -7,7 +7,6 @@ import time
 
 import pytest
 import requests
-
 from harness.gateway import SHUTDOWN_DEADLINE_S
 from harness.wait import wait_for
 

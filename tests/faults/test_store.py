@@ -5,7 +5,6 @@ import signal
 import time
 
 import pytest
-
 from harness.gateway import Gateway, settings
 from harness.s3 import refused
 from harness.store import S3Store

@@ -5,7 +5,6 @@ import os
 import threading
 
 import pytest
-
 from harness.gateway import Gateway, settings
 from harness.place import Place
 from harness.tool import has_fuse, machine

@@ -3,8 +3,8 @@
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from harness.wait import wait_for
 

@@ -26,7 +26,12 @@ class Credentials:
 
 def client(endpoint: str, who: Credentials, **config):
     """boto3 without retries, so that the first answer is the one that counts."""
-    options = {"signature_version": "s3v4", "s3": {"addressing_style": "path"}, "retries": {"total_max_attempts": 1}, "read_timeout": 60} | config
+    options = {
+        "signature_version": "s3v4",
+        "s3": {"addressing_style": "path"},
+        "retries": {"total_max_attempts": 1},
+        "read_timeout": 60,
+    } | config
     return boto3.client(
         "s3", endpoint_url=endpoint, aws_access_key_id=who.key, aws_secret_access_key=who.secret,
         region_name=REGION, verify=False, config=Config(**options),
@@ -64,7 +69,7 @@ class RawS3:
     def __init__(self, endpoint: str, who: Credentials, now: datetime.datetime | None = None) -> None:
         self.host = urlsplit(endpoint).netloc
         self.who = who
-        self.now = now or datetime.datetime.now(datetime.timezone.utc)
+        self.now = now or datetime.datetime.now(datetime.UTC)
         self.stamp = self.now.strftime("%Y%m%dT%H%M%SZ")
         self.scope = f"{self.stamp[:8]}/{REGION}/s3/aws4_request"
         key = f"AWS4{who.secret}".encode()
@@ -113,7 +118,9 @@ class RawS3:
         connection = http.client.HTTPConnection(self.host, timeout=30)
         try:
             connection.putrequest(method, path + (f"?{query}" if query else ""), skip_host=True, skip_accept_encoding=True)
-            lengths = {} if any(name.lower() == "content-length" for name in headers) else {"content-length": str(len(body or b""))}
+            lengths = (
+                {} if any(name.lower() == "content-length" for name in headers) else {"content-length": str(len(body or b""))}
+            )
             for name, value in (headers | lengths).items():
                 connection.putheader(name, value)
             connection.endheaders()

@@ -3,7 +3,8 @@
 import contextlib
 import socket
 import time
-from typing import Callable, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 T = TypeVar("T")
 POLL_S = 0.02

@@ -6,7 +6,6 @@ import secrets
 from collections import Counter
 
 import pytest
-
 from harness.place import STORES
 from model.frontends import S3, Frontend, Fuse, Hdfs
 from model.reference import Tree

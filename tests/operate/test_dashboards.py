@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from harness.place import STORES
 from harness.prometheus import Prometheus
 from harness.tool import tool

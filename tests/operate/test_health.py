@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import requests
-
 from harness.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]

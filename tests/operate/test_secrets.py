@@ -2,7 +2,6 @@
 
 import pytest
 import requests
-
 from harness.gateway import Gateway, settings
 from harness.s3 import Credentials, refused
 

@@ -7,7 +7,6 @@ import pytest
 import requests
 import urllib3
 from botocore.config import Config
-
 from harness.gateway import OWNER, Gateway, settings
 from harness.tool import tool
 from harness.webhdfs import WebHdfs

@@ -1,7 +1,7 @@
 """The one table of parts. CI_LIMIT_S bounds the sum of the budgets of the CI tier, installs included."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 from runner import gate
 from runner.execute import Context, pytest

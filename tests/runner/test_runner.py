@@ -1,5 +1,6 @@
 """The runner's own promises: budgets add up, counts are honest, CI turns curable skips into failures."""
 
+import contextlib
 import subprocess
 import time
 
@@ -42,7 +43,9 @@ def test_a_cargo_run_that_does_not_compile_is_a_failure():
 
 
 def test_pytest_results_are_counted_from_its_report(tmp_path):
-    source = "import pytest\ndef test_a(): pass\ndef test_b(): assert 0\n@pytest.mark.skip(reason='machine: no')\ndef test_c(): pass\n"
+    source = (
+        "import pytest\ndef test_a(): pass\ndef test_b(): assert 0\n@pytest.mark.skip(reason='machine: no')\ndef test_c(): pass\n"
+    )
     (tmp_path / "test_sample.py").write_text(source)
     outcome = pytest(context(), str(tmp_path))
     assert (outcome.passed, outcome.failed, outcome.skips) == (1, 1, ["machine: no"])
@@ -64,10 +67,8 @@ def test_an_interrupted_install_is_not_taken_for_a_good_one(tmp_path, monkeypatc
         (partial / "half").write_text("x")
         raise tools.Unavailable("network gone")
 
-    try:
+    with contextlib.suppress(tools.Unavailable):
         tools._once(tmp_path / "tool-1", interrupted)
-    except tools.Unavailable:
-        pass
     assert list(tmp_path.iterdir()) == []
     assert tools._once(tmp_path / "tool-1", lambda partial: (partial / "bin").mkdir()) == tmp_path / "tool-1"
     assert [entry.name for entry in tmp_path.iterdir()] == ["tool-1"]

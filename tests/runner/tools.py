@@ -9,9 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent

@@ -11,7 +11,6 @@ import pyarrow.fs
 import pyarrow.parquet
 import pytest
 import s3fs
-
 from harness.gateway import OWNER
 from harness.tool import tool
 

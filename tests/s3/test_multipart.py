@@ -1,7 +1,6 @@
 """Multipart uploads: order, hiding, abort, parts that were never sent, survival of a restart."""
 
 import pytest
-
 from harness.gateway import Gateway, settings
 from harness.s3 import refused
 

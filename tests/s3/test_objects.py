@@ -4,7 +4,6 @@ import hashlib
 
 import pytest
 import requests
-
 from harness.s3 import refused
 
 DATA = bytes(range(256)) * 40
@@ -158,7 +157,9 @@ def test_presigned_urls_put_and_get(s3, place):
     assert (answer.content, "x-amz-request-id" in answer.headers) == (DATA, True)
 
 
-@pytest.mark.parametrize("name", ["a b", "a+b", "a%20b", "a&b=c;d", "a?b#c", "é-日本", "a'\"<>", "~tilde-_.", " lead", "trail ", "a:b", "x" * 200])
+@pytest.mark.parametrize(
+    "name", ["a b", "a+b", "a%20b", "a&b=c;d", "a?b#c", "é-日本", "a'\"<>", "~tilde-_.", " lead", "trail ", "a:b", "x" * 200]
+)
 def test_names_are_byte_exact(s3, place, name):
     put(s3, place, name, b"x")
     listed = [item["Key"] for item in s3.list_objects_v2(Bucket=place.bucket, Prefix=place.key())["Contents"]]

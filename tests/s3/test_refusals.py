@@ -7,7 +7,6 @@ import socket
 
 import pytest
 import requests
-
 from harness.checksum import ALGORITHMS, checksum
 from harness.gateway import GUEST, OWNER, READER
 from harness.s3 import STREAMING, STREAMING_TRAILER, UNSIGNED_TRAILER, Credentials, RawS3, client, refused, wire
@@ -48,7 +47,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("minutes", [-20, 20])
     def test_clock_skew(self, gateway, target, minutes):
-        now = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=minutes)
+        now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=minutes)
         reply = RawS3(gateway.url("s3"), OWNER, now).request("PUT", target, body=b"x")
         assert (reply.status, reply.code) == (403, "RequestTimeTooSkewed")
 
@@ -98,7 +97,9 @@ class TestRefused:
             connection.sendall(head.encode() + b"\r\n" + b"x" * 1000)
             connection.shutdown(socket.SHUT_WR)
             assert b" 200 " not in connection.recv(100)
-        wait_for(lambda: gateway.metrics().total("forebay_requests_in_flight", frontend="s3") == 0, 10, "the end of the cut request")
+        wait_for(
+            lambda: gateway.metrics().total("forebay_requests_in_flight", frontend="s3") == 0, 10, "the end of the cut request"
+        )
 
     @pytest.mark.parametrize("key", ["a//b", "a/./b", "a/../b", "../b", "./b", "/b", "a/..", "nul%00"])
     def test_names_no_store_can_hold(self, raw, local, key):
@@ -120,7 +121,11 @@ class TestRefused:
 
     @pytest.mark.parametrize(
         "header, value",
-        [("x_amz_server_side_encryption_customer_algorithm", "AES256"), ("x_amz_server_side_encryption", "aws:kms"), ("x_amz_acl", "public-read")],
+        [
+            ("x_amz_server_side_encryption_customer_algorithm", "AES256"),
+            ("x_amz_server_side_encryption", "aws:kms"),
+            ("x_amz_acl", "public-read"),
+        ],
     )
     def test_promises_that_cannot_be_kept(self, raw, target, header, value):
         reply = raw.request("PUT", target, body=b"x", **{header: value})
@@ -204,7 +209,10 @@ def test_missing_buckets_and_keys_have_their_codes(s3, local):
 
 
 def test_unsupported_operations_say_so(s3, local):
-    assert refused(s3.put_bucket_versioning, Bucket=local.bucket, VersioningConfiguration={"Status": "Enabled"}) == (501, "NotImplemented")
+    assert refused(s3.put_bucket_versioning, Bucket=local.bucket, VersioningConfiguration={"Status": "Enabled"}) == (
+        501,
+        "NotImplemented",
+    )
     assert refused(s3.get_bucket_policy, Bucket=local.bucket)[1] in ("NoSuchBucketPolicy", "NotImplemented")
 
 

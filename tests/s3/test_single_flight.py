@@ -1,11 +1,11 @@
 """However many readers wait for a cold object, each of its pages is fetched once."""
 
 import hashlib
+import itertools
 import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from harness.counting import CountingProxy
 from harness.gateway import Gateway, settings
 
@@ -39,7 +39,7 @@ def assert_each_byte_was_fetched_once(proxy) -> None:
     spans = fetched(proxy)
     print(f"\nsingle flight: {READERS} readers of {len(BODY)} bytes: {len(spans)} GETs at the store")
     assert sum(last - first + 1 for first, last in spans) == len(BODY), spans
-    assert all(before[1] < after[0] for before, after in zip(spans, spans[1:])), spans
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(spans)), spans
 
 
 def test_readers_over_s3_share_one_fetch_per_page(counted):

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from harness.place import STORES
 from harness.tool import tool
 

@@ -92,7 +92,9 @@ def shape(source: RustSource) -> Iterator[str]:
     if not source.is_test and not source.text.lstrip().startswith("//!"):
         yield f"{source.path}: no module documentation (//!) at the top"
     if source.path.name == "lib.rs":
-        for match in re.finditer(r"^(?:pub(?:\([a-z]+\))? )?(?:async )?(fn|struct|enum|impl|trait|static)\b", source.production(), re.M):
+        for match in re.finditer(
+            r"^(?:pub(?:\([a-z]+\))? )?(?:async )?(fn|struct|enum|impl|trait|static)\b", source.production(), re.M
+        ):
             yield f"{source.path}:{source.line_of(match.start())}: lib.rs holds docs, modules and re-exports only"
 
 

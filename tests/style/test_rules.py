@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from style import rules
 from style.rust_source import RustSource
 

@@ -27,7 +27,7 @@ def test_hdfscli_uploads_walks_and_downloads(gateway, place, tmp_path):
     client.write("text", data="more\n", encoding="utf-8", append=True)
     with client.read("text", encoding="utf-8") as reader:
         assert reader.read() == "line\nmore\n"
-    assert [path for path, _, _ in client.walk("")][0] == place.path()
+    assert next(path for path, _, _ in client.walk("")) == place.path()
     assert client.delete("tree", recursive=True) is True
     assert client.delete("absent") is False
     with pytest.raises(hdfscli.HdfsError, match="already exists"):

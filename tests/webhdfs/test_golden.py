@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-
 from harness.webhdfs import WebHdfs
 
 TRUE = (200, {"boolean": True})
