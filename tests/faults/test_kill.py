@@ -1,13 +1,14 @@
 """kill -9 and start again: nothing half-written is visible in any frontend, nothing acknowledged is lost, no leftovers."""
 
 import hashlib
-import random
 import socket
 import threading
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 from harness.gateway import OWNER
 from harness.s3 import RawS3, keys
 from harness.wait import wait_for
@@ -102,51 +103,60 @@ def test_what_fuse_fsynced_survives_a_crash(own):
         assert own.s3().get_object(Bucket=mount, Key="closed")["Body"].read() == WHOLE
 
 
+class Writers:
+    """Threads that put numbered objects until they are told to stop or lose the gateway."""
+
+    def __init__(self, gateway, mount: str, label: str, known: dict[str, bytes]) -> None:
+        self.gateway, self.mount, self.label = gateway, mount, label
+        self.acknowledged = dict(known)
+        self.attempted = {key: {body} for key, body in known.items()}
+        self.stopped = threading.Event()
+        self.threads = [threading.Thread(target=self.write, args=(worker,)) for worker in range(3)]
+        for thread in self.threads:
+            thread.start()
+
+    def write(self, worker: int) -> None:
+        s3 = self.gateway.s3()
+        for number in range(10_000):
+            if self.stopped.is_set():
+                return
+            key = f"{worker}/{number % 20}"
+            body = f"{self.label} {worker} {number} ".encode() * 5000
+            self.attempted.setdefault(key, set()).add(body)
+            try:
+                s3.put_object(Bucket=self.mount, Key=key, Body=body)
+            except (BotoCoreError, ClientError):
+                return
+            self.acknowledged[key] = body
+
+    def attempts(self) -> int:
+        return sum(map(len, list(self.attempted.values())))
+
+    def stop(self) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join(30)
+
+
 @pytest.mark.parametrize("mount", MOUNTS)
 def test_a_crash_under_load_loses_nothing_acknowledged_and_tears_nothing(own, tmp_path, mount):
-    """Three rounds: writers count what was acknowledged, the gateway is killed at a random moment."""
-    choose = random.Random(7)
-    acknowledged: dict[str, bytes] = {}
-    for rounds in range(3):
+    """Three rounds: the gateway is killed in the middle of writes; what it acknowledged is there, and all of it is whole."""
+    known: dict[str, bytes] = {}
+    for number in range(3):
         own.start()
-        stop = threading.Event()
-
-        def write(worker: int, rounds: int = rounds, stop: threading.Event = stop) -> None:
-            s3 = own.s3()
-            for number in range(10_000):
-                if stop.is_set():
-                    return
-                key = f"{worker}/{number % 20}"
-                body = f"{rounds} {worker} {number} ".encode() * 5000
-                attempted.setdefault(key, set()).add(body)
-                try:
-                    s3.put_object(Bucket=mount, Key=key, Body=body)
-                except Exception:
-                    return
-                acknowledged[key] = body
-
-        attempted: dict[str, set[bytes]] = {key: {body} for key, body in acknowledged.items()}
-        writers = [threading.Thread(target=write, args=(worker,)) for worker in range(3)]
-        before = len(acknowledged)
-        for writer in writers:
-            writer.start()
-        goal = before + choose.randrange(20, 50)
-        wait_for(lambda: sum(map(len, attempted.values())) > goal, 20, "some writes")
+        writers = Writers(own, mount, f"round {number}", known)
+        wait_for(partial(lambda writers, goal: writers.attempts() > goal, writers, len(known) + 30), 20, "some writes")
         own.kill()
-        stop.set()
-        for writer in writers:
-            writer.join(30)
+        writers.stop()
         own.start()
-        s3 = own.s3()
-        visible = keys(s3, mount)
-        assert set(acknowledged) <= set(visible)
+        visible = keys(own.s3(), mount)
+        assert set(writers.acknowledged) <= set(visible)
         for key in visible:
-            body = s3.get_object(Bucket=mount, Key=key)["Body"].read()
-            assert body in attempted[key], f"{key} is torn: {len(body)} bytes"
-            acknowledged[key] = body
+            known[key] = own.s3().get_object(Bucket=mount, Key=key)["Body"].read()
+            assert known[key] in writers.attempted[key], f"{key} is torn: {len(known[key])} bytes"
         own.stop()
     if mount == "disk":
-        assert leftovers(tmp_path / "disk") == sorted(acknowledged)
+        assert leftovers(tmp_path / "disk") == sorted(known)
 
 
 def test_a_second_start_does_not_disturb_the_first(own):

@@ -26,7 +26,7 @@ class Part:
     run: Callable[[Context], Outcome]
 
 
-def tests(*paths: str, options: tuple[str, ...] = ()) -> Callable[[Context], Outcome]:
+def suite(*paths: str, options: tuple[str, ...] = ()) -> Callable[[Context], Outcome]:
     return lambda context: pytest(context, *paths, options=options)
 
 
@@ -34,20 +34,20 @@ GATEWAY = ("forebay", "s3-server")
 PRINTED = ("-s",)  # figures, seeds and counts are part of what these parts are for
 
 PARTS = (
-    Part("style", "crate DAG and the limits of the code's style", 30, (CI, ALL), (), tests("style", "runner")),
+    Part("style", "crate DAG and the limits of the code's style", 30, (CI, ALL), (), suite("style", "runner")),
     Part("lint", "cargo fmt and clippy", 300, (CI, ALL), (), gate.lint),
     Part("unit", "cargo test of the workspace", 360, (CI, ALL), (), gate.unit),
     Part("docs", "cargo doc without warnings", 120, (CI, ALL), (), gate.docs),
     Part("deps", "licenses, bans, sources, unused crates", 30, (CI, ALL), ("cargo-deny", "cargo-machete"), gate.dependencies),
-    Part("s3", "the S3 frontend and its clients, per store", 150, (CI, ALL), (*GATEWAY, "rclone"), tests("s3")),
-    Part("webhdfs", "the WebHDFS frontend and its clients, per store", 90, (CI, ALL), GATEWAY, tests("webhdfs")),
-    Part("spark", "Spark 3.5 over webhdfs://, per store", 180, (CI, ALL), (*GATEWAY, "pyspark", "java"), tests("spark")),
-    Part("fuse", "the FUSE mount, per store", 120, (CI, ALL), (*GATEWAY, "getfattr", "git"), tests("fuse")),
-    Part("model", "random operations through three frontends", 150, (CI, ALL), GATEWAY, tests("model", options=PRINTED)),
-    Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, tests("faults")),
-    Part("operate", "CLI, health, metrics, dashboards, TLS, secrets", 120, (CI, ALL), (*GATEWAY, "prometheus", "promtool", "openssl", "curl"), tests("operate")),
-    Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), tests("bench", "s3/test_single_flight.py", options=PRINTED)),
-    Part("baselines", "pass counts of foreign suites, no gate", 600, (ALL,), (*GATEWAY, "pjdfstest", "fsx", "curl"), tests("baselines", options=PRINTED)),
+    Part("s3", "the S3 frontend and its clients, per store", 150, (CI, ALL), (*GATEWAY, "rclone"), suite("s3")),
+    Part("webhdfs", "the WebHDFS frontend and its clients, per store", 90, (CI, ALL), GATEWAY, suite("webhdfs")),
+    Part("spark", "Spark 3.5 over webhdfs://, per store", 180, (CI, ALL), (*GATEWAY, "pyspark", "java"), suite("spark")),
+    Part("fuse", "the FUSE mount, per store", 120, (CI, ALL), (*GATEWAY, "getfattr", "git"), suite("fuse")),
+    Part("model", "random operations through three frontends", 150, (CI, ALL), GATEWAY, suite("model", options=PRINTED)),
+    Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, suite("faults")),
+    Part("operate", "CLI, health, metrics, dashboards, TLS, secrets", 120, (CI, ALL), (*GATEWAY, "prometheus", "promtool", "openssl", "curl"), suite("operate")),
+    Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench", "s3/test_single_flight.py", options=PRINTED)),
+    Part("baselines", "pass counts of foreign suites, no gate", 600, (ALL,), (*GATEWAY, "pjdfstest", "fsx", "curl"), suite("baselines", options=PRINTED)),
 )  # fmt: skip
 
 
