@@ -2,14 +2,27 @@
 //!
 //! Keys are exact: no implementation trims, collapses or decodes them. A key that ends in `/` is a directory
 //! marker. Local directories are not a backend: [`crate::mount`] serves them natively.
+//!
+//! A backend sends one request and says how it ended; deadlines, retries and limits are the mount's vitals'.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use forebay_core::{ByteRange, Capability, ETag, Headers, ListQuery, Precondition, Result};
+
+#[cfg(test)]
+mod conformance;
+mod error;
+mod memory;
+mod s3;
+
+pub use memory::Memory;
+pub use s3::S3;
 
 /// An object as its store shows it.
 #[derive(Clone, Debug)]
@@ -26,6 +39,20 @@ pub struct Object {
     pub modified: SystemTime,
     /// Headers, where the request returns them.
     pub headers: Option<Arc<Headers>>,
+}
+
+impl Object {
+    /// The item that stands for all keys that start with `key`, which ends in `/`.
+    pub fn prefix(key: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            is_prefix: true,
+            size_bytes: 0,
+            etag: ETag::new(""),
+            modified: SystemTime::UNIX_EPOCH,
+            headers: None,
+        }
+    }
 }
 
 /// One page of objects in byte order.
@@ -49,6 +76,36 @@ impl Source {
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|(_, len)| len).sum()
     }
+
+    /// `range` of the joined files; blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's error, or `UnexpectedEof` when a file is shorter than it should be.
+    pub fn read(&self, range: ByteRange) -> io::Result<Bytes> {
+        let mut content = BytesMut::zeroed(usize::try_from(range.len).map_err(io::Error::other)?);
+        let mut start = 0;
+        for (file, len) in &self.files {
+            let from = range.offset.clamp(start, start + len);
+            let to = range.end().clamp(start, start + len);
+            if from < to {
+                let (at, end) = ((from - range.offset) as usize, (to - range.offset) as usize);
+                file.read_exact_at(&mut content[at..end], from - start)?;
+            }
+            start += len;
+        }
+        if range.end() > start {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(content.freeze())
+    }
+}
+
+/// The group (a prefix that ends in `/`) that a shallow listing has passed as a whole, because its cursor is the
+/// group's name or lies inside it.
+fn passed_group(query: &ListQuery) -> Option<&str> {
+    let after = query.start_after.as_deref().filter(|_| query.shallow)?;
+    let slash = after.strip_prefix(&query.prefix)?.find('/')?;
+    Some(&after[..=query.prefix.len() + slash])
 }
 
 /// A store of flat keys.

@@ -1,0 +1,77 @@
+//! The one table from `OpenDAL`'s errors to ours.
+//!
+//! Only the store's own message is kept, shortened: the rest of an `OpenDAL` error carries response headers, and a
+//! transport error carries URLs. Nothing here sees credentials.
+
+use forebay_core::{Error, ErrorKind};
+use opendal::ErrorKind as Dal;
+
+/// Longest text kept from a store, in characters.
+const MESSAGE_CHARS_MAX: usize = 300;
+
+/// Codes inside S3 error bodies that say more than `OpenDAL`'s kind.
+const CODES: &[(&str, ErrorKind)] = &[
+    ("KeyTooLongError", ErrorKind::NameTooLong),
+    ("XMinioInvalidObjectName", ErrorKind::InvalidName),
+    ("EntityTooLarge", ErrorKind::InvalidArgument),
+    ("MetadataTooLarge", ErrorKind::InvalidArgument),
+    ("NotImplemented", ErrorKind::Unsupported),
+    ("QuotaExceeded", ErrorKind::NoSpace),
+    ("XMinioStorageFull", ErrorKind::NoSpace),
+    ("BadDigest", ErrorKind::BadChecksum),
+];
+
+/// An error of `OpenDAL` as one of the port.
+pub(super) fn from_opendal(error: &opendal::Error) -> Error {
+    let text: String = error.message().chars().take(MESSAGE_CHARS_MAX).collect();
+    let kind = match error.kind() {
+        Dal::NotFound => ErrorKind::NotFound,
+        Dal::PermissionDenied => ErrorKind::AccessDenied,
+        Dal::ConditionNotMatch => ErrorKind::PreconditionFailed,
+        Dal::RangeNotSatisfied => ErrorKind::RangeNotSatisfiable,
+        Dal::RateLimited => ErrorKind::Busy,
+        Dal::AlreadyExists => ErrorKind::AlreadyExists,
+        Dal::IsADirectory => ErrorKind::IsDirectory,
+        Dal::NotADirectory => ErrorKind::NotDirectory,
+        Dal::Unsupported => ErrorKind::Unsupported,
+        Dal::IsSameFile => ErrorKind::InvalidArgument,
+        // A missing bucket or a wrong option: the operator must act, and until then the store is not there.
+        Dal::ConfigInvalid => ErrorKind::Unavailable,
+        // Another writer is at this object: repeat.
+        Dal::Conflict => ErrorKind::Busy,
+        Dal::Unexpected => unexpected(error, &text),
+        // `OpenDAL` may add kinds; until this table knows them, the store breaks its contract.
+        _ => ErrorKind::Internal,
+    };
+    Error::new(kind, format!("the store answered: {text}"))
+}
+
+fn unexpected(error: &opendal::Error, text: &str) -> ErrorKind {
+    if let Some((_, kind)) = CODES.iter().find(|(code, _)| text.contains(code)) {
+        return *kind;
+    }
+    if error.is_temporary() { ErrorKind::Unavailable } else { ErrorKind::Internal }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_tell_callers_what_to_do() {
+        let kind = |error: opendal::Error| from_opendal(&error).kind();
+        assert_eq!(kind(opendal::Error::new(Dal::NotFound, "x")), ErrorKind::NotFound);
+        assert_eq!(kind(opendal::Error::new(Dal::RateLimited, "x").set_temporary()), ErrorKind::Busy);
+        assert_eq!(kind(opendal::Error::new(Dal::Unexpected, "x").set_temporary()), ErrorKind::Unavailable);
+        assert_eq!(kind(opendal::Error::new(Dal::Unexpected, "x")), ErrorKind::Internal);
+        let full = r#"S3Error { code: "XMinioStorageFull" }"#;
+        assert_eq!(kind(opendal::Error::new(Dal::Unexpected, full).set_temporary()), ErrorKind::NoSpace);
+    }
+
+    #[test]
+    fn only_the_message_is_kept() {
+        let error = opendal::Error::new(Dal::Unexpected, "m".repeat(1000)).with_context("header", "secret");
+        let text = from_opendal(&error).to_string();
+        assert!(text.len() < 350 && !text.contains("secret"));
+    }
+}
