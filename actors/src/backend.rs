@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use forebay_core::{ByteRange, Capability, ETag, Headers, ListQuery, Precondition, Result};
+use forebay_core::{ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQuery, Precondition, Result};
 
 #[cfg(test)]
 mod conformance;
@@ -100,6 +100,14 @@ impl Source {
     }
 }
 
+/// Refuses content under a key that ends in `/`: markers are empty, and listings show them so.
+fn check_marker(key: &str, source: &Source) -> Result<()> {
+    if key.ends_with('/') && source.size_bytes() > 0 {
+        return Err(Error::new(ErrorKind::InvalidArgument, "a directory marker has no content"));
+    }
+    Ok(())
+}
+
 /// The group (a prefix that ends in `/`) that a shallow listing has passed as a whole, because its cursor is the
 /// group's name or lies inside it.
 fn passed_group(query: &ListQuery) -> Option<&str> {
@@ -141,7 +149,7 @@ pub trait Backend: Send + Sync {
     /// Stores an object atomically and says what is there then, as a `stat` would.
     ///
     /// # Errors
-    /// `PreconditionFailed`; otherwise as [`Backend::stat`].
+    /// `PreconditionFailed`; `InvalidArgument` for a marker with content; otherwise as [`Backend::stat`].
     async fn put(
         &self,
         key: &str,

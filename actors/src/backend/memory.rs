@@ -14,7 +14,7 @@ use forebay_core::{
 };
 use md5::{Digest, Md5};
 
-use super::{Backend, Object, ObjectPage, Source, passed_group};
+use super::{Backend, Object, ObjectPage, Source, check_marker, passed_group};
 
 /// Longest key, as S3's.
 const KEY_BYTES_MAX: usize = 1024;
@@ -213,11 +213,12 @@ impl Backend for Memory {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(Error::new(ErrorKind::NameTooLong, "a key has 1 to 1024 bytes"));
         }
+        check_marker(key, source)?;
         let reserved = self.reserve(source.size_bytes())?;
         let source = source.clone();
         let loaded = tokio::task::spawn_blocking(move || load(&source)).await;
-        let (content, etag) =
-            loaded.map_err(|e| Error::new(ErrorKind::Internal, "reading staged bytes panicked").because(e))??;
+        let (content, etag) = loaded
+            .map_err(|e| Error::new(ErrorKind::Internal, "reading staged bytes panicked").because(e))??;
         let stored = Stored { content, etag, modified: self.clock.now(), headers: Arc::new(headers.clone()) };
         self.insert(key, stored, reserved, condition)
     }
@@ -285,5 +286,18 @@ mod tests {
         let matches = Precondition::Matches(ETag::new("x"));
         memory.put("a", &source, &Headers::default(), &matches).await.expect_err("nothing there");
         assert_eq!(memory.used_bytes().0, 0);
+    }
+
+    #[tokio::test]
+    async fn file_and_directory_of_one_name_are_both_listed() {
+        let memory = Memory::new(10, Clock::system());
+        for key in ["d", "d/x", "d!"] {
+            let put = memory.put(key, &conformance::source("1"), &Headers::default(), &Precondition::None);
+            put.await.expect("fits");
+        }
+        let query = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 9 };
+        let names: Vec<_> =
+            memory.list(&query).await.expect("lists").objects.into_iter().map(|object| object.key).collect();
+        assert_eq!(names, ["d", "d!", "d/"]);
     }
 }

@@ -18,18 +18,16 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use forebay_core::{
-    ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQuery, Precondition, Result,
-};
+use forebay_core::{ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQuery, Precondition, Result};
 use futures::FutureExt;
 use opendal::options::{CopyOptions, ListOptions, ReadOptions, WriteOptions};
 use opendal::raw::{OpCopy, OpDelete, OpList, OpRead, OpReader, OpStat, Servicer, oio};
-use opendal::{Builder as _, BytesRange, HttpTransporter, Metadata, OperationContext};
+use opendal::{Builder as _, BytesRange, Executor, HttpTransporter, Metadata, OperationContext};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::error::from_opendal;
-use super::{Backend, Object, ObjectPage, Source, passed_group};
+use super::{Backend, Object, ObjectPage, Source, check_marker, passed_group};
 use crate::config::{MountLimits, S3StoreConfig};
 
 mod headers;
@@ -37,7 +35,7 @@ mod transport;
 mod upload;
 
 use transport::Transport;
-use upload::Uploads;
+use upload::{Parts, Uploads};
 
 /// Longest key, prefix included.
 const KEY_BYTES_MAX: usize = 1024;
@@ -91,7 +89,7 @@ impl S3 {
         let transport = Transport::new(limits).map_err(|e| refused(e.to_string()))?;
         Ok(Self {
             service: Arc::new(service),
-            context: OperationContext::new().with_http_transport(HttpTransporter::new(transport)),
+            context: OperationContext::from_parts(HttpTransporter::new(transport), Executor::with(Parts)),
             prefix: config.prefix.clone(),
             fingerprint,
             uploads: Uploads::new(),
@@ -103,7 +101,7 @@ impl S3 {
     fn full(&self, key: &str) -> Result<String> {
         let full = format!("{}{key}", self.prefix);
         let refused = |text: &str| Err(Error::new(ErrorKind::InvalidName, text));
-        if key.is_empty() || full.starts_with('/') {
+        if key.is_empty() || key.starts_with('/') || full.starts_with('/') {
             return refused("an S3 key may neither be empty nor start with `/`");
         }
         if full.split('/').any(|segment| matches!(segment, "." | "..")) {
@@ -310,6 +308,7 @@ impl Backend for S3 {
         headers: &Headers,
         condition: &Precondition,
     ) -> Result<Object> {
+        check_marker(key, source)?;
         let full = self.full(key)?;
         if *condition != Precondition::None {
             self.require_conditions().await?;
@@ -327,7 +326,8 @@ impl Backend for S3 {
                 let (object, _) = self.head(key).await?;
                 let is_ours = metadata.etag().is_some_and(|etag| ETag::new(etag) == object.etag);
                 if is_ours && object.size_bytes != source.size_bytes() {
-                    let text = format!("the store kept {} of {} bytes", object.size_bytes, source.size_bytes());
+                    let text =
+                        format!("the store kept {} of {} bytes", object.size_bytes, source.size_bytes());
                     return Err(Error::new(ErrorKind::Internal, text));
                 }
                 Ok(object)
@@ -357,8 +357,7 @@ impl Backend for S3 {
         if headers.is_some() || *condition != Precondition::None || size_bytes > COPY_BYTES_MAX {
             return Err(Error::new(ErrorKind::Unsupported, "this copy has to be streamed"));
         }
-        let options =
-            CopyOptions { source_content_length_hint: Some(size_bytes), ..CopyOptions::default() };
+        let options = CopyOptions { source_content_length_hint: Some(size_bytes), ..CopyOptions::default() };
         let mut copier = OpCopy::from_options(&self.service.capability_dyn(), options)
             .and_then(|args| self.service.copy_dyn(&self.context, &source, &target, args))
             .map_err(|e| from_opendal(&e))?;

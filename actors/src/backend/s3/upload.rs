@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use forebay_core::{ByteRange, Error, ErrorKind, Result};
 use opendal::options::WriteOptions;
-use opendal::raw::{OpWrite, Servicer, oio};
-use opendal::{Buffer, Metadata, OperationContext};
+use opendal::raw::{BoxedStaticFuture, OpWrite, Servicer, oio};
+use opendal::{Buffer, Execute, Metadata, OperationContext};
 use tokio::sync::Semaphore;
 
 use super::super::error::from_opendal;
@@ -19,6 +19,15 @@ const PARTS_MAX: u64 = 10_000;
 const PARTS_AT_ONCE: u64 = 4;
 /// Memory for bodies of one mount, in MiB.
 const BUFFERS_MIB_MAX: u32 = 384;
+
+/// Runs the parts of an upload on the present runtime. `OpenDAL` holds a handle of each and cancels it on drop.
+pub(super) struct Parts;
+
+impl Execute for Parts {
+    fn execute(&self, part: BoxedStaticFuture<()>) {
+        tokio::spawn(part);
+    }
+}
 
 /// Uploads of one mount; bounds the memory that all of them take.
 pub(super) struct Uploads {
@@ -45,7 +54,8 @@ impl Uploads {
         let mib = u32::try_from(buffers >> 20).unwrap_or(u32::MAX).clamp(1, BUFFERS_MIB_MAX);
         let _buffers = self.buffers_mib.acquire_many(mib).await.expect("the semaphore is never closed");
         let options = WriteOptions { concurrent: PARTS_AT_ONCE as usize, ..options };
-        let (args, _) = OpWrite::from_options(&service.capability_dyn(), options).map_err(|e| from_opendal(&e))?;
+        let (args, _) =
+            OpWrite::from_options(&service.capability_dyn(), options).map_err(|e| from_opendal(&e))?;
         let writer = service.write_dyn(context, key, args).map_err(|e| from_opendal(&e))?;
         let mut upload = Upload { writer: Some(writer) };
         let source = Arc::new(source.clone());
@@ -54,7 +64,8 @@ impl Uploads {
             let range = ByteRange::new(offset, piece).clamp_to(size);
             let source = Arc::clone(&source);
             let read = tokio::task::spawn_blocking(move || source.read(range)).await;
-            let bytes = read.map_err(|e| Error::new(ErrorKind::Internal, "reading staged bytes panicked").because(e))??;
+            let bytes = read
+                .map_err(|e| Error::new(ErrorKind::Internal, "reading staged bytes panicked").because(e))??;
             upload.writer().write_dyn(Buffer::from(bytes)).await.map_err(|e| from_opendal(&e))?;
             offset = range.end();
         }
