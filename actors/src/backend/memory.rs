@@ -292,8 +292,8 @@ mod tests {
     async fn file_and_directory_of_one_name_are_both_listed() {
         let memory = Memory::new(10, Clock::system());
         for key in ["d", "d/x", "d!"] {
-            let put = memory.put(key, &conformance::source("1"), &Headers::default(), &Precondition::None);
-            put.await.expect("fits");
+            let source = conformance::source("1");
+            memory.put(key, &source, &Headers::default(), &Precondition::None).await.expect("fits");
         }
         let query = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 9 };
         let names: Vec<_> =
