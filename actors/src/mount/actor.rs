@@ -7,14 +7,13 @@ use forebay_core::MountState;
 use futures::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use super::vitals::{Vitals, reason};
+use super::vitals::{Repeat, Vitals, reason};
 
 /// Time between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Asks the store for something small. It goes through the mount's [`Vitals`], so that it is the probe of an
-/// open breaker, too.
-pub type Probe = Arc<dyn Fn() -> BoxFuture<'static, forebay_core::Result<()>> + Send + Sync>;
+/// Asks the store for something small.
+pub(super) type Probe = Arc<dyn Fn() -> BoxFuture<'static, forebay_core::Result<()>> + Send + Sync>;
 
 /// What the actor needs; it survives restarts outside it.
 #[derive(Clone)]
@@ -48,7 +47,9 @@ impl Actor for MountActor {
         ProbeNow: ProbeNow,
         patient: &mut Patient,
     ) -> Result<(), ActorProcessingErr> {
-        let state = match (patient.probe)().await {
+        // Through the vitals, so that it is the probe of an open breaker, too.
+        let probed = patient.vitals.run("probe", Repeat::Once, || (patient.probe)()).await;
+        let state = match probed {
             Ok(()) => MountState::Ready,
             Err(error) => MountState::Degraded { reason: reason(&error) },
         };
