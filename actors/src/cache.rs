@@ -147,7 +147,7 @@ impl Cache {
         let content = ContentKey::of(content);
         self.0.memory.forget(content, size_bytes);
         if let Some(nvme) = &self.0.nvme {
-            nvme.forget(content, &self.0.tasks);
+            nvme.forget(content);
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget::Reservation;
 use super::flight::Flight;
+use super::memory::Use;
 use super::nvme::SparseFile;
 use super::page::{ContentKey, PAGE_BYTES, page_count, page_range, pages, within};
 use super::{Fetch, Tiers};
@@ -41,7 +42,7 @@ impl CachedFile {
     }
 
     /// All of `range` (as far as it lies inside the content) if no store has to be waited for. Extents on disk
-    /// are lent: when reading them would wait or fails, [`CachedFile::read`] does what is needed.
+    /// are lent; one that fails to be read is lent no more, so that [`CachedFile::read`] goes to the store.
     pub fn try_read(&self, range: ByteRange) -> Option<Content> {
         let range = range.clamp_to(self.size_bytes);
         let mut content = Content::default();
@@ -54,6 +55,12 @@ impl CachedFile {
                 Found::Page(page) => Extent::Bytes(slice(&page, wanted)),
                 Found::File(file) => Extent::Lent(file.lend_part(wanted)),
             });
+        }
+        for extent in content.extents() {
+            match extent {
+                Extent::Bytes(_) => self.tiers.memory_hits.inc(),
+                Extent::Lent(_) => self.tiers.nvme_hits.inc(),
+            }
         }
         self.read_ahead(range, *pages(range).end());
         Some(content)
@@ -88,22 +95,26 @@ impl CachedFile {
 
     fn find(&self, number: u64) -> Option<Found> {
         let key = self.content.page(number);
-        if let Some(page) = self.tiers.memory.get(key) {
-            self.tiers.memory_hits.inc();
+        let is_again = self.last_page.load(Ordering::Relaxed) == number;
+        let used = if is_again { Use::Again } else { Use::First };
+        if let Some(page) = self.tiers.memory.get(key, used) {
             return Some(Found::Page(page));
         }
-        let file = self.tiers.nvme.as_ref()?.get(key)?;
-        self.tiers.nvme_hits.inc();
-        Some(Found::File(file))
+        self.tiers.nvme.as_ref()?.get(key, used).map(Found::File)
     }
 
     /// A part of a page, waiting for the disk if need be.
     async fn cached(&self, number: u64, wanted: ByteRange) -> Option<Bytes> {
         match self.find(number)? {
-            Found::Page(page) => Some(slice(&page, wanted)),
+            Found::Page(page) => {
+                self.tiers.memory_hits.inc();
+                Some(slice(&page, wanted))
+            }
             Found::File(file) => {
                 let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
-                self.tiers.run_blocking(move || nvme.read(&file, number, wanted)).await?
+                let bytes = self.tiers.run_blocking(move || nvme.read(&file, number, wanted)).await??;
+                self.tiers.nvme_hits.inc();
+                Some(bytes)
             }
         }
     }
@@ -113,7 +124,7 @@ impl CachedFile {
         let key = self.content.page(number);
         let range = page_range(number, self.size_bytes);
         let size_bytes = self.size_bytes;
-        let landed = || self.tiers.memory.get(key);
+        let landed = || self.tiers.memory.get(key, Use::First);
         self.tiers.flights.join(key, landed, || {
             METRICS.cache_fetches.with_label_values(&[&self.mount]).inc();
             let (tiers, fetch) = (Arc::clone(&self.tiers), Arc::clone(&self.fetch));

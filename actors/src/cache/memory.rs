@@ -34,11 +34,21 @@ struct Page {
     frequency: AtomicU8,
 }
 
-/// Counts uses up to [`FREQUENCY_MAX`]; a lost race loses one use.
-pub(super) fn bump(frequency: &AtomicU8) {
-    let uses = frequency.load(Ordering::Relaxed);
-    if uses < FREQUENCY_MAX {
-        frequency.store(uses + 1, Ordering::Relaxed);
+/// Whether a read is a use of its page. Small reads of one page in a row are one use: they would make every page
+/// of a stream look often used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    First,
+    Again,
+}
+
+impl Use {
+    /// Counts up to [`FREQUENCY_MAX`]; a lost race loses one use.
+    pub(super) fn count(self, frequency: &AtomicU8) {
+        let uses = frequency.load(Ordering::Relaxed);
+        if self == Self::First && uses < FREQUENCY_MAX {
+            frequency.store(uses + 1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -89,10 +99,10 @@ impl MemoryTier {
         &self.budget
     }
 
-    /// The page, which counts as used.
-    pub(super) fn get(&self, key: PageKey) -> Option<Bytes> {
+    /// The page.
+    pub(super) fn get(&self, key: PageKey, used: Use) -> Option<Bytes> {
         let page = self.pages.get(&key)?;
-        bump(&page.frequency);
+        used.count(&page.frequency);
         Some(page.bytes.clone())
     }
 

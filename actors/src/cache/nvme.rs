@@ -33,7 +33,7 @@ use self::health::Health;
 pub(super) use self::sparse::SparseFile;
 use self::writer::Offer;
 use super::budget::{Budget, Reservation};
-use super::memory::{bump, spend};
+use super::memory::{Use, spend};
 use super::page::{ContentKey, KeyHash, PageKey, page_range};
 use super::tasks::Tasks;
 use crate::config::{CacheConfig, NvmeConfig};
@@ -42,7 +42,7 @@ use crate::config::{CacheConfig, NvmeConfig};
 const BLOCK_BYTES: u64 = 4096;
 
 /// Pages that wait for the disk; more are not cached there.
-const WRITE_QUEUE_PAGES: usize = 32;
+pub(super) const WRITE_QUEUE_PAGES: usize = 32;
 
 /// Most files a page may evict itself before it is refused.
 const INLINE_EVICTIONS: usize = 8;
@@ -66,6 +66,7 @@ pub(super) struct NvmeTier {
     memory: Arc<Budget>,
     health: Health,
     create: CreateFile,
+    tasks: Arc<Tasks>,
     offers: mpsc::Sender<Offer>,
     counters: Counters,
 }
@@ -99,7 +100,7 @@ impl NvmeTier {
     pub(super) fn open(
         (nvme, config): (&NvmeConfig, &CacheConfig),
         memory: Arc<Budget>,
-        tasks: &Tasks,
+        tasks: &Arc<Tasks>,
         create: CreateFile,
     ) -> Result<Arc<Self>> {
         let (directory, leftovers) = Directory::open(&nvme.directory)?;
@@ -115,6 +116,7 @@ impl NvmeTier {
             memory,
             health: Health::new(),
             create,
+            tasks: Arc::clone(tasks),
             offers,
             counters: Counters::new(),
         });
@@ -130,13 +132,15 @@ impl NvmeTier {
         self.health.is_broken()
     }
 
-    /// The file, which counts as used, if it has the page.
-    pub(super) fn get(&self, key: PageKey) -> Option<Arc<SparseFile>> {
-        let file = self.files.get(&key.content)?;
-        file.has(key.number).then(|| {
-            bump(file.frequency());
-            Arc::clone(&file)
-        })
+    /// The file, if it has the page; counts as use if `used`.
+    pub(super) fn get(&self, key: PageKey, used: Use) -> Option<Arc<SparseFile>> {
+        let file = Arc::clone(&*self.files.get(&key.content)?);
+        if file.has_failed() {
+            self.drop_failed(&file);
+            return None;
+        }
+        used.count(file.frequency());
+        file.has(key.number).then_some(file)
     }
 
     pub(super) fn contains(&self, key: PageKey) -> bool {
@@ -146,7 +150,19 @@ impl NvmeTier {
     /// The whole content, if all of it is there and verified.
     pub(super) fn lend(&self, content: ContentKey) -> Option<Lent> {
         let file = Arc::clone(&*self.files.get(&content)?);
+        if file.has_failed() {
+            self.drop_failed(&file);
+            return None;
+        }
         file.lend()
+    }
+
+    /// Drops a file without waiting for the disk.
+    fn drop_failed(&self, file: &Arc<SparseFile>) {
+        if self.detach(file) {
+            let file = Arc::clone(file);
+            self.tasks.spawn_blocking(move || file.unlink());
+        }
     }
 
     /// Queues a page for the disk, or counts a refusal when the disk is behind or broken.
@@ -172,10 +188,10 @@ impl NvmeTier {
     }
 
     /// Drops a content. Its file goes once the last reader lets go of it.
-    pub(super) fn forget(&self, content: ContentKey, tasks: &Tasks) {
+    pub(super) fn forget(&self, content: ContentKey) {
         if let Some((_, file)) = self.files.remove(&content) {
             self.counters.evicted_version.inc();
-            tasks.spawn_blocking(move || file.unlink());
+            self.tasks.spawn_blocking(move || file.unlink());
         }
     }
 
@@ -190,7 +206,12 @@ impl NvmeTier {
             if file.has(number) {
                 return Ok(None);
             }
-            let space = self.reserve(blocks(offer.bytes.len() as u64), &file).ok_or(Refusal::Full)?;
+            let Some(space) = self.reserve(blocks(offer.bytes.len() as u64), &file) else {
+                if file.is_empty() {
+                    self.discard(&file);
+                }
+                return Err(Refusal::Full);
+            };
             match file.write(number, &offer.bytes, space) {
                 Ok(is_complete) => Ok(is_complete.then_some(file)),
                 Err(error) => {
@@ -352,13 +373,17 @@ impl NvmeTier {
         None
     }
 
-    /// Takes a file off the tier; `false` when it was off already.
+    /// Takes a file off the tier and unlinks it; `false` when it was off already. Waits for the disk.
     fn discard(&self, file: &Arc<SparseFile>) -> bool {
-        let is_ours = self.files.remove_if(&file.content(), |_, kept| Arc::ptr_eq(kept, file)).is_some();
+        let is_ours = self.detach(file);
         if is_ours {
             file.unlink();
         }
         is_ours
+    }
+
+    fn detach(&self, file: &Arc<SparseFile>) -> bool {
+        self.files.remove_if(&file.content(), |_, kept| Arc::ptr_eq(kept, file)).is_some()
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<Weak<SparseFile>>> {

@@ -10,6 +10,12 @@ use rustix::io::ReadWriteFlags;
 
 use crate::ByteRange;
 
+/// Hears of failed reads of what it lent, so that it can stop lending it: the reader's next try then succeeds.
+pub trait LentAlarm: Send + Sync {
+    /// A read of the loan failed with `error`. Must not block.
+    fn read_failed(&self, error: &io::Error);
+}
+
 /// A local file that holds a file's bytes, lent by the tier that owns it.
 ///
 /// Pinned (neither evicted nor truncated by its owner) until the last clone is dropped. A read-only loan is
@@ -18,13 +24,20 @@ use crate::ByteRange;
 pub struct Lent {
     file: Arc<File>,
     range: ByteRange,
+    alarm: Option<Arc<dyn LentAlarm>>,
     _guard: Arc<dyn Any + Send + Sync>,
 }
 
 impl Lent {
     /// Lends `range` of `file`; `guard` is dropped with the last clone.
     pub fn new(file: Arc<File>, range: ByteRange, guard: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { file, range, _guard: guard }
+        Self { file, range, alarm: None, _guard: guard }
+    }
+
+    /// Tells `alarm` when a read of this loan fails.
+    #[must_use]
+    pub fn with_alarm(self, alarm: Arc<dyn LentAlarm>) -> Self {
+        Self { alarm: Some(alarm), ..self }
     }
 
     /// The file; its offset 0 is the content's offset 0.
@@ -50,7 +63,7 @@ impl Lent {
     /// # Errors
     /// The disk's error, or `UnexpectedEof` when the file is shorter than what was lent.
     pub fn read(&self) -> io::Result<Bytes> {
-        self.read_with(ReadWriteFlags::empty())
+        self.read_with(ReadWriteFlags::empty()).inspect_err(|error| self.raise(error))
     }
 
     /// Reads the lent range if the page cache holds all of it; `None` when the disk would be waited for.
@@ -63,7 +76,16 @@ impl Lent {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
             // Filesystems without RWF_NOWAIT (tmpfs) say so.
             Err(e) if e.raw_os_error() == Some(rustix::io::Errno::OPNOTSUPP.raw_os_error()) => Ok(None),
-            Err(e) => Err(e),
+            Err(e) => {
+                self.raise(&e);
+                Err(e)
+            }
+        }
+    }
+
+    fn raise(&self, error: &io::Error) {
+        if let Some(alarm) = &self.alarm {
+            alarm.read_failed(error);
         }
     }
 

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
-use forebay_core::{ByteRange, Lent, METRICS};
+use forebay_core::{ByteRange, Lent, LentAlarm, METRICS};
 
 use crate::cache::budget::Reservation;
-use crate::cache::memory::bump;
+use crate::cache::memory::Use;
 use crate::cache::page::{ContentKey, PAGE_BYTES, page_count, page_range};
 
 /// What one file costs in memory beside its pages' bits and checksums, rounded up.
@@ -38,6 +38,7 @@ pub(in crate::cache) struct SparseFile {
     checksums: Box<[AtomicU32]>,
     missing: AtomicU64,
     is_verified: AtomicBool,
+    has_failed: AtomicBool,
     frequency: AtomicU8,
     loans: AtomicU32,
     space: Mutex<Reservation>,
@@ -62,6 +63,7 @@ impl SparseFile {
             checksums: (0..pages).map(|_| AtomicU32::new(0)).collect(),
             missing: AtomicU64::new(pages),
             is_verified: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
             frequency: AtomicU8::new(0),
             loans: AtomicU32::new(0),
             space: Mutex::new(space),
@@ -87,6 +89,11 @@ impl SparseFile {
 
     pub(super) fn frequency(&self) -> &AtomicU8 {
         &self.frequency
+    }
+
+    /// Whether no page was written.
+    pub(super) fn is_empty(&self) -> bool {
+        self.missing.load(Ordering::Acquire) == self.page_count()
     }
 
     pub(super) fn reserved(&self) -> u64 {
@@ -133,7 +140,8 @@ impl SparseFile {
 
     /// A part of the file for one read.
     pub(in crate::cache) fn lend_part(self: &Arc<Self>, range: ByteRange) -> Lent {
-        Lent::new(Arc::clone(&self.file), range, Arc::clone(self) as Arc<dyn Any + Send + Sync>)
+        let guard = Arc::clone(self) as Arc<dyn Any + Send + Sync>;
+        Lent::new(Arc::clone(&self.file), range, guard).with_alarm(Arc::clone(self) as Arc<dyn LentAlarm>)
     }
 
     fn extent(&self, range: ByteRange) -> Lent {
@@ -145,9 +153,16 @@ impl SparseFile {
         if !self.is_verified.load(Ordering::Acquire) {
             return None;
         }
-        bump(&self.frequency);
+        Use::First.count(&self.frequency);
         let whole = ByteRange::new(0, self.size_bytes);
-        Some(Lent::new(Arc::clone(&self.file), whole, Arc::new(Loan::new(Arc::clone(self)))))
+        let guard = Arc::new(Loan::new(Arc::clone(self)));
+        let alarm = Arc::clone(self) as Arc<dyn LentAlarm>;
+        Some(Lent::new(Arc::clone(&self.file), whole, guard).with_alarm(alarm))
+    }
+
+    /// Whether a reader of a loan failed: nothing more may be read here.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_lent(&self) -> bool {
@@ -167,6 +182,13 @@ impl SparseFile {
 
     fn space(&self) -> MutexGuard<'_, Reservation> {
         self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LentAlarm for SparseFile {
+    fn read_failed(&self, error: &io::Error) {
+        self.has_failed.store(true, Ordering::Relaxed);
+        tracing::warn!(path = %self.path.display(), %error, "a reader of a cached file failed");
     }
 }
 

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use forebay_core::{ByteRange, ErrorKind, Extent};
 use tempfile::{TempDir, tempdir};
+use tokio::sync::Mutex;
 
 use super::{Store, bytes_of, content, eventually, expected, in_memory, on_disk, open, read_all, read_page};
+use crate::cache::nvme::{WRITE_QUEUE_PAGES, create_file};
 use crate::cache::{Cache, CachedFile, PAGE_BYTES};
 
 /// A cache whose memory holds one page, so that older pages are read from the disk.
@@ -132,8 +134,36 @@ async fn truncated_file_comes_from_the_store_again() {
     let clean = directory.path().join("cache/clean");
     let path = std::fs::read_dir(clean).expect("list").next().expect("a file").expect("entry").path();
     File::options().write(true).open(path).expect("open").set_len(10).expect("truncate");
-    assert!(file.try_read(ByteRange::new(50, 10)).expect("lent").read().is_err());
+    let lent = file.try_read(ByteRange::new(50, 10)).expect("lent");
+    assert!(lent.read().is_err());
+    assert!(file.try_read(ByteRange::new(50, 10)).is_none(), "not lent again");
+    assert!(file.lend().is_none());
     read_all(&file, ByteRange::new(50, 10)).await;
+    eventually("the failed file is unlinked", || files(&directory) == 1).await;
+}
+
+#[tokio::test]
+async fn pages_past_the_write_queue_are_served_and_not_kept_on_disk() {
+    static SLOW: Mutex<()> = Mutex::const_new(());
+    fn slow_disk(path: &Path) -> io::Result<File> {
+        let _wait = SLOW.blocking_lock();
+        create_file(path)
+    }
+    let directory = tempdir().expect("temporary directory");
+    let cache = Cache::open_with(&on_disk(&directory, 8, 64), slow_disk).expect("opens");
+    let store = Store::open();
+    let stalled = SLOW.lock().await;
+    for number in 0..50 {
+        let file = open(&cache, &format!("file {number}"), 10, &store);
+        file.read(ByteRange::new(0, 10)).await.expect("served");
+    }
+    drop(stalled);
+    // One page is with the writer, the others fill the queue.
+    eventually("what was queued is written", || files(&directory) >= WRITE_QUEUE_PAGES).await;
+    let last = open(&cache, "last", 10, &store);
+    last.read(ByteRange::new(0, 10)).await.expect("served");
+    eventually("the disk is used again", || last.lend().is_some()).await;
+    assert!(files(&directory) <= WRITE_QUEUE_PAGES + 2);
 }
 
 #[tokio::test]
