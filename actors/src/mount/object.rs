@@ -22,6 +22,9 @@ mod lookup;
 mod overlay;
 mod rename;
 mod request;
+#[cfg(test)]
+mod tests;
+mod work;
 mod write;
 
 use std::sync::Arc;
@@ -34,9 +37,12 @@ use forebay_core::{
     Target, UploadId, UploadInfo, Usage, Want, XattrMode,
 };
 
+use tokio::runtime::Handle;
+
 use self::attributes::AttributeCache;
 use self::identity::Identities;
 use self::overlay::Overlay;
+use self::work::Work;
 use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
 use crate::cache::Cache;
@@ -82,12 +88,16 @@ struct Core {
     attributes: AttributeCache,
     identities: Identities,
     overlay: Overlay,
+    work: Work,
     /// User and group of the process: they own what nobody was given.
     owner: (u32, u32),
 }
 
 impl ObjectMount {
     /// A mount over `parts`. Sends nothing to the store.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime: what must be finished runs on the one it is opened on.
     pub fn open(parts: Parts) -> Arc<Self> {
         let Parts { info, revalidate, backend, cache, staging, vitals, clock, usage } = parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -103,6 +113,7 @@ impl ObjectMount {
             attributes: AttributeCache::new(revalidate, REMEMBERED_ENTRIES),
             identities: Identities::new(REMEMBERED_ENTRIES),
             overlay: Overlay::new(REMEMBERED_ENTRIES),
+            work: Work::new(Handle::current()),
             owner,
         })))
     }
@@ -182,11 +193,13 @@ impl Mount for ObjectMount {
     }
 
     async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
-        self.0.delete(key, mode).await
+        let (core, key) = (Arc::clone(&self.0), key.clone());
+        self.0.work.finish(async move { core.delete(&key, mode).await }).await
     }
 
     async fn rename(&self, from: &Key, to: &Key, mode: RenameMode) -> Result<()> {
-        self.0.rename(from, to, mode).await
+        let (core, from, to) = (Arc::clone(&self.0), from.clone(), to.clone());
+        self.0.work.finish(async move { core.rename(&from, &to, mode).await }).await
     }
 
     async fn copy(

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -32,6 +32,7 @@ pub struct StagingFile {
     /// Taken around arithmetic only.
     state: Mutex<State>,
     writes: AtomicU64,
+    was_lent: AtomicBool,
     /// Kept for parts only; taken around one piece.
     digest: Option<Mutex<Running>>,
 }
@@ -70,6 +71,7 @@ impl StagingFile {
             path,
             state: Mutex::new(State { reserved_bytes: 0, is_in_staging: true }),
             writes: AtomicU64::new(0),
+            was_lent: AtomicBool::new(false),
             digest: has_digest.then(Mutex::default),
         })
     }
@@ -152,11 +154,17 @@ impl StagingFile {
     /// Lends the file for reading and writing; the loan keeps it alive. Writes through it are counted against the
     /// quota by [`StagingFile::settle`], when they are published.
     pub fn lend(self: &Arc<Self>) -> Lent {
+        self.was_lent.store(true, Ordering::Release);
         if let Some(digest) = &self.digest {
             digest.lock().expect("no panic under this lock").is_broken = true;
         }
         let guard: Arc<Self> = Arc::clone(self);
         Lent::new(Arc::clone(&self.file), ByteRange::new(0, u64::MAX), guard)
+    }
+
+    /// Whether somebody else may still write to it: a memory map outlives the loan it was made from.
+    pub fn was_lent(&self) -> bool {
+        self.was_lent.load(Ordering::Acquire)
     }
 
     /// Adjusts what is reserved to what the file takes now. Blocks on the disk.
@@ -184,7 +192,10 @@ impl StagingFile {
     }
 
     /// The MD5 of the content, in hex. Blocks on the disk where it was not written from start to end.
-    pub(super) fn md5(&self) -> Result<String> {
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn md5(&self) -> Result<String> {
         let size_bytes = self.size_bytes()?;
         if let Some(digest) = &self.digest {
             let running = digest.lock().expect("no panic under this lock").clone();

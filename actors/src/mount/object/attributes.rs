@@ -32,6 +32,21 @@ pub(super) enum Existence {
     Marked,
 }
 
+/// What a name shows to those who do not say which they mean.
+pub(super) enum Found {
+    /// A directory, which hides a file of the same name.
+    Directory,
+    /// A file.
+    File(Entry),
+}
+
+/// How long something may be trusted.
+#[derive(Clone, Copy)]
+enum Ttl {
+    For(Duration),
+    Ever,
+}
+
 /// One remembered answer; `None` says that nothing is there.
 struct Known<T> {
     value: Option<T>,
@@ -83,16 +98,50 @@ impl AttributeCache {
         self.slots.read(key, |slot| self.fresh(slot.directory.as_ref()?, now).copied())?
     }
 
+    /// The directory of this key, else its file: outer `None` for not known.
+    ///
+    /// That there is no directory beside a file is trusted as long as the file is: only names that show nothing at
+    /// all are looked at again each second.
+    pub(super) fn any(&self, key: &str, now: SystemTime) -> Option<Option<Found>> {
+        self.slots.read(key, |slot| {
+            let directory = slot.directory.as_ref()?;
+            if let Some(Some(_)) = self.fresh(directory, now) {
+                return Some(Some(Found::Directory));
+            }
+            let file = self.fresh(slot.file.as_ref()?, now)?;
+            let is_missing = directory.value.is_none();
+            match file {
+                Some(entry) if is_missing && Self::is_young(directory.since, self.ttl(), now) => {
+                    Some(Some(Found::File(entry.clone())))
+                }
+                None if is_missing && self.fresh(directory, now).is_some() => Some(None),
+                Some(_) | None => None,
+            }
+        })?
+    }
+
     fn fresh<'a, T>(&self, known: &'a Known<T>, now: SystemTime) -> Option<&'a Option<T>> {
-        let ttl = match (self.revalidate, &known.value) {
-            (Revalidate::Always, _) => return None,
-            (Revalidate::Never, Some(_)) => return Some(&known.value),
-            (Revalidate::Never, None) => MISSING_TTL,
-            (Revalidate::After(ttl), Some(_)) => ttl,
-            (Revalidate::After(ttl), None) => ttl.min(MISSING_TTL),
+        let ttl = match (self.ttl(), &known.value) {
+            (ttl, Some(_)) => ttl,
+            (Ttl::For(ttl), None) => Ttl::For(ttl.min(MISSING_TTL)),
+            (Ttl::Ever, None) => Ttl::For(MISSING_TTL),
         };
-        let age = now.duration_since(known.since).ok()?;
-        (age < ttl).then_some(&known.value)
+        Self::is_young(known.since, ttl, now).then_some(&known.value)
+    }
+
+    fn ttl(&self) -> Ttl {
+        match self.revalidate {
+            Revalidate::Always => Ttl::For(Duration::ZERO),
+            Revalidate::After(ttl) => Ttl::For(ttl),
+            Revalidate::Never => Ttl::Ever,
+        }
+    }
+
+    fn is_young(since: SystemTime, ttl: Ttl, now: SystemTime) -> bool {
+        match ttl {
+            Ttl::For(ttl) => now.duration_since(since).is_ok_and(|age| age < ttl),
+            Ttl::Ever => true,
+        }
     }
 
     /// Remembers what the store said of a file to a request sent after `token` was taken.

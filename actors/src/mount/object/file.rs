@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_core::{ByteRange, Content, ETag, Entry, Error, ErrorKind, Key, Lent, OpenFile, Result};
+use forebay_core::{ByteRange, Content, ETag, Entry, Error, ErrorKind, FileId, Key, Lent, OpenFile, Result};
 
 use super::Core;
 use crate::cache::{CachedFile, ContentId, Fetch};
@@ -19,13 +19,19 @@ pub(super) struct ObjectFile {
 struct VersionFetch {
     core: Arc<Core>,
     key: Key,
+    file_id: FileId,
     etag: ETag,
 }
 
 impl ObjectFile {
     pub(super) fn new(core: &Arc<Core>, key: &Key, entry: Entry) -> Self {
         let id = ContentId { file_id: entry.file_id, version: entry.version.clone() };
-        let fetch = VersionFetch { core: Arc::clone(core), key: key.clone(), etag: entry.etag.clone() };
+        let fetch = VersionFetch {
+            core: Arc::clone(core),
+            key: key.clone(),
+            file_id: entry.file_id,
+            etag: entry.etag.clone(),
+        };
         let content = core.cache.file(&core.label, &id, entry.size_bytes, Arc::new(fetch));
         Self { entry, content }
     }
@@ -54,14 +60,24 @@ impl OpenFile for ObjectFile {
 impl Fetch for VersionFetch {
     async fn fetch(&self, range: ByteRange) -> Result<Bytes> {
         let name = self.key.as_str();
-        let answer = self.core.fetch(name, range, &self.etag).await;
+        let mut answer = self.core.fetch(name, range, &self.etag).await;
+        if is_other_content(&answer) {
+            self.core.attributes.forget_file(name);
+            // A file that was renamed is read on where it went.
+            if let Some(moved) = self.core.identities.whereabouts(self.file_id, &self.etag) {
+                answer = self.core.fetch(&moved, range, &self.etag).await;
+            }
+        }
         match answer {
-            Err(e) if matches!(e.kind(), ErrorKind::Stale | ErrorKind::NotFound) => {
-                self.core.attributes.forget_file(name);
-                let message = "the file was changed or removed since it was opened; open it again";
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                let message = "the file was removed since it was opened; open it again";
                 Err(Error::new(ErrorKind::Stale, message).because(e))
             }
             answer => answer,
         }
     }
+}
+
+fn is_other_content<T>(answer: &Result<T>) -> bool {
+    answer.as_ref().is_err_and(|e| matches!(e.kind(), ErrorKind::Stale | ErrorKind::NotFound))
 }

@@ -81,6 +81,13 @@ impl Identities {
         self.insert(&mut self.table(), name, etag, id);
     }
 
+    /// The name that an identity moved to with the content tagged `etag`, if it did.
+    pub(super) fn whereabouts(&self, id: FileId, etag: &ETag) -> Option<Arc<str>> {
+        let table = self.table();
+        let name = table.owners.get(&id)?;
+        table.kept.get(name).filter(|(kept, _)| kept == etag).map(|_| Arc::clone(name))
+    }
+
     /// Gives up what `name` kept: it is gone or a new file.
     pub(super) fn release(&self, name: &str) {
         if self.len.load(Ordering::Acquire) > 0 {

@@ -1,11 +1,13 @@
 //! Listings: the store's pages, as entries. Names that the namespace refuses (`a//b`, `..`) are left out.
 
-use forebay_core::{Key, ListItem, ListPage, ListQuery, Result};
+use std::collections::HashSet;
+
+use forebay_core::{Entry, Key, ListItem, ListPage, ListQuery, Result};
 
 use super::Core;
 use super::attributes::{Existence, Token};
 use super::lookup::entry_name;
-use crate::backend::Object;
+use crate::backend::{Object, ObjectPage};
 
 impl Core {
     pub(super) async fn list(&self, query: &ListQuery) -> Result<ListPage> {
@@ -14,6 +16,9 @@ impl Core {
             let token = self.attributes.token();
             let page = self.page(&query).await?;
             let last = page.objects.last().map(|object| object.key.clone());
+            if query.shallow {
+                self.learn_plain_files(&page, token);
+            }
             let items: Vec<_> =
                 page.objects.into_iter().filter_map(|object| self.item(object, token)).collect();
             // An empty page ends a listing, so one full of refused names must not be shown.
@@ -21,6 +26,22 @@ impl Core {
                 return Ok(ListPage { is_truncated: page.is_truncated, items });
             }
             query.start_after = last;
+        }
+    }
+
+    /// Remembers of which listed files there is no directory of the same name: `a/` would have come after `a`.
+    fn learn_plain_files(&self, page: &ObjectPage, token: Token) {
+        let now = self.clock.now();
+        let end = page.objects.last().filter(|_| page.is_truncated).map(|object| object.key.as_str());
+        let directories: HashSet<&str> =
+            page.objects.iter().filter_map(|object| object.key.strip_suffix('/')).collect();
+        for object in page.objects.iter().filter(|object| !object.key.ends_with('/')) {
+            let name = object.key.as_str();
+            let is_covered =
+                end.is_none_or(|end| end.strip_prefix(name).map_or(name < end, |rest| rest >= "/"));
+            if is_covered && !directories.contains(name) {
+                self.attributes.learn_directory(name, None, token, now);
+            }
         }
     }
 
@@ -42,7 +63,7 @@ impl Core {
     }
 
     /// Remembers a listed file, but never instead of one that is known with its headers.
-    fn learn_listed(&self, key: &Key, entry: &forebay_core::Entry, token: Token) {
+    fn learn_listed(&self, key: &Key, entry: &Entry, token: Token) {
         let now = self.clock.now();
         let is_known = self
             .attributes

@@ -7,7 +7,7 @@ use forebay_core::{
 };
 
 use super::Core;
-use super::attributes::Existence;
+use super::attributes::{Existence, Found};
 use super::file::ObjectFile;
 use crate::backend::Object;
 
@@ -34,10 +34,10 @@ impl Core {
         let found = match want {
             Want::File => self.remembered_file(key, Detail::Headers)?,
             Want::Directory => self.remembered_directory(key)?,
-            Want::Any => match self.remembered_directory(key)? {
-                Some(directory) => Some(directory),
-                None => self.remembered_file(key, Detail::Plain)?,
-            },
+            Want::Any => self.attributes.any(key.as_str(), self.clock.now())?.map(|found| match found {
+                Found::Directory => self.directory_entry(key),
+                Found::File(entry) => entry,
+            }),
         };
         Some(found.map(|entry| self.shown(&entry_name(key, &entry), entry)).ok_or_else(not_found))
     }

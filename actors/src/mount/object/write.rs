@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{
-    AttributeChange, ByteRange, Entry, Error, ErrorKind, FileId, Headers, Key, Lent, OpenFile, Precondition,
-    Publish, Result, Staged,
+    AttributeChange, ByteRange, ETag, Entry, Error, ErrorKind, FileId, Headers, Key, Lent, OpenFile,
+    Precondition, Publish, Result, Staged,
 };
 use tokio::sync::Mutex;
 
@@ -14,6 +14,7 @@ use super::Core;
 use super::file::ObjectFile;
 use super::lookup::Detail;
 use crate::backend::Source;
+use crate::cache::{ContentId, PAGE_BYTES};
 use crate::staging::{StagingFile, Stamp, blocking};
 
 /// How much of the present content is copied at once when a change begins.
@@ -37,6 +38,10 @@ struct Progress {
     replaces: bool,
     /// The staged content at the time it was equal to the base.
     clean: Option<Stamp>,
+    /// The tag of a content that the store may or may not have taken: the answer was lost.
+    doubt: Option<ETag>,
+    /// Something was published.
+    is_uploaded: bool,
 }
 
 struct Base {
@@ -49,7 +54,8 @@ impl Core {
     pub(super) async fn replace(self: &Arc<Self>, key: Key) -> Result<Arc<dyn Staged>> {
         self.check_key(&key, 0)?;
         let file = self.staging.file().await?;
-        let progress = Mutex::new(Progress { base: None, replaces: true, clean: None });
+        let progress =
+            Mutex::new(Progress { base: None, replaces: true, clean: None, doubt: None, is_uploaded: false });
         Ok(Arc::new(ObjectWrite { core: Arc::clone(self), key, file, progress }))
     }
 
@@ -58,7 +64,8 @@ impl Core {
         self.check_key(&key, 0)?;
         let found = self.find_file(&key, Detail::Headers).await?;
         let file = self.staging.file().await?;
-        let mut progress = Progress { base: None, replaces: false, clean: None };
+        let mut progress =
+            Progress { base: None, replaces: false, clean: None, doubt: None, is_uploaded: false };
         if let Some(entry) = found {
             let open = ObjectFile::new(self, &key, entry.clone());
             copy_into(&open, &file).await?;
@@ -104,29 +111,56 @@ impl ObjectWrite {
             Ok((file.stamp()?, file.size_bytes()?))
         })
         .await?;
-        let own = match &progress.base {
-            Some(base) => Precondition::Matches(base.entry.etag.clone()),
-            None if progress.replaces => Precondition::None,
-            None => Precondition::Absent,
-        };
-        let condition = match &publish.condition {
-            Precondition::None => self.core.own_condition(own),
-            given @ (Precondition::Absent | Precondition::Matches(_)) => given.clone(),
-        };
+        self.resolve_doubt(progress).await?;
         let headers = match (&publish.headers, &progress.base) {
             (Some(headers), _) => Arc::new(headers.clone()),
             (None, Some(base)) => Arc::clone(&base.headers),
             (None, None) => Arc::default(),
         };
+        let condition = self.condition(progress, publish);
         let identity: Option<FileId> = progress.base.as_ref().map(|base| base.entry.file_id);
         let _changing = progress.base.as_ref().map(|base| {
             self.core.identities.changing(self.key.as_str(), &base.entry.etag, base.entry.file_id)
         });
         let source = Source { files: vec![(Arc::clone(self.file.file()), size_bytes)] };
-        let entry = self.core.put_file(&self.key, &source, &headers, (&condition, identity)).await?;
+        let answer = self.core.put_file(&self.key, &source, &headers, (&condition, identity)).await;
+        if answer.as_ref().is_err_and(Error::is_temporary) && condition != Precondition::None {
+            let file = Arc::clone(&self.file);
+            progress.doubt = Some(ETag::new(&blocking(move || file.md5()).await?));
+        }
+        let entry = answer?;
         progress.clean = Some(stamp);
         progress.base = Some(Base { entry: entry.clone(), headers });
+        progress.is_uploaded = true;
         Ok(entry)
+    }
+
+    fn condition(&self, progress: &Progress, publish: &Publish) -> Precondition {
+        let own = match &progress.base {
+            Some(base) => Precondition::Matches(base.entry.etag.clone()),
+            None if progress.replaces => Precondition::None,
+            None => Precondition::Absent,
+        };
+        match &publish.condition {
+            Precondition::None => self.core.own_condition(own),
+            given @ (Precondition::Absent | Precondition::Matches(_)) => given.clone(),
+        }
+    }
+
+    /// Finds out what became of an upload whose answer was lost, so that this write does not take its own content
+    /// for somebody else's. Contents whose tag is not their MD5 are not recognised.
+    async fn resolve_doubt(&self, progress: &mut Progress) -> Result<()> {
+        let Some(etag) = &progress.doubt else { return Ok(()) };
+        let found = self.core.look(self.key.as_str()).await?;
+        if let Some(object) = found.filter(|object| object.etag == *etag) {
+            if let Some(base) = &progress.base {
+                self.core.identities.keep(self.key.as_str(), &object.etag, base.entry.file_id);
+            }
+            let headers = object.headers.clone().unwrap_or_default();
+            progress.base = Some(Base { entry: self.core.file_entry(&object), headers });
+        }
+        progress.doubt = None;
+        Ok(())
     }
 
     fn own_attributes(&self, publish: &Publish, entry: &Entry) {
@@ -175,5 +209,30 @@ impl Staged for ObjectWrite {
             }
         };
         Ok(self.core.shown(self.key.as_str(), entry))
+    }
+}
+
+/// A published file of some size that nobody else can write to becomes the cached one, so that it is not fetched
+/// again.
+impl Drop for ObjectWrite {
+    fn drop(&mut self) {
+        let progress = self.progress.get_mut();
+        let (Some(base), Some(clean), true) = (&progress.base, progress.clean, progress.is_uploaded) else {
+            return;
+        };
+        let is_final = !self.file.was_lent() && self.file.stamp().is_ok_and(|stamp| stamp == clean);
+        if !is_final || base.entry.size_bytes < PAGE_BYTES {
+            return;
+        }
+        let content = ContentId { file_id: base.entry.file_id, version: base.entry.version.clone() };
+        let (cache, file, size_bytes) =
+            (self.core.cache.clone(), Arc::clone(&self.file), base.entry.size_bytes);
+        self.core.work.start(async move {
+            match cache.adopt(&content, file.path(), size_bytes).await {
+                Ok(true) => file.moved(),
+                Ok(false) => {}
+                Err(e) => tracing::warn!(error = %e, "a published file is not cached"),
+            }
+        });
     }
 }

@@ -1,0 +1,107 @@
+//! Behaviour of an object mount over the memory store, with requests counted, held and failed on their way.
+
+mod faulty;
+mod reading;
+mod trees;
+mod writing;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_core::{Capability, ETag, FileId, ManualClock, Publish};
+use tempfile::TempDir;
+
+use self::faulty::Faulty;
+use super::*;
+use crate::config::{CacheConfig, MountLimits};
+
+/// A mount over a faulty memory store.
+struct Fixture {
+    store: Arc<Faulty>,
+    mount: Arc<ObjectMount>,
+    clock: ManualClock,
+    directory: TempDir,
+}
+
+const TRUSTED: Revalidate = Revalidate::After(Duration::from_secs(60));
+
+fn fixture(revalidate: Revalidate) -> Fixture {
+    let clock = ManualClock::default();
+    let store = Arc::new(Faulty::new(Clock::manual(&clock)));
+    let directory = TempDir::new().expect("a temporary directory");
+    let mount = mount_over(&store, revalidate, &clock, &directory);
+    Fixture { store, mount, clock, directory }
+}
+
+fn mount_over(
+    store: &Arc<Faulty>,
+    revalidate: Revalidate,
+    clock: &ManualClock,
+    directory: &TempDir,
+) -> Arc<ObjectMount> {
+    let limits = MountLimits { attempts: 1, staging_bytes: 1 << 20, ..MountLimits::default() };
+    let cache = CacheConfig { memory_bytes: 32 << 20, nvme: None, high_percent: 95, low_percent: 90 };
+    let capability: Capability = store.capability();
+    ObjectMount::open(Parts {
+        info: MountInfo {
+            name: "/object".to_owned(),
+            store: "memory",
+            read_only: false,
+            mounted: Clock::manual(clock).now(),
+            capability,
+        },
+        revalidate,
+        backend: Arc::clone(store) as Arc<dyn Backend>,
+        cache: Cache::open(&cache).expect("opens"),
+        staging: Staging::open(directory.path(), limits.staging_bytes, "/object").expect("opens"),
+        vitals: Vitals::new("/object", &limits),
+        clock: Clock::manual(clock),
+        usage: Box::new(|| Usage { capacity_bytes: 1, free_bytes: 1, files: 1, free_files: 1 }),
+    })
+}
+
+fn key(text: &str) -> Key {
+    Key::parse(text).expect("valid key")
+}
+
+fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
+    result.err().map(|e| e.kind())
+}
+
+impl Fixture {
+    /// Writes a whole file through the mount.
+    async fn put(&self, name: &str, content: &'static [u8]) -> Entry {
+        self.try_put(name, content, Precondition::None).await.expect("publishes")
+    }
+
+    async fn try_put(&self, name: &str, content: &'static [u8], condition: Precondition) -> Result<Entry> {
+        let staged = self.mount.stage(Target::Replace(key(name))).await?;
+        staged.write_at(0, Bytes::from_static(content)).await?;
+        staged.publish(Publish { condition, ..Publish::default() }).await
+    }
+
+    async fn read(&self, name: &str) -> Vec<u8> {
+        let file = self.mount.open(&key(name), Want::Any).await.expect("opens");
+        let size_bytes = file.entry().size_bytes;
+        if size_bytes == 0 {
+            return Vec::new();
+        }
+        let range = forebay_core::ByteRange::new(0, size_bytes);
+        file.read(range).await.expect("reads").read().expect("in memory").concat()
+    }
+
+    async fn stat(&self, name: &str) -> Result<Entry> {
+        self.mount.stat(&key(name), Want::Any).await
+    }
+
+    async fn id(&self, name: &str) -> FileId {
+        self.stat(name).await.expect("is there").file_id
+    }
+
+    /// All names in the store, in byte order.
+    async fn names(&self) -> Vec<String> {
+        let query = ListQuery { prefix: String::new(), shallow: false, start_after: None, limit: 10_000 };
+        let page = self.store.list(&query).await.expect("lists");
+        page.objects.into_iter().map(|object| object.key).collect()
+    }
+}

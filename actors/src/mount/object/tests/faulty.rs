@@ -1,0 +1,160 @@
+//! The memory store with its requests counted, held on their way back, or failed.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use forebay_core::{ByteRange, Capability, ETag, ErrorKind};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::backend::{Memory, Object, ObjectPage};
+
+/// A store that does what a test tells it.
+pub(super) struct Faulty {
+    memory: Memory,
+    calls: Mutex<HashMap<&'static str, usize>>,
+    failing: Mutex<Option<(&'static str, ErrorKind)>>,
+    losing: Mutex<Option<(&'static str, ErrorKind)>>,
+    held: Mutex<Option<(&'static str, Arc<Gate>)>>,
+    pub(super) cannot_copy: AtomicBool,
+}
+
+/// Holds one request between the store's answer and the mount.
+#[derive(Default)]
+pub(super) struct Gate {
+    arrived: Notify,
+    opened: Notify,
+}
+
+impl Gate {
+    /// Waits until a request is held.
+    pub(super) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Lets it go on.
+    pub(super) fn open(&self) {
+        self.opened.notify_one();
+    }
+}
+
+impl Faulty {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self {
+            memory: Memory::new(64 << 20, clock),
+            calls: Mutex::default(),
+            failing: Mutex::default(),
+            losing: Mutex::default(),
+            held: Mutex::default(),
+            cannot_copy: AtomicBool::new(false),
+        }
+    }
+
+    /// How often `operation` was asked for since the last time this was.
+    pub(super) fn calls(&self, operation: &str) -> usize {
+        self.calls.lock().expect("test").remove(operation).unwrap_or(0)
+    }
+
+    /// Fails the next `operation`.
+    pub(super) fn fail(&self, operation: &'static str, kind: ErrorKind) {
+        *self.failing.lock().expect("test") = Some((operation, kind));
+    }
+
+    /// Does the next `operation`, but answers that it failed.
+    pub(super) fn lose(&self, operation: &'static str, kind: ErrorKind) {
+        *self.losing.lock().expect("test") = Some((operation, kind));
+    }
+
+    /// Holds the answer of the next `operation`.
+    pub(super) fn hold(&self, operation: &'static str) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        *self.held.lock().expect("test") = Some((operation, Arc::clone(&gate)));
+        gate
+    }
+
+    /// Changes the store behind the mount's back.
+    pub(super) async fn put_outside(&self, name: &str, content: &[u8]) -> ETag {
+        let file = tempfile::tempfile().expect("a temporary file");
+        std::os::unix::fs::FileExt::write_all_at(&file, content, 0).expect("writes");
+        let source = Source { files: vec![(Arc::new(file), content.len() as u64)] };
+        let headers = Headers { content_type: Some("text/outside".to_owned()), ..Headers::default() };
+        self.memory.put(name, &source, &headers, &Precondition::None).await.expect("stores").etag
+    }
+
+    async fn pass<T>(&self, operation: &'static str, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        *self.calls.lock().expect("test").entry(operation).or_default() += 1;
+        let failing = self.failing.lock().expect("test").take_if(|(failing, _)| *failing == operation);
+        if let Some((_, kind)) = failing {
+            return Err(Error::new(kind, "told to fail"));
+        }
+        let answer = answer.await;
+        let held = self.held.lock().expect("test").take_if(|(held, _)| *held == operation);
+        if let Some((_, gate)) = held {
+            gate.arrived.notify_one();
+            gate.opened.notified().await;
+        }
+        let losing = self.losing.lock().expect("test").take_if(|(losing, _)| *losing == operation);
+        match losing {
+            Some((_, kind)) => Err(Error::new(kind, "told to lose the answer")),
+            None => answer,
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Faulty {
+    fn kind(&self) -> &'static str {
+        self.memory.kind()
+    }
+
+    fn capability(&self) -> Capability {
+        self.memory.capability()
+    }
+
+    fn fingerprint(&self) -> &str {
+        self.memory.fingerprint()
+    }
+
+    async fn stat(&self, key: &str) -> Result<Object> {
+        self.pass("stat", self.memory.stat(key)).await
+    }
+
+    async fn read(&self, key: &str, range: ByteRange, etag: &ETag) -> Result<Bytes> {
+        self.pass("read", self.memory.read(key, range, etag)).await
+    }
+
+    async fn list(&self, query: &ListQuery) -> Result<ObjectPage> {
+        let mut page = self.pass("list", self.memory.list(query)).await?;
+        // As S3 does.
+        page.objects.iter_mut().for_each(|object| object.headers = None);
+        Ok(page)
+    }
+
+    async fn put(
+        &self,
+        key: &str,
+        source: &Source,
+        headers: &Headers,
+        condition: &Precondition,
+    ) -> Result<Object> {
+        self.pass("put", self.memory.put(key, source, headers, condition)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.pass("delete", self.memory.delete(key)).await
+    }
+
+    async fn copy(
+        &self,
+        from: &str,
+        to: &str,
+        headers: Option<&Headers>,
+        condition: &Precondition,
+    ) -> Result<Object> {
+        if self.cannot_copy.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Unsupported, "told not to copy"));
+        }
+        self.pass("copy", self.memory.copy(from, to, headers, condition)).await
+    }
+}
