@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actix_web::HttpRequest;
+use actix_http::RequestHead;
 use actix_web::http::header::HOST;
 use forebay_core::{Access, Context, Entry, Namespace, NsPath, Want};
 
@@ -82,29 +82,29 @@ pub(crate) struct Call {
 impl Call {
     /// Understands a request. The operation's name comes back in any case, for metrics and logs.
     pub(crate) fn understand(
-        request: &HttpRequest,
+        request: &RequestHead,
         frontend: &Arc<Frontend>,
     ) -> (&'static str, Result<Self>) {
-        // Not `request.path()`: actix decodes that, and not byte for byte.
-        let query = request.uri().query().unwrap_or_default();
+        // The URI as sent: `HttpRequest::path` is decoded already, and not byte for byte.
+        let query = request.uri.query().unwrap_or_default();
         let asked = Params::parse(query).and_then(|params| {
-            let asked = Operation::parse(request.method(), params.text("op"))?;
+            let asked = Operation::parse(&request.method, params.text("op"))?;
             Ok((params, asked))
         });
         match asked {
-            Err(e) => (INVALID, path::decode(request.uri().path()).and(Err(e))),
+            Err(e) => (INVALID, path::decode(request.uri.path()).and(Err(e))),
             Ok((params, asked)) => (asked.0, Self::of(request, frontend, params, asked)),
         }
     }
 
     fn of(
-        request: &HttpRequest,
+        request: &RequestHead,
         frontend: &Arc<Frontend>,
         params: Params,
         (name, operation): (&'static str, Operation),
     ) -> Result<Self> {
-        let text = path::decode(request.uri().path())?;
-        let caller = auth::authenticate(&frontend.access, request.headers(), &params)?;
+        let text = path::decode(request.uri.path())?;
+        let caller = auth::authenticate(&frontend.access, &request.headers, &params)?;
         let path = path::parse(&text).map_err(|e| {
             // Hadoop looks such a name up and does not find it; only making one is an error of its own.
             if text.contains("//") && !operation.is_change() {
@@ -113,7 +113,7 @@ impl Call {
                 e
             }
         })?;
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok());
         let server = frontend
             .advertised
             .clone()
@@ -124,10 +124,10 @@ impl Call {
             name,
             path,
             params,
-            query: request.uri().query().unwrap_or_default().to_owned(),
+            query: request.uri.query().unwrap_or_default().to_owned(),
             context: Context::new(caller.principal),
             user: caller.user,
-            client: request.peer_addr().map(|peer| peer.ip().to_string()).unwrap_or_default(),
+            client: request.peer_addr.map(|peer| peer.ip().to_string()).unwrap_or_default(),
             server,
         })
     }

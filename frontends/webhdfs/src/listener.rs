@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, System};
-use actix_http::HttpService;
 use actix_http::error::DispatchError;
+use actix_http::{HttpService, Request};
 use actix_service::{IntoServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::rt::net::TcpStream;
@@ -19,6 +19,13 @@ use tokio::sync::oneshot;
 use crate::call::Frontend;
 use crate::connection::Connection;
 use crate::service;
+
+/// How long an idle connection stays open. Hadoop's client reuses one for minutes and does not repeat a PUT that met
+/// a closing one.
+const KEEP_ALIVE: Duration = Duration::from_secs(120);
+
+/// How long a refused body is read and thrown away, so that its client reads the refusal and not a reset connection.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Everything that a listener serves with.
 pub(crate) struct Listening {
@@ -83,6 +90,7 @@ impl Actor for Listener {
         });
         if answer.is_err() {
             ctx.stop();
+            System::current().stop();
         }
         // Nobody waits for a server that was given up meanwhile.
         started.send(answer).ok();
@@ -121,7 +129,11 @@ fn serve(listening: Listening) -> std::io::Result<Server> {
             .into_factory()
             .map_err(|e: actix_web::Error| e.error_response());
         let signal = signal.clone();
+        let asked = Arc::clone(&frontend);
         let http = HttpService::build()
+            .keep_alive(KEEP_ALIVE)
+            .client_disconnect_timeout(LINGER)
+            .expect(fn_service(move |request: Request| service::expect(request, Arc::clone(&asked))))
             .graceful_shutdown_signal(move || {
                 let signal = signal.clone();
                 async move { signal.notified().await }
@@ -139,4 +151,19 @@ fn serve(listening: Listening) -> std::io::Result<Server> {
         .and_then(http)
     })?;
     Ok(builder.run())
+}
+
+/// Kills the actor, as a fault of ours would.
+#[cfg(test)]
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Panic;
+
+#[cfg(test)]
+impl Handler<Panic> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+        panic!("on purpose");
+    }
 }

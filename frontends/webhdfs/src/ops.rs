@@ -1,6 +1,7 @@
 //! The operations, one file per kind. This table says which runs where; the files say what each does.
 
 mod attributes;
+mod blocks;
 mod constants;
 mod listing;
 mod namespace;
@@ -89,8 +90,8 @@ pub(crate) async fn run(call: Arc<Call>) -> Result<Reply> {
         Operation::Open => read::open(call).await,
         Operation::GetFileStatus => read::status(&call).await,
         Operation::GetFileChecksum => read::checksum(&call).await,
-        Operation::GetBlockLocations => read::located_blocks(&call).await,
-        Operation::GetFileBlockLocations => read::block_locations(&call).await,
+        Operation::GetBlockLocations => blocks::located(&call).await,
+        Operation::GetFileBlockLocations => blocks::locations(&call).await,
         Operation::ListStatus => listing::list(call).await,
         Operation::ListStatusBatch => listing::batch(&call).await,
         Operation::GetContentSummary => summary::content(&call).await,

@@ -73,6 +73,10 @@ impl WebHdfsServer {
     /// # Errors
     /// When the server ends by itself; bind and run another one then.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        self.start().await?.until(shutdown).await
+    }
+
+    async fn start(self) -> io::Result<Running> {
         let (started, starting) = oneshot::channel();
         let (alive, ended) = oneshot::channel();
         let (frontend, drain) = (Arc::clone(&self.listening.frontend), self.listening.drain);
@@ -82,19 +86,34 @@ impl WebHdfsServer {
             system.run()
         })?;
         let Ok(serving) = starting.await else { return Err(io::Error::other("the listener did not start")) };
-        let Serving { listener, server, system } = serving?;
+        Ok(Running { serving: serving?, ended, thread, frontend, drain })
+    }
+}
+
+/// A server at work: its System and thread end with [`Running::until`].
+struct Running {
+    serving: Serving,
+    /// Closed when the listener's actor is gone.
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<io::Result<()>>,
+    frontend: Arc<Frontend>,
+    drain: Duration,
+}
+
+impl Running {
+    async fn until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+        let Serving { listener, server, system } = self.serving;
         let outcome = tokio::select! {
-            () = shutdown => {
-                listener.send(Drain).await.map_err(io::Error::other)
-            }
-            _ = ended => {
+            () = shutdown => listener.send(Drain).await.map_err(io::Error::other),
+            _ = self.ended => {
+                // The actor may have died without its server, which would go on holding the port.
                 server.stop(false).await;
                 Err(io::Error::other("the WebHDFS listener ended by itself"))
             }
         };
-        finish(&frontend, drain).await;
+        finish(&self.frontend, self.drain).await;
         system.stop();
-        join(thread).await.and(outcome)
+        join(self.thread).await.and(outcome)
     }
 }
 

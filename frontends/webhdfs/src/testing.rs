@@ -65,38 +65,42 @@ fn unchunk(mut rest: &[u8]) -> Vec<u8> {
     body
 }
 
+/// A server over two empty stores, with the users `root`, `reader` and (with the token `t`) `alice`.
+pub(crate) fn bind(listen: &str, colon: ColonPolicy) -> io::Result<WebHdfsServer> {
+    let mounts = [("/b", true), ("/o", false)].map(|(path, is_hierarchical)| {
+        let path = NsPath::parse(path).expect("valid path");
+        let mount = MemoryMount::new(path.as_str(), is_hierarchical);
+        mount.seed("colon/a:b");
+        let mount: Arc<dyn forebay_core::Mount> = Arc::new(mount);
+        (path, mount)
+    });
+    let table = MountTable::new(mounts).expect("two paths");
+    let namespace = Arc::new(Namespace::new(table, SystemTime::UNIX_EPOCH));
+    let principal = |name: &str, permission| {
+        let grant = Grant { prefix: NsPath::root(), permission };
+        Arc::new(Principal { name: name.into(), grants: vec![grant] })
+    };
+    let mut access = AccessBuilder::default();
+    access.webhdfs_user("root", None, &principal("root", Permission::Write));
+    access.webhdfs_user("reader", None, &principal("reader", Permission::Read));
+    access.webhdfs_user("alice", Some(Secret::new("t")), &principal("alice", Permission::Write));
+    let config = WebHdfsConfig {
+        listen: listen.parse().expect("an address"),
+        tls: None,
+        advertised: None,
+        colon,
+        drain: Duration::from_secs(5),
+    };
+    WebHdfsServer::bind(config, namespace, Arc::new(access.build()), Handle::current())
+}
+
 impl Served {
     pub(crate) fn start() -> Self {
         Self::with(ColonPolicy::Show)
     }
 
     pub(crate) fn with(colon: ColonPolicy) -> Self {
-        let mounts = [("/b", true), ("/o", false)].map(|(path, is_hierarchical)| {
-            let path = NsPath::parse(path).expect("valid path");
-            let mount = MemoryMount::new(path.as_str(), is_hierarchical);
-            mount.seed("colon/a:b");
-            let mount: Arc<dyn forebay_core::Mount> = Arc::new(mount);
-            (path, mount)
-        });
-        let table = MountTable::new(mounts).expect("two paths");
-        let namespace = Arc::new(Namespace::new(table, SystemTime::UNIX_EPOCH));
-        let principal = |name: &str, permission| {
-            let grant = Grant { prefix: NsPath::root(), permission };
-            Arc::new(Principal { name: name.into(), grants: vec![grant] })
-        };
-        let mut access = AccessBuilder::default();
-        access.webhdfs_user("root", None, &principal("root", Permission::Write));
-        access.webhdfs_user("reader", None, &principal("reader", Permission::Read));
-        access.webhdfs_user("alice", Some(Secret::new("t")), &principal("alice", Permission::Write));
-        let config = WebHdfsConfig {
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            tls: None,
-            advertised: None,
-            colon,
-            drain: Duration::from_secs(5),
-        };
-        let server = WebHdfsServer::bind(config, namespace, Arc::new(access.build()), Handle::current())
-            .expect("a free port");
+        let server = bind("127.0.0.1:0", colon).expect("a free port");
         let address = server.local_addr().to_string();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { drop(stopped.await) };

@@ -1,4 +1,4 @@
-//! OPEN, GETFILESTATUS, GETFILECHECKSUM and block locations.
+//! OPEN, GETFILESTATUS and GETFILECHECKSUM.
 
 mod download;
 
@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use forebay_core::{ByteRange, Entry, Error, ErrorKind, Want};
 use futures::StreamExt;
-use serde_json::json;
 
 use self::download::Download;
 pub(crate) use self::download::bytes;
@@ -110,20 +109,4 @@ pub(crate) async fn checksum(call: &Call) -> Result<Reply> {
     call.stat(&call.path).await.map_err(|e| missing(call, e))?;
     let message = "GETFILECHECKSUM is not supported: this store keeps no HDFS block checksums";
     Err(RemoteException::new(Exception::UnsupportedOperation, message))
-}
-
-/// GET_BLOCK_LOCATIONS of Hadoop up to 3.3. No block is nearer than another.
-pub(crate) async fn located_blocks(call: &Call) -> Result<Reply> {
-    let entry = call.stat(&call.path).await.map_err(|e| missing(call, e))?;
-    let located = json!({
-        "fileLength": entry.size_bytes, "isLastBlockComplete": true, "isUnderConstruction": false,
-        "lastLocatedBlock": null, "locatedBlocks": [],
-    });
-    Ok(Reply::Json(json!({ "LocatedBlocks": located }).to_string()))
-}
-
-/// GETFILEBLOCKLOCATIONS of Hadoop from 3.4.
-pub(crate) async fn block_locations(call: &Call) -> Result<Reply> {
-    call.stat(&call.path).await.map_err(|e| missing(call, e))?;
-    Ok(Reply::Json(r#"{"BlockLocations":{"BlockLocation":[]}}"#.to_owned()))
 }

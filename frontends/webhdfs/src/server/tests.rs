@@ -1,7 +1,8 @@
 //! The whole server, asked over a socket: golden replies of a real NameNode (Hadoop 3.3.6) and the traps of clients.
 
 use crate::config::ColonPolicy;
-use crate::testing::Served;
+use crate::listener::Panic;
+use crate::testing::{Served, bind};
 
 const TRUE: &str = r#"{"boolean":true}"#;
 const FALSE: &str = r#"{"boolean":false}"#;
@@ -421,4 +422,50 @@ async fn attributes_summaries_and_constants() {
         "UnsupportedOperationException",
         "op=CREATESNAPSHOT is not supported"
     );
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_sends_its_body_once() {
+    let served = Served::start();
+    let ask = |step: &str| {
+        format!(
+            "PUT /webhdfs/v1/b/f?op=CREATE&user.name=root{step} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+             Content-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        )
+    };
+    let first = String::from_utf8_lossy(&served.raw(ask("").as_bytes()).await).into_owned();
+    assert!(first.starts_with("HTTP/1.1 307 "), "{first}");
+    let request = format!("{}abc", ask("&data=true"));
+    let second = String::from_utf8_lossy(&served.raw(request.as_bytes()).await).into_owned();
+    assert!(second.starts_with("HTTP/1.1 100 ") && second.contains("HTTP/1.1 201 "), "{second}");
+    assert_eq!(served.read("/b/f").await, "abc");
+}
+
+#[tokio::test]
+async fn a_file_is_one_block_and_an_empty_one_none() {
+    let served = Served::start();
+    served.create("/b/f", "four").await;
+    served.create("/b/empty", "").await;
+    for (op, list) in [
+        ("GETFILEBLOCKLOCATIONS", "/BlockLocations/BlockLocation"),
+        ("GET_BLOCK_LOCATIONS", "/LocatedBlocks/locatedBlocks"),
+    ] {
+        for (path, blocks) in [("/b/f", 1), ("/b/empty", 0)] {
+            let (_, text) = served.op("GET", path, op).await;
+            let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let listed = document.pointer(list).and_then(|list| list.as_array());
+            assert_eq!(listed.map(Vec::len), Some(blocks), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_dies_says_so_and_frees_its_port() {
+    let server = bind("127.0.0.1:0", ColonPolicy::Show).expect("a free port");
+    let address = server.local_addr().to_string();
+    let running = server.start().await.expect("started");
+    running.serving.listener.do_send(Panic);
+    running.until(std::future::pending()).await.expect_err("ended by itself");
+    let again = bind(&address, ColonPolicy::Show).expect("the same port");
+    again.run(std::future::ready(())).await.expect("a clean end");
 }
