@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use dashmap::DashMap;
-use forebay_core::{Entry, FileId, NsPath, Version};
+use forebay_core::{Entry, FileId, NsPath, OpenFile, Version};
 use prometheus::IntGauge;
 use tokio::sync::OwnedMutexGuard;
 
@@ -45,7 +45,16 @@ pub(crate) struct State {
     pub(crate) writing: Option<Arc<Writing>>,
     /// Which content the kernel's page cache may hold.
     pub(crate) cached: Option<Version>,
+    /// For the open that follows a repeated look-up: see [`crate::ops::open::Repeats`].
+    pub(crate) pinned: Option<Pinned>,
     lookups: u64,
+}
+
+/// A version kept for opens that are known to come.
+pub(crate) struct Pinned {
+    pub(crate) file: Arc<dyn OpenFile>,
+    /// How many are still to come.
+    pub(crate) opens: u32,
 }
 
 impl State {
@@ -56,14 +65,40 @@ impl State {
 
 impl Inode {
     fn new(number: u64, path: &NsPath, file_id: FileId, is_directory: bool) -> Self {
-        let state =
-            State { path: Some(path.clone()), file_id, open: None, writing: None, cached: None, lookups: 1 };
+        let state = State {
+            path: Some(path.clone()),
+            file_id,
+            open: None,
+            writing: None,
+            cached: None,
+            pinned: None,
+            lookups: 1,
+        };
         Self { number, is_directory, state: Mutex::new(state), turn: OnceLock::new() }
     }
 
     /// The state; held briefly, never across an await.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic under this lock")
+    }
+
+    /// Keeps a version for one more open that is known to come.
+    pub(crate) fn pin(&self, file: Arc<dyn OpenFile>) {
+        let mut state = self.lock();
+        let opens = state.pinned.as_ref().map_or(0, |pinned| pinned.opens) + 1;
+        state.pinned = Some(Pinned { file, opens });
+    }
+
+    /// Takes back one such open, with the version kept for it.
+    pub(crate) fn unpin(&self) -> Option<Arc<dyn OpenFile>> {
+        let mut state = self.lock();
+        let pinned = state.pinned.as_mut()?;
+        pinned.opens = pinned.opens.saturating_sub(1);
+        let file = Arc::clone(&pinned.file);
+        if pinned.opens == 0 {
+            state.pinned = None;
+        }
+        Some(file)
     }
 
     /// Where it is.

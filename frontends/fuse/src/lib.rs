@@ -20,6 +20,8 @@ mod observer;
 mod ops;
 mod server;
 mod session;
+#[cfg(test)]
+mod tests;
 mod writing;
 
 pub use session::{FuseConfig, FuseSession};

@@ -19,7 +19,7 @@ use crate::error::Failure;
 use crate::handle::{DirectoryHandle, FileHandle, Slab};
 use crate::inode::{Inode, InodeTable};
 use crate::kernel::Kernel;
-use crate::ops::open::Passthrough;
+use crate::ops::open::{Passthrough, Repeats};
 
 /// Most requests that wait for a store at once; the kernel itself allows one for each waiting system call.
 const TASKS_MAX: u32 = 4096;
@@ -42,6 +42,7 @@ pub(crate) struct Server {
     pub(crate) files: Slab<FileHandle>,
     pub(crate) directories: Slab<DirectoryHandle>,
     pub(crate) passthrough: Passthrough,
+    pub(crate) repeats: Repeats,
     pub(crate) kernel: Kernel,
     pub(crate) counters: Counters,
     runtime: Handle,
@@ -65,6 +66,7 @@ impl Server {
             files: Slab::new(),
             directories: Slab::new(),
             passthrough,
+            repeats: Repeats::new(),
             kernel: Kernel::new(),
             counters,
             runtime,

@@ -236,7 +236,8 @@ impl Server {
             return Ok(());
         }
         let publish = self.publication(writing, reach);
-        let entry = if is_moved {
+        // The stored file itself has moved along.
+        let entry = if is_moved && !writing.is_in_place {
             self.publish_moved(&path, writing, publish).await?
         } else {
             writing.writer.publish(publish).await?
@@ -269,11 +270,6 @@ impl Server {
         writing: &Writing,
         publish: Publish,
     ) -> Result<Entry, Failure> {
-        if writing.is_in_place {
-            // The stored file moved along; only the news of its change has to be told at its new path.
-            let writer = self.namespace.modify(&self.context, path).await?;
-            return Ok(writer.publish(publish).await?);
-        }
         let writer = self.namespace.replace(&self.context, path).await?;
         let mut offset = 0;
         loop {

@@ -56,6 +56,13 @@ impl Server {
                 return Ok(Found { attr, ttl: Duration::ZERO });
             }
         }
+        if self.repeats.begins(&path) {
+            let file = self.namespace.open(&self.context, &path, Want::File).await?;
+            let inode = self.table.remember(&path, file.entry());
+            let found = self.found(&inode, file.entry());
+            inode.pin(file);
+            return Ok(found);
+        }
         let entry = self.stat(&path).await?;
         Ok(self.found(&self.table.remember(&path, &entry), &entry))
     }

@@ -1,7 +1,7 @@
 //! Opening: what an open needs is prepared first (it may wait for a store), then admitted under the inode's lock,
 //! where the mode is chosen and the handle counted before the kernel hears of it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -126,6 +126,39 @@ impl Passthrough {
     }
 }
 
+/// Opens that were answered ESTALE and are being repeated, by path.
+///
+/// The kernel repeats once. Against a file that is replaced all the time the repetition would lose the race, too; so
+/// the look-up that begins it keeps the version it found, and the open that follows gets that one.
+pub(crate) struct Repeats(Mutex<HashMap<NsPath, u32>>);
+
+/// Most paths remembered; beyond it a repetition may lose the race.
+const REPEATS_MAX: usize = 1024;
+
+impl Repeats {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    fn expect(&self, path: &NsPath) {
+        let mut paths = self.0.lock().expect("no panic under this lock");
+        if paths.len() < REPEATS_MAX || paths.contains_key(path) {
+            *paths.entry(path.clone()).or_default() += 1;
+        }
+    }
+
+    /// Whether a look-up of `path` begins a repetition; then it counts as begun.
+    pub(crate) fn begins(&self, path: &NsPath) -> bool {
+        let mut paths = self.0.lock().expect("no panic under this lock");
+        let Some(count) = paths.get_mut(path) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            paths.remove(path);
+        }
+        true
+    }
+}
+
 impl Server {
     /// Prepares an open.
     pub(crate) async fn open(&self, number: u64, wish: Wish) -> Result<Offer, Failure> {
@@ -140,16 +173,22 @@ impl Server {
         if let Some(writing) = inode.writing() {
             return Ok(Offer::to_read(inode, Source::Written(writing), wish));
         }
+        let kept = inode.unpin();
         let Some(path) = inode.path() else {
-            let source = inode.lock().open.as_ref().map(|open| open.source.clone());
+            let open = inode.lock().open.as_ref().map(|open| open.source.clone());
+            let source = open.or(kept.map(Source::Stored));
             return Ok(Offer::to_read(inode, source.ok_or_else(Failure::stale)?, wish));
         };
         let file = self.namespace.open(&self.context, &path, Want::File).await?;
-        if file.entry().file_id != inode.lock().file_id {
-            self.table.replaced(&inode);
-            return Err(Failure::stale());
+        let known = inode.lock().file_id;
+        if let Some(file) =
+            [Some(file), kept].into_iter().flatten().find(|file| file.entry().file_id == known)
+        {
+            return Ok(Offer::to_read(inode, Source::Stored(file), wish));
         }
-        Ok(Offer::to_read(inode, Source::Stored(file), wish))
+        self.table.replaced(&inode);
+        self.repeats.expect(&path);
+        Err(Failure::stale())
     }
 
     /// Prepares an open for writing: joins the write in progress or begins one.
