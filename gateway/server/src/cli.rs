@@ -1,0 +1,124 @@
+//! The command line: one file per group of commands.
+
+mod check;
+mod client;
+mod copy;
+mod entries;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::telemetry::LogFormat;
+
+const EXAMPLES: &str = "\
+Examples:
+  forebay                                        serve ./mounts.yaml
+  forebay check --config /etc/forebay/mounts.yaml
+  forebay cp file:./data.csv /local/data.csv     upload through a running gateway
+  forebay ls /local
+  forebay mount s3://bucket/prefix ./mnt         one store, one directory, no file to write
+";
+
+/// One namespace over every store, served as S3, WebHDFS and a file system.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    log: LogArguments,
+}
+
+#[derive(Debug, clap::Args)]
+struct LogArguments {
+    /// What to log: a level, or levels per module such as `info,forebay_s3=debug`.
+    #[arg(long, global = true, default_value = "info", env = "FOREBAY_LOG")]
+    log: String,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a configuration (the default command).
+    Serve(serve::ServeArguments),
+    /// Check a configuration and reach every store in it.
+    Check(check::CheckArguments),
+    /// Mount one store at a directory, cached, without a configuration file.
+    #[command(
+        after_help = "Examples:\n  forebay mount s3://bucket/prefix ./mnt\n  forebay mount --read-only --endpoint http://127.0.0.1:9000 s3://data ./mnt\n\nCredentials: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN."
+    )]
+    Mount(serve::MountArguments),
+    /// List the mounts of a running gateway and their states.
+    Mounts(client::Connection),
+    /// List a directory.
+    Ls(entries::LsArguments),
+    /// Show what is known of a file or directory.
+    Stat(entries::PathArguments),
+    /// Write a file to standard output.
+    Cat(entries::PathArguments),
+    /// Copy a file; write local files as `file:PATH` and standard input or output as `-`.
+    #[command(
+        after_help = "Examples:\n  forebay cp file:./model.bin /models/model.bin\n  forebay cp /models/model.bin /backup/model.bin\n  forebay cp /models/model.bin - | sha256sum"
+    )]
+    Cp(copy::CpArguments),
+    /// Remove a file, or with -r a directory.
+    Rm(entries::RmArguments),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigArgument {
+    /// The configuration file.
+    #[arg(long, short, default_value = "mounts.yaml")]
+    config: PathBuf,
+}
+
+/// Runs a command; errors go to standard error, each cause after a colon.
+pub(crate) fn main(arguments: Arguments) -> ExitCode {
+    match run(arguments) {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("forebay: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let log = arguments.log;
+    let command = arguments.command.unwrap_or_else(|| Command::Serve(serve::ServeArguments::default()));
+    match command {
+        Command::Serve(arguments) => serve::serve(&arguments, &log),
+        Command::Mount(arguments) => serve::mount(arguments, &log),
+        Command::Check(arguments) => check::check(&arguments, &log),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "forebay", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Mounts(connection) => client::block_on(client::mounts(connection)),
+        Command::Ls(arguments) => client::block_on(entries::ls(arguments)),
+        Command::Stat(arguments) => client::block_on(entries::stat(arguments)),
+        Command::Cat(arguments) => client::block_on(copy::cat(arguments)),
+        Command::Cp(arguments) => client::block_on(copy::cp(arguments)),
+        Command::Rm(arguments) => client::block_on(entries::rm(arguments)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,241 @@
+//! The `gateway` section: listeners, cache, limits, shutdown.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_actors::config::{CacheConfig, MountLimits, NvmeConfig};
+use forebay_core::Access;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::reader::{Bytes, Section};
+use super::{access, rooted};
+
+/// Everything that is not a mount.
+#[derive(Clone, Debug)]
+pub(crate) struct GatewayConfig {
+    /// Where cache, staging and state lie.
+    pub(crate) var: PathBuf,
+    pub(crate) s3: Option<S3Options>,
+    pub(crate) webhdfs: Option<WebHdfsOptions>,
+    pub(crate) admin: Option<HttpListener>,
+    pub(crate) fuse: Option<FuseOptions>,
+    pub(crate) cache: CacheConfig,
+    /// Defaults of each mount's limits.
+    pub(crate) limits: MountLimits,
+    /// Longest time from SIGTERM to exit.
+    pub(crate) shutdown_deadline: Duration,
+}
+
+/// Where an HTTP listener listens, and with which certificate.
+#[derive(Clone, Debug)]
+pub(crate) struct HttpListener {
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// The S3 listener.
+#[derive(Clone, Debug)]
+pub(crate) struct S3Options {
+    pub(crate) http: HttpListener,
+    pub(crate) region: String,
+    pub(crate) domain: Option<String>,
+}
+
+/// The `WebHDFS` listener.
+#[derive(Clone, Debug)]
+pub(crate) struct WebHdfsOptions {
+    pub(crate) http: HttpListener,
+    pub(crate) advertised: Option<String>,
+}
+
+/// The FUSE mount.
+#[derive(Clone, Debug)]
+pub(crate) struct FuseOptions {
+    pub(crate) mountpoint: PathBuf,
+    pub(crate) allow_other: bool,
+    pub(crate) attr_ttl: Duration,
+    pub(crate) passthrough: bool,
+}
+
+impl GatewayConfig {
+    /// A gateway that serves nothing but one FUSE mount.
+    pub(crate) fn for_one_mount(var: &Path, mountpoint: PathBuf, cache_gib: u64, allow_other: bool) -> Self {
+        let mut config = Self::defaults(var.to_owned());
+        if let Some(nvme) = &mut config.cache.nvme {
+            nvme.size_bytes = cache_gib << 30;
+        }
+        let attr_ttl = Duration::from_secs(1);
+        config.fuse = Some(FuseOptions { mountpoint, allow_other, attr_ttl, passthrough: true });
+        config
+    }
+
+    fn defaults(var: PathBuf) -> Self {
+        Self {
+            s3: None,
+            webhdfs: None,
+            admin: None,
+            fuse: None,
+            cache: CacheConfig {
+                memory_bytes: 256 << 20,
+                nvme: Some(NvmeConfig { directory: var.join("cache"), size_bytes: 4 << 30 }),
+                high_percent: 95,
+                low_percent: 90,
+            },
+            limits: MountLimits::default(),
+            shutdown_deadline: Duration::from_secs(30),
+            var,
+        }
+    }
+}
+
+pub(super) fn read(section: Option<Section<'_>>, base: &Path) -> (GatewayConfig, Access) {
+    let var = section.as_ref().map_or_else(|| PathBuf::from("var"), |s| s.value("var", PathBuf::from("var")));
+    let var = rooted(base, var);
+    let mut config = GatewayConfig::defaults(var);
+    let Some(section) = section else { return (config, Access::default()) };
+    let access = access::read(&section);
+    if let Some(listeners) = section.section("listeners") {
+        read_listeners(&mut config, &listeners, base, &access);
+        listeners.finish();
+    }
+    read_cache(&mut config.cache, section.section("cache"), base);
+    config.limits = limits(section.section("limits"), &config.limits);
+    if let Some(shutdown) = section.section("shutdown") {
+        config.shutdown_deadline = shutdown.value("deadline", config.shutdown_deadline);
+        shutdown.finish();
+    }
+    section.finish();
+    (config, access)
+}
+
+fn read_listeners(config: &mut GatewayConfig, listeners: &Section<'_>, base: &Path, access: &Access) {
+    config.s3 = listeners.section("s3").and_then(|s| {
+        let options = S3Options {
+            region: s.value("region", "us-east-1".to_owned()),
+            domain: s.optional("domain"),
+            http: http(&s, base)?,
+        };
+        s.finish();
+        Some(options)
+    });
+    config.webhdfs = listeners.section("webhdfs").and_then(|s| {
+        let options = WebHdfsOptions { advertised: s.optional("advertised"), http: http(&s, base)? };
+        if !options.http.listen.ip().is_loopback()
+            && options.http.tls.is_none()
+            && !access.webhdfs_needs_token()
+        {
+            s.problem("listen", "without TLS or a token for each user, WebHDFS listens on loopback only");
+        }
+        s.finish();
+        Some(options)
+    });
+    config.admin = listeners.section("admin").and_then(|s| {
+        let listener = http(&s, base)?;
+        if !listener.listen.ip().is_loopback() && !access.has_admin_token() {
+            s.problem(
+                "listen",
+                "without `admin: {token: …}` in `access`, the admin API listens on loopback only",
+            );
+        }
+        s.finish();
+        Some(listener)
+    });
+    config.fuse = listeners.section("fuse").and_then(|s| {
+        let mountpoint = rooted(base, s.required("mountpoint")?);
+        let options = FuseOptions {
+            mountpoint,
+            allow_other: s.value("allow_other", false),
+            attr_ttl: s.value("attr_ttl", Duration::from_secs(1)),
+            passthrough: s.value("passthrough", true),
+        };
+        s.finish();
+        Some(options)
+    });
+}
+
+fn http(section: &Section<'_>, base: &Path) -> Option<HttpListener> {
+    let listen = section.required("listen");
+    let tls = section.section("tls").map(|tls| {
+        let files = tls.required::<PathBuf>("cert").zip(tls.required::<PathBuf>("key"));
+        let loaded = files.map(|(cert, key)| server_tls(&rooted(base, cert), &rooted(base, key)));
+        let config = match loaded {
+            Some(Ok(config)) => Some(config),
+            Some(Err(message)) => {
+                tls.problem("cert", message);
+                None
+            }
+            None => None,
+        };
+        tls.finish();
+        config
+    });
+    match tls {
+        None => Some(HttpListener { listen: listen?, tls: None }),
+        Some(tls) => Some(HttpListener { listen: listen?, tls: Some(tls?) }),
+    }
+}
+
+fn server_tls(cert: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, String> {
+    let named = |file: &Path, e: &dyn std::fmt::Display| format!("cannot use {}: {e}", file.display());
+    let chain = CertificateDer::pem_file_iter(cert).map_err(|e| named(cert, &e))?;
+    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|e| named(cert, &e))?;
+    if chain.is_empty() {
+        return Err(named(cert, &"it holds no certificate"));
+    }
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| named(key, &e))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(chain, secret)
+        .map_err(|e| named(cert, &e))?;
+    Ok(Arc::new(config))
+}
+
+fn read_cache(config: &mut CacheConfig, section: Option<Section<'_>>, base: &Path) {
+    let Some(section) = section else { return };
+    if let Some(memory) = section.section("memory") {
+        config.memory_bytes = memory.value("size", Bytes(config.memory_bytes)).0;
+        memory.finish();
+    }
+    if let (Some(section), Some(nvme)) = (section.section("nvme"), &mut config.nvme) {
+        let is_enabled = section.value("enabled", true);
+        nvme.size_bytes = section.value("size", Bytes(nvme.size_bytes)).0;
+        if let Some(directory) = section.optional("directory") {
+            nvme.directory = rooted(base, directory);
+        }
+        section.finish();
+        if !is_enabled {
+            config.nvme = None;
+        }
+    }
+    let (high, low) = (section.value("high_percent", 95_u64), section.value("low_percent", 90_u64));
+    if low < high && high <= 99 {
+        (config.high_percent, config.low_percent) = (high as u8, low as u8);
+    } else {
+        section.problem("high_percent", "watermarks must satisfy low_percent < high_percent <= 99");
+    }
+    section.finish();
+}
+
+pub(super) fn limits(section: Option<Section<'_>>, defaults: &MountLimits) -> MountLimits {
+    let Some(section) = section else { return defaults.clone() };
+    let limits = MountLimits {
+        operations: section.value("operations", defaults.operations as u64) as usize,
+        queue_deadline: section.value("queue_deadline", defaults.queue_deadline),
+        request_deadline: section.value("request_deadline", defaults.request_deadline),
+        attempts: section.value("attempts", defaults.attempts as u64) as usize,
+        staging_bytes: section.value("staging", Bytes(defaults.staging_bytes)).0,
+    };
+    for (key, value) in [("operations", limits.operations), ("attempts", limits.attempts)] {
+        if value == 0 {
+            section.problem(key, format!("`{key}` must be at least 1"));
+        }
+    }
+    section.finish();
+    limits
+}

@@ -1,0 +1,106 @@
+use super::*;
+
+fn problems(text: &str) -> Vec<String> {
+    match parse(Path::new("m.yaml"), text, Path::new("/base")) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.0.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn assert_problem(text: &str, expected: &str) {
+    let found = problems(text);
+    assert!(found.iter().any(|line| line.contains(expected)), "{expected:?} is not in {found:#?}");
+}
+
+#[test]
+fn shipped_sample_is_valid() {
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../../mounts.yaml");
+    let config = load(Path::new(sample)).expect("the sample is valid");
+    assert!(config.gateway.s3.is_some() && config.gateway.webhdfs.is_some() && config.gateway.fuse.is_some());
+    assert!(config.mounts.len() >= 2);
+}
+
+#[test]
+fn commented_options_of_the_sample_are_valid_too() {
+    let sample = include_str!("../../../../mounts.yaml");
+    let open: String = sample.lines().map(|line| format!("{}\n", line.replacen("# opt ", "", 1))).collect();
+    assert_eq!(open.matches("# opt").count(), 0);
+    let unset = |line: &String| {
+        !["environment variable", "cannot read", "cannot use"].iter().any(|text| line.contains(text))
+    };
+    let left: Vec<_> = problems(&open).into_iter().filter(unset).collect();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_line_and_remedy() {
+    let text = "gateway:\n  listners: {}\n  cache: {memory: {size: lots}}\nmounts:\n  /data: {store: ftp}\n  /data: {store: memory}\n  /Bad_Name: {store: memory}\n";
+    let found = problems(text);
+    for expected in [
+        "m.yaml:2:3: unknown key `gateway.listners`; did you mean `listeners`?",
+        "m.yaml:3:26: `gateway.cache.memory.size` must be a size such as 512MiB, 4GiB or 1GB; `lots` is not",
+        "m.yaml:5:18: `/data.store` must be one of fs, memory, s3; `ftp` is not",
+        "m.yaml:6:3: `/data` is already set on line 5; keep one of the two",
+        "`Bad_Name` is no legal S3 bucket name",
+    ] {
+        assert!(found.iter().any(|line| line.contains(expected)), "{expected:?} is not in {found:#?}");
+    }
+}
+
+#[test]
+fn syntax_errors_name_their_line() {
+    assert_problem("mounts:\n  /a: [1\n", "m.yaml:");
+    assert_problem("a: &x 1\nb: *x\n", "anchors");
+}
+
+#[test]
+fn missing_secrets_are_named_and_present_ones_never_shown() {
+    let mount = |secret: &str| {
+        format!(
+            "mounts:\n  /abc:\n    store: s3\n    options: {{bucket: b, region: r, access_key_id: i, secret_access_key: '{secret}'}}\n"
+        )
+    };
+    assert_problem(
+        &mount("${env:FOREBAY_TEST_UNSET}"),
+        "the environment variable FOREBAY_TEST_UNSET is not set",
+    );
+    assert_problem(&mount("${file:/nonexistent/secret}"), "cannot read /nonexistent/secret");
+    assert_problem(&mount("${vault:x}"), "write `${env:NAME}` or `${file:/path}`");
+    let text = mount("hunter2");
+    let config = parse(Path::new("m.yaml"), &text, Path::new("/base")).expect("valid");
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn wrong_shapes_are_explained() {
+    assert_problem("mounts: []\n", "must be a section");
+    assert_problem(
+        "mounts:\n  /abc: memory\n",
+        "must be a section of `key: value` lines, not a single value",
+    );
+    assert_problem("mounts:\n  abc: {store: memory}\n", "cannot be a mount's path");
+    assert_problem("{}\n", "there are no `mounts`");
+    assert_problem("mounts:\n  /abc: {store: fs}\n", "write `options: {root: /path}`");
+}
+
+#[test]
+fn open_listeners_need_protection() {
+    let text = "gateway:\n  listeners:\n    webhdfs: {listen: '0.0.0.0:1'}\n    admin: {listen: '0.0.0.0:2'}\n  access:\n    - {name: a, webhdfs: {users: ['*']}, grants: [{prefix: /, access: read}]}\nmounts:\n  /abc: {store: memory}\n";
+    assert_problem(text, "WebHDFS listens on loopback only");
+    assert_problem(text, "the admin API listens on loopback only");
+}
+
+#[test]
+fn credentials_belong_to_one_principal() {
+    let text = "gateway:\n  access:\n    - {name: a, s3: {access_key: k, secret_key: s}, grants: [{prefix: /, access: read}]}\n    - {name: b, s3: {access_key: k, secret_key: s}, grants: [{prefix: /, access: red}]}\nmounts:\n  /abc: {store: memory}\n";
+    assert_problem(text, "the S3 access key `k` is already given to the entry on line 3");
+    assert_problem(text, "must be `read` or `write`; `red` is not");
+}
+
+#[test]
+fn relative_paths_count_from_the_file() {
+    let text = "gateway: {var: ./v}\nmounts:\n  /abc: {store: fs, options: {root: ./data}}\n";
+    let config = parse(Path::new("m.yaml"), text, Path::new("/base")).expect("valid");
+    assert_eq!(config.gateway.var, Path::new("/base/v"));
+    assert_eq!(config.gateway.cache.nvme.expect("on by default").directory, Path::new("/base/v/cache"));
+}

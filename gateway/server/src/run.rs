@@ -1,0 +1,96 @@
+//! The wiring. Read from top to bottom it is the architecture: stores and caches, one namespace over them, the
+//! frontends in front of it, each piece under the supervisor; and the same in reverse at the end.
+
+mod frontends;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use forebay_actors::cache::Cache;
+use forebay_actors::mount::{self, Environment};
+use forebay_actors::supervisor::Supervisor;
+use forebay_core::{Clock, METRICS, Mount, MountTable, Namespace, NsPath};
+use futures::future::try_join_all;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::Readiness;
+use crate::config::Config;
+
+/// Stores, mounted, with the actors that look after them.
+pub(crate) struct Stores {
+    pub(crate) table: MountTable,
+    pub(crate) supervisor: Supervisor,
+}
+
+/// Opens the cache and all mounts. A store that does not answer is mounted all the same and shows as degraded.
+///
+/// # Errors
+/// The cache directory cannot be used or is in use, or a local directory cannot be opened.
+pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
+    let var = &config.gateway.var;
+    std::fs::create_dir_all(var).with_context(|| format!("cannot make {}", var.display()))?;
+    let supervisor = Supervisor::start("gateway").await?;
+    let cache = Cache::open(&config.gateway.cache)?;
+    cache.start_evictors(&supervisor).await?;
+    let environment = Environment {
+        cache,
+        supervisor: supervisor.clone(),
+        var_directory: var.clone(),
+        clock: Clock::system(),
+    };
+    let mounts = config
+        .mounts
+        .iter()
+        .map(|mount| async { anyhow::Ok((mount.path.clone(), mount::open(mount, &environment).await?)) });
+    let mounts: Vec<(NsPath, Arc<dyn Mount>)> = try_join_all(mounts).await?;
+    Ok(Stores { table: MountTable::new(mounts)?, supervisor })
+}
+
+/// Serves until SIGTERM or SIGINT; a second signal exits at once.
+///
+/// # Errors
+/// Something that was configured cannot be started.
+pub(crate) fn until_signal(config: Config) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let code = runtime.block_on(serve(config));
+    // Blocking work that is still stuck on a dead disk must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    METRICS.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    let deadline = config.gateway.shutdown_deadline;
+    let Stores { table, supervisor } = stores(&config).await?;
+    let namespace = Arc::new(Namespace::new(table, Clock::system().now()));
+    let readiness = Readiness::default();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    frontends::start(&config, &namespace, &supervisor, &readiness).await?;
+    readiness.set(true);
+    tracing::info!("ready");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!(deadline_s = deadline.as_secs(), "shutting down; a second signal exits at once");
+    readiness.set(false);
+    let stopped = async {
+        frontends::stop(&supervisor, deadline).await;
+        supervisor.stop(deadline / 3).await;
+    };
+    tokio::select! {
+        outcome = tokio::time::timeout(deadline, stopped) => {
+            if outcome.is_err() {
+                tracing::error!("the shutdown deadline passed; exiting with work unfinished");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        _ = terminate.recv() => return Ok(ExitCode::FAILURE),
+        _ = interrupt.recv() => return Ok(ExitCode::FAILURE),
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
