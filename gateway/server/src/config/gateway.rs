@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use forebay_actors::config::{CacheConfig, MountLimits, NvmeConfig};
 use forebay_core::Access;
+use forebay_webhdfs::ColonPolicy;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::reader::{Bytes, Section};
+use super::reader::{Bytes, Parse, Section};
 use super::{access, rooted};
 
 /// Everything that is not a mount.
@@ -44,11 +45,24 @@ pub(crate) struct S3Options {
     pub(crate) domain: Option<String>,
 }
 
+impl Parse for ColonPolicy {
+    const EXPECTED: &'static str = "`show` or `hide`";
+    const EXAMPLE: &'static str = "show";
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "show" => Some(Self::Show),
+            "hide" => Some(Self::Hide),
+            _ => None,
+        }
+    }
+}
+
 /// The `WebHDFS` listener.
 #[derive(Clone, Debug)]
 pub(crate) struct WebHdfsOptions {
     pub(crate) http: HttpListener,
     pub(crate) advertised: Option<String>,
+    pub(crate) colon: ColonPolicy,
 }
 
 /// The FUSE mount.
@@ -122,7 +136,11 @@ fn read_listeners(config: &mut GatewayConfig, listeners: &Section<'_>, base: &Pa
         Some(options)
     });
     config.webhdfs = listeners.section("webhdfs").and_then(|s| {
-        let options = WebHdfsOptions { advertised: s.optional("advertised"), http: http(&s, base)? };
+        let options = WebHdfsOptions {
+            advertised: s.optional("advertised"),
+            colon: s.value("colon", ColonPolicy::default()),
+            http: http(&s, base)?,
+        };
         if !options.http.listen.ip().is_loopback()
             && options.http.tls.is_none()
             && !access.webhdfs_needs_token()

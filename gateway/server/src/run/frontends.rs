@@ -82,6 +82,7 @@ async fn start_webhdfs(
         listen: options.http.listen,
         tls: options.http.tls.as_deref().cloned(),
         advertised: options.advertised.clone(),
+        colon: options.colon,
         drain: config.gateway.shutdown_deadline / 2,
     };
     let (namespace, access) = (Arc::clone(namespace), Arc::clone(&config.access));
@@ -95,7 +96,7 @@ async fn start_webhdfs(
         std::future::ready(bound)
     };
     let server = bound("webhdfs", options.http.listen, bind().await)?;
-    tracing::info!(frontend = "webhdfs", address = %server.local_addr()?, "listening");
+    tracing::info!(frontend = "webhdfs", address = %server.local_addr(), "listening");
     supervise(supervisor, "webhdfs", server, bind, |server, mut stop| async move {
         server.run(async move { stop.requested().await }).await
     })
@@ -156,9 +157,9 @@ async fn start_fuse(
     };
     tracing::info!(frontend = "fuse", mountpoint = %options.mountpoint.display(), "mounted");
     let drain = config.gateway.shutdown_deadline / 2;
-    supervise(supervisor, "fuse", session, mount, move |mut session, mut stop| async move {
+    supervise(supervisor, "fuse", session, mount, move |session, mut stop| async move {
         tokio::select! {
-            () = session.ended() => Err(std::io::Error::other("the kernel ended the session")),
+            ended = session.ended() => ended.and(Err(std::io::Error::other("the mount was removed from outside"))),
             () = stop.requested() => session.unmount(drain).await,
         }
     })
