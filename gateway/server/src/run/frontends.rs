@@ -144,8 +144,7 @@ async fn start_fuse(
     };
     let (namespace, access) = (Arc::clone(namespace), Arc::clone(&config.access));
     let mount = move || {
-        let mounted =
-            FuseSession::mount(fuse.clone(), Arc::clone(&namespace), Arc::clone(&access), Handle::current());
+        let mounted = FuseSession::mount(&fuse, Arc::clone(&namespace), &access, Handle::current());
         std::future::ready(mounted)
     };
     let session = match mount().await {
