@@ -3,13 +3,15 @@
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use forebay_core::{
-    AttributeChange, Entry, EntryKind, Error, ErrorKind, Key, RenameMode, Result, Usage, Want, XattrMode,
+    AttributeChange, Entry, EntryKind, Error, ErrorKind, Headers, Key, RenameMode, Result, Usage, Want,
+    XattrMode,
 };
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Statx, Timespec, Timestamps, UTIME_OMIT, Uid,
@@ -97,27 +99,32 @@ impl Disk {
         self.changes.as_ref().ok_or_else(|| Error::new(ErrorKind::ReadOnly, "the mount is read-only"))
     }
 
+    /// Looks at an entry. S3 headers come with it where a file is asked for as such ([`Want::File`]): the others
+    /// who ask have no use for them, and reading them takes as long as the rest.
     pub(super) fn stat(&self, key: &Key, want: Want) -> Result<Entry> {
-        let (fd, stat) = self.root.look(checked(key)?)?;
-        match (kind(&stat), want) {
-            (Some(EntryKind::File), Want::File | Want::Any) => entry(&stat, xattr::headers_of_path(&fd)?),
-            (Some(EntryKind::File), Want::Directory) => Err(missing("there is a file of this name")),
-            (Some(EntryKind::Directory), Want::File) => Err(missing("there is a directory of this name")),
-            (Some(EntryKind::Directory), Want::Directory | Want::Any) | (None, _) => entry(&stat, None),
-        }
-    }
-
-    pub(super) fn open_file(&self, key: &Key, want: Want) -> Result<LocalFile> {
-        let fd = self.root.at(checked(key)?, OFlags::RDONLY, Mode::empty())?;
-        let (entry, stat) = entry_of(&fd)?;
-        match (entry.kind, want) {
-            (EntryKind::File, Want::File | Want::Any) => Ok(LocalFile::new(File::from(fd), entry, stat)),
-            (EntryKind::File, Want::Directory) => Err(missing("there is a file of this name")),
-            (EntryKind::Directory, Want::File) => Err(missing("there is a directory of this name")),
-            (EntryKind::Directory, Want::Directory | Want::Any) => {
-                Err(Error::new(ErrorKind::IsDirectory, "this is a directory"))
+        let path = checked(key)?;
+        if want == Want::File {
+            match self.root.at(path, OFlags::RDONLY, Mode::empty()) {
+                Ok(fd) => return wanted(entry_of(&fd)?.0, want),
+                // Its attributes may be looked at all the same.
+                Err(e) if e.kind() == ErrorKind::AccessDenied => {}
+                Err(e) => return Err(e),
             }
         }
+        let (_, stat) = self.root.look(path)?;
+        wanted(entry(&stat, None)?, want)
+    }
+
+    /// Opens a file; headers as for [`Disk::stat`].
+    pub(super) fn open_file(&self, key: &Key, want: Want) -> Result<LocalFile> {
+        let fd = self.root.at(checked(key)?, OFlags::RDONLY, Mode::empty())?;
+        let stat = stat(&fd)?;
+        let headers = if want == Want::File { headers_of(&fd, &stat)? } else { None };
+        let entry = wanted(entry(&stat, headers)?, want)?;
+        if entry.is_directory() {
+            return Err(Error::new(ErrorKind::IsDirectory, "this is a directory"));
+        }
+        Ok(LocalFile::new(File::from(fd), entry, stat))
     }
 
     /// Moves within the mount. The source's parent stays a directory.
@@ -164,8 +171,7 @@ impl Disk {
             };
             rustix::fs::utimensat(CWD, &*path, &times, AtFlags::empty()).map_err(error)?;
         }
-        let stat = stat(&fd)?;
-        entry(&stat, if kind(&stat) == Some(EntryKind::File) { xattr::headers_of_path(&fd)? } else { None })
+        entry(&stat(&fd)?, None)
     }
 
     pub(super) fn xattrs(&self, key: &Key) -> Result<Vec<(String, Bytes)>> {
@@ -195,15 +201,26 @@ impl Disk {
     }
 }
 
-/// The entry of an open file or directory.
-pub(super) fn entry_of(fd: impl std::os::fd::AsFd) -> Result<(Entry, Statx)> {
+/// The entry of an open file or directory, with its headers.
+pub(super) fn entry_of(fd: impl AsFd) -> Result<(Entry, Statx)> {
     let stat = stat(&fd)?;
-    let headers = if kind(&stat) == Some(EntryKind::File) { xattr::headers(&fd)? } else { None };
-    Ok((entry(&stat, headers)?, stat))
+    Ok((entry(&stat, headers_of(&fd, &stat)?)?, stat))
 }
 
-fn missing(message: &str) -> Error {
-    Error::new(ErrorKind::NotFound, message)
+fn headers_of(fd: impl AsFd, stat: &Statx) -> Result<Option<Arc<Headers>>> {
+    if kind(stat) == Some(EntryKind::File) { xattr::headers(fd) } else { Ok(None) }
+}
+
+fn wanted(entry: Entry, want: Want) -> Result<Entry> {
+    match (entry.kind, want) {
+        (_, Want::Any) | (EntryKind::File, Want::File) | (EntryKind::Directory, Want::Directory) => Ok(entry),
+        (EntryKind::File, Want::Directory) => {
+            Err(Error::new(ErrorKind::NotFound, "there is a file of this name, not a directory"))
+        }
+        (EntryKind::Directory, Want::File) => {
+            Err(Error::new(ErrorKind::NotFound, "there is a directory of this name, not a file"))
+        }
+    }
 }
 
 fn timespec(time: Option<SystemTime>) -> Timespec {

@@ -44,29 +44,17 @@ pub(super) fn are_kept(directory: impl AsFd) -> Result<bool> {
 
 /// The headers of an open file.
 pub(super) fn headers(file: impl AsFd) -> Result<Option<Arc<Headers>>> {
-    read_headers(|buffer| rustix::fs::fgetxattr(&file, HEADERS, buffer).map(|(init, _)| &*init))
-}
-
-/// The headers of a file behind an `O_PATH` descriptor.
-pub(super) fn headers_of_path(fd: impl AsFd) -> Result<Option<Arc<Headers>>> {
-    let path = proc_path(fd);
-    read_headers(|buffer| rustix::fs::getxattr(&*path, HEADERS, buffer).map(|(init, _)| &*init))
-}
-
-fn read_headers(
-    get: impl for<'a> Fn(&'a mut [MaybeUninit<u8>]) -> rustix::io::Result<&'a [u8]>,
-) -> Result<Option<Arc<Headers>>> {
     let mut usual = [MaybeUninit::uninit(); HEADERS_BYTES_USUAL];
-    let mut large;
-    let text = match get(&mut usual) {
+    let mut large = Vec::new();
+    let text = match rustix::fs::fgetxattr(&file, HEADERS, &mut usual) {
         Err(Errno::RANGE) => {
-            large = vec![MaybeUninit::uninit(); XATTR_BYTES_MAX];
-            get(&mut large)
+            large.resize(XATTR_BYTES_MAX, MaybeUninit::uninit());
+            rustix::fs::fgetxattr(&file, HEADERS, &mut large[..])
         }
         answer => answer,
     };
     match text {
-        Ok(text) => serde_json::from_slice(text).map(|headers| Some(Arc::new(headers))).map_err(|e| {
+        Ok((text, _)) => serde_json::from_slice(text).map(|headers| Some(Arc::new(headers))).map_err(|e| {
             Error::new(ErrorKind::Internal, format!("the xattr {HEADERS} is damaged; remove it")).because(e)
         }),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
