@@ -18,6 +18,7 @@ mod list;
 mod publish;
 mod remove;
 mod root;
+mod snapshot;
 mod write;
 mod xattr;
 
@@ -42,7 +43,6 @@ use crate::staging::{Staging, blocking};
 pub struct LocalMount {
     info: MountInfo,
     vitals: Arc<Vitals>,
-    clock: Clock,
     disk: Arc<Disk>,
 }
 
@@ -58,7 +58,8 @@ impl LocalMount {
         };
         let name = config.path.to_string();
         let staging = (!config.read_only).then_some((config.limits.staging_bytes, name.as_str()));
-        let disk = Arc::new(Disk::open(root, staging)?);
+        let mounted = clock.now();
+        let disk = Arc::new(Disk::open(root, staging, clock)?);
         let capability = Capability {
             conditional_write: true,
             native_rename: true,
@@ -67,9 +68,8 @@ impl LocalMount {
             hierarchical: true,
             key_bytes_max: root::KEY_BYTES_MAX,
         };
-        let mounted = clock.now();
         let info = MountInfo { name, store: "fs", read_only: config.read_only, mounted, capability };
-        Ok(Arc::new(Self { info, vitals, clock, disk }))
+        Ok(Arc::new(Self { info, vitals, disk }))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -185,7 +185,7 @@ impl Mount for LocalMount {
 
     async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId> {
         root::checked(key)?;
-        self.staging()?.create_upload(key, headers, self.clock.now()).await
+        self.staging()?.create_upload(key, headers, self.disk.clock.now()).await
     }
 
     async fn uploads(&self, prefix: &str) -> Result<Vec<UploadInfo>> {

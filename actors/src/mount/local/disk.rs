@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use forebay_core::{
-    AttributeChange, Entry, EntryKind, Error, ErrorKind, Headers, Key, RenameMode, Result, Usage, Want,
-    XattrMode,
+    AttributeChange, Clock, Entry, EntryKind, Error, ErrorKind, Headers, Key, RenameMode, Result, Usage,
+    Want, XattrMode,
 };
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Statx, Timespec, Timestamps, UTIME_OMIT, Uid,
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use super::entry::{MODE_BITS, entry, kind};
 use super::file::LocalFile;
 use super::root::{OWN_DIRECTORY, Root, checked, error, make_root, proc_path, stat};
+use super::snapshot::Snapshots;
 use super::xattr;
 use crate::staging::Staging;
 
@@ -31,6 +32,8 @@ const LOCKS: usize = 256;
 pub(super) struct Disk {
     pub(super) root: Root,
     pub(super) locks: Locks,
+    pub(super) snapshots: Snapshots,
+    pub(super) clock: Clock,
     /// Whether S3 headers and implicit directories can be told.
     pub(super) keeps_xattrs: bool,
     /// `None` on read-only mounts: nothing is written there, not even by us.
@@ -76,11 +79,11 @@ impl Locks {
 }
 
 impl Disk {
-    pub(super) fn open(path: &Path, staging: Option<(u64, &str)>) -> Result<Self> {
+    pub(super) fn open(path: &Path, staging: Option<(u64, &str)>, clock: Clock) -> Result<Self> {
         let at = |e: Error| e.at("open", path.display());
         let Some((limit_bytes, mount)) = staging else {
             let root = Root::open(path).map_err(at)?;
-            return Ok(Self { root, locks: Locks::new(), keeps_xattrs: true, changes: None });
+            return Ok(Self::new(root, true, None, clock));
         };
         make_root(path)?;
         let own = path.join(OWN_DIRECTORY);
@@ -92,7 +95,11 @@ impl Disk {
         }
         let root = Root::open(path).map_err(at)?;
         let keeps_xattrs = xattr::are_kept(root.directory(OWN_DIRECTORY)?).map_err(at)?;
-        Ok(Self { root, locks: Locks::new(), keeps_xattrs, changes: Some(Changes { staging, doomed }) })
+        Ok(Self::new(root, keeps_xattrs, Some(Changes { staging, doomed }), clock))
+    }
+
+    fn new(root: Root, keeps_xattrs: bool, changes: Option<Changes>, clock: Clock) -> Self {
+        Self { root, locks: Locks::new(), snapshots: Snapshots::default(), clock, keeps_xattrs, changes }
     }
 
     pub(super) fn changes(&self) -> Result<&Changes> {

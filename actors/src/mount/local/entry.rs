@@ -64,7 +64,8 @@ fn version(stat: &Statx) -> String {
     )
 }
 
-fn time(stamp: StatxTimestamp) -> SystemTime {
+/// A time of the file system.
+pub(super) fn time(stamp: StatxTimestamp) -> SystemTime {
     let seconds = Duration::from_secs(stamp.tv_sec.unsigned_abs());
     let whole = if stamp.tv_sec < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(seconds)

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - Names are ordered as bytes with directories as `name/`, so the order of a directory's names is the order of the
 //!   whole tree.
-//! - Memory holds at most two pages of names for each depth, however large the directories are; each page reads the
-//!   directories on its way to the cursor once.
+//! - Memory holds at most two pages of names for each depth, however large the directories are, beside the snapshots
+//!   that later pages of large directories are read from ([`super::snapshot`]).
 //! - Only items of the page are looked at one by one; links (and entries whose kind the directory does not tell) are
 //!   looked at earlier, because their place in the order depends on what they lead to.
 //! - A listing shows what a lookup shows: links as what they lead to, and neither what leads nowhere or out of the
@@ -14,13 +14,14 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
-use forebay_core::{Entry, EntryKind, ErrorKind, Key, ListItem, ListPage, ListQuery, Result};
-use rustix::fs::{Dir, FileType, Mode, OFlags, Statx};
+use forebay_core::{EntryKind, ErrorKind, Key, ListItem, ListPage, ListQuery, Result};
+use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::disk::Disk;
 use super::entry::{entry, kind};
-use super::root::{KEY_BYTES_MAX, OWN_DIRECTORY, Root, checked, error, stat, stat_name};
+use super::root::{KEY_BYTES_MAX, OWN_DIRECTORY, checked, error, stat, stat_name};
+use super::snapshot::{Snapshot, Stamp, identity};
 
 impl Disk {
     /// One page of names; a prefix under which nothing can be is an empty page.
@@ -38,7 +39,7 @@ impl Disk {
             answer => answer?,
         };
         let prefix = if base.is_empty() { String::new() } else { format!("{base}/") };
-        let mut walk = Walk { root: &self.root, query, stack: Vec::new(), left_out: 0 };
+        let mut walk = Walk { disk: self, query, stack: Vec::new(), left_out: 0 };
         let own = walk.enter(fd, prefix, filter)?;
         let mut items = Vec::new();
         items.extend(own);
@@ -61,7 +62,7 @@ impl Disk {
 
 /// A walk over the tree, in order.
 struct Walk<'a> {
-    root: &'a Root,
+    disk: &'a Disk,
     query: &'a ListQuery,
     /// The directories from the listed one down to the one being read.
     stack: Vec<Level>,
@@ -72,7 +73,7 @@ struct Walk<'a> {
 /// A directory being walked.
 struct Level {
     fd: OwnedFd,
-    /// Device and inode.
+    /// Device and inode, to tell links to ancestors.
     identity: (u32, u32, u64),
     /// What the names of its children start with.
     prefix: String,
@@ -117,7 +118,7 @@ impl Walk<'_> {
     fn enter(&mut self, fd: OwnedFd, prefix: String, filter: &str) -> Result<Option<ListItem>> {
         let stat = stat(&fd)?;
         let cursor = self.query.start_after.as_deref();
-        let reading = self.read(&fd, &prefix, filter, cursor_below(cursor, &prefix))?;
+        let reading = self.read(&fd, (&prefix, filter), cursor_below(cursor, &prefix))?;
         if reading.is_empty && filter.is_empty() && !prefix.is_empty() {
             let is_after = cursor.is_none_or(|cursor| *prefix > *cursor);
             let item = ListItem { name: prefix, is_prefix: false, entry: entry(&stat, None)? };
@@ -158,7 +159,7 @@ impl Walk<'_> {
     /// Reads a directory again from where its last reading was cut, if it was.
     fn read_on(&mut self, mut level: Level) -> Result<()> {
         let Some(resume) = level.resume.take() else { return Ok(()) };
-        let reading = self.read(&level.fd, &level.prefix, &level.filter, Below::After(&resume))?;
+        let reading = self.read(&level.fd, (&level.prefix, &level.filter), Below::After(&resume))?;
         level.take(reading);
         self.stack.push(level);
         Ok(())
@@ -168,7 +169,7 @@ impl Walk<'_> {
         let level = self.stack.last().expect("the level that has the name");
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = if name.is_link {
-            self.root.directory(full.trim_end_matches('/'))
+            self.disk.root.directory(full.trim_end_matches('/'))
         } else {
             rustix::fs::openat(&level.fd, name.bare(), flags, Mode::empty()).map_err(error)
         };
@@ -188,52 +189,84 @@ impl Walk<'_> {
     fn item(&self, name: &Name, full: String) -> Result<Option<ListItem>> {
         let level = self.stack.last().expect("the level that has the name");
         let found = if name.is_link {
-            self.root.look(name_key(&full)).and_then(|(_, stat)| entry(&stat, None))
+            self.disk.root.look(name_key(&full)).and_then(|(_, stat)| entry(&stat, None))
         } else {
             let c_name = CString::new(name.bare()).expect("a name from a directory has no NUL");
             stat_name(&level.fd, &c_name).map_err(error).and_then(|stat| entry(&stat, None))
         };
         match found {
-            Ok(entry) if entry.is_directory() == name.is_directory() => Ok(Some(self.shown(full, entry))),
+            Ok(entry) if entry.is_directory() == name.is_directory() => {
+                Ok(Some(ListItem { is_prefix: entry.is_directory(), name: full, entry }))
+            }
             // Replaced by the other kind since the directory was read: its place in the order is elsewhere.
             Ok(_) => Ok(None),
             Err(e) => skipped(&full, e),
         }
     }
 
-    fn shown(&self, name: String, entry: Entry) -> ListItem {
-        ListItem { is_prefix: name.ends_with('/'), name, entry }
+    /// The names of a directory that come next: out of its snapshot, else by reading it.
+    fn read(&mut self, fd: &OwnedFd, (prefix, filter): (&str, &str), below: Below<'_>) -> Result<Reading> {
+        if below == Below::Nothing {
+            return Ok(Reading { names: Vec::new(), is_cut: false, is_empty: false });
+        }
+        let stamp = Stamp::of(&stat(fd)?);
+        if let Some(snapshot) = self.disk.snapshots.find(stamp) {
+            return Ok(self.recall(&snapshot, filter, below));
+        }
+        // A first page may be the only one that is asked for.
+        let is_worthwhile = below != Below::Start && stamp.is_settled(self.disk.clock.now());
+        let mut snapshot = is_worthwhile.then(Snapshot::default);
+        let reading = self.scan(fd, (prefix, filter), below, &mut snapshot)?;
+        if let (Some(snapshot), true) = (snapshot, reading.is_cut)
+            && stamp == Stamp::of(&stat(fd)?)
+        {
+            self.disk.snapshots.keep(stamp, snapshot.finish());
+        }
+        Ok(reading)
     }
 
-    /// Reads the names of a directory that come next.
-    fn read(&mut self, fd: &OwnedFd, prefix: &str, filter: &str, below: Below<'_>) -> Result<Reading> {
-        let page = self.query.limit.saturating_add(1);
+    fn recall(&self, snapshot: &Snapshot, filter: &str, below: Below<'_>) -> Reading {
+        let shallow = self.query.shallow;
+        let mut names = snapshot
+            .from(|name| name >= filter && below.lets(name, shallow))
+            .take_while(|name| name.starts_with(filter))
+            .map(|name| Name { text: name.to_owned(), is_link: false });
+        let page = names.by_ref().take(self.page()).collect();
+        Reading { names: page, is_cut: names.next().is_some(), is_empty: false }
+    }
+
+    fn scan(
+        &mut self,
+        fd: &OwnedFd,
+        (prefix, filter): (&str, &str),
+        below: Below<'_>,
+        snapshot: &mut Option<Snapshot>,
+    ) -> Result<Reading> {
+        let page = self.page();
         let mut reading = Reading { names: Vec::new(), is_cut: false, is_empty: true };
-        if below == Below::Nothing {
-            return Ok(Reading { is_empty: false, ..reading });
-        }
         let mut directory = Dir::read_from(fd).map_err(error)?;
         while let Some(child) = directory.read() {
             let child = child.map_err(error)?;
             let bare = child.file_name();
-            if bare == c"."
-                || bare == c".."
-                || (prefix.is_empty() && bare.to_bytes() == OWN_DIRECTORY.as_bytes())
-            {
+            let is_own = prefix.is_empty() && bare.to_bytes() == OWN_DIRECTORY.as_bytes();
+            if bare == c"." || bare == c".." || is_own {
                 continue;
             }
             let Ok(text) = bare.to_str() else {
                 self.left_out += 1;
                 continue;
             };
-            if !text.starts_with(filter) {
+            if snapshot.is_none() && !text.starts_with(filter) {
                 continue;
             }
             let Some(name) = self.name(fd, bare, child.file_type(), &format!("{prefix}{text}"))? else {
                 continue;
             };
             reading.is_empty = false;
-            if below.lets(&name, self.query.shallow) {
+            if name.is_link || !snapshot.as_mut().is_some_and(|snapshot| snapshot.add(&name.text)) {
+                *snapshot = None;
+            }
+            if text.starts_with(filter) && below.lets(&name.text, self.query.shallow) {
                 reading.names.push(name);
             }
             if reading.names.len() >= page.saturating_mul(2) {
@@ -245,6 +278,11 @@ impl Walk<'_> {
         }
         reading.names.sort_unstable();
         Ok(reading)
+    }
+
+    /// Names that a page may need of one directory: one more than it has, to tell whether it is the last.
+    fn page(&self) -> usize {
+        self.query.limit.saturating_add(1)
     }
 
     /// A child as listings order it; `None` for what listings do not show.
@@ -277,7 +315,7 @@ impl Walk<'_> {
 
     /// What a link leads to.
     fn target(&self, full: &str) -> Result<Option<EntryKind>> {
-        match self.root.look(full) {
+        match self.disk.root.look(full) {
             Ok((_, stat)) => Ok(kind(&stat)),
             Err(e) => skipped(full, e),
         }
@@ -315,13 +353,14 @@ enum Below<'a> {
 }
 
 impl Below<'_> {
-    fn lets(self, name: &Name, shallow: bool) -> bool {
+    /// Whether a name comes after the cursor; if it does, so do all names after it.
+    fn lets(self, name: &str, shallow: bool) -> bool {
         match self {
             Self::Start => true,
             Self::At(cursor) => {
-                *name.text > *cursor || (!shallow && name.is_directory() && cursor.starts_with(&name.text))
+                name > cursor || (!shallow && name.ends_with('/') && cursor.starts_with(name))
             }
-            Self::After(last) => *name.text > *last,
+            Self::After(last) => name > last,
             Self::Nothing => false,
         }
     }
@@ -335,10 +374,6 @@ fn cursor_below<'a>(cursor: Option<&'a str>, prefix: &str) -> Below<'a> {
         None if *cursor < *prefix => Below::Start,
         None => Below::Nothing,
     }
-}
-
-fn identity(stat: &Statx) -> (u32, u32, u64) {
-    (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino)
 }
 
 fn name_key(full: &str) -> &str {

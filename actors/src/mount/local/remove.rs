@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use forebay_core::{DeleteMode, ErrorKind, Key, Result};
+use forebay_core::{DeleteMode, ErrorKind, Key, Result, Want};
 use rustix::fs::{AtFlags, CWD, RenameFlags};
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -13,15 +13,22 @@ use super::root::{checked, error};
 use super::xattr;
 
 impl Disk {
-    /// Removes what `mode` allows; `false` if there was none. Links are removed, never followed.
+    /// Removes what `mode` allows; `false` if there was none. Links are removed, never followed; what no lookup
+    /// shows is not there to be removed either.
     pub(super) fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
         checked(key)?;
+        let is_directory = match (self.stat(key, Want::Any), mode) {
+            (Ok(entry), _) => entry.is_directory(),
+            (Err(e), _) if e.kind() == ErrorKind::NotFound => return Ok(false),
+            (Err(e), DeleteMode::Object | DeleteMode::Marker) if e.kind() == ErrorKind::NotDirectory => {
+                return Ok(false);
+            }
+            (Err(e), _) => return Err(e),
+        };
         let removed = match mode {
-            DeleteMode::Object => match self.unlink(key, AtFlags::empty()) {
-                Err(e) if matches!(e.kind(), ErrorKind::IsDirectory | ErrorKind::NotDirectory) => Ok(false),
-                answer => found(answer),
-            },
-            DeleteMode::File => found(self.unlink(key, AtFlags::empty())),
+            DeleteMode::Object if is_directory => Ok(false),
+            DeleteMode::File if is_directory => Err(error(Errno::ISDIR)),
+            DeleteMode::Object | DeleteMode::File => found(self.unlink(key, AtFlags::empty())),
             DeleteMode::EmptyDirectory => found(self.unlink(key, AtFlags::REMOVEDIR)),
             DeleteMode::Marker => self.remove_marker(key),
             DeleteMode::Tree => match self.unlink(key, AtFlags::empty()) {

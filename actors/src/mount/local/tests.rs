@@ -7,6 +7,7 @@ mod remove;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use forebay_core::{
@@ -40,10 +41,18 @@ fn open(root: &Path, read_only: bool) -> Result<Arc<LocalMount>> {
     LocalMount::open(&config, vitals, Clock::system())
 }
 
+/// A time at which any directory has been left alone for long.
+const LATER: Duration = Duration::from_secs(1 << 40);
+
 impl Fixture {
     fn new() -> Self {
+        Self::with_clock(Clock::system())
+    }
+
+    fn with_clock(clock: Clock) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let mount = open(directory.path(), false).expect("opens");
+        let config = config(directory.path().to_owned(), false);
+        let mount = LocalMount::open(&config, Vitals::new("/data", &config.limits), clock).expect("opens");
         Self { directory, mount }
     }
 
@@ -227,7 +236,6 @@ async fn xattrs_of_clients_are_kept_and_ours_are_refused() {
 
 #[tokio::test]
 async fn attributes_are_those_of_the_file() {
-    use std::time::{Duration, SystemTime};
     let fixture = Fixture::new();
     fixture.write("f", "").await;
     let before_epoch = SystemTime::UNIX_EPOCH - Duration::from_millis(1500);

@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use fastrand::Rng;
+use forebay_core::ManualClock;
 
 use super::*;
 
@@ -84,8 +85,12 @@ fn random_listings_agree_with_the_sorted_tree() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = Rng::with_seed(seed);
-    for _ in 0..40 {
-        let fixture = Fixture::new();
+    for round in 0..40 {
+        let later = ManualClock::default();
+        later.advance(LATER);
+        // Every other tree is listed with snapshots.
+        let clock = if round % 2 == 0 { Clock::system() } else { Clock::manual(&later) };
+        let fixture = Fixture::with_clock(clock);
         plant(&mut rng, fixture.directory.path());
         let set = deep_names(fixture.directory.path());
         let names: Vec<String> = set.iter().cloned().collect();
@@ -123,6 +128,39 @@ fn pages_of_a_large_directory_join_without_gap_or_overlap() {
     }
 }
 
+#[test]
+fn snapshots_serve_later_pages_until_the_directory_changes() {
+    let manual = ManualClock::default();
+    let fixture = Fixture::with_clock(Clock::manual(&manual));
+    for i in 0..20 {
+        fs::write(fixture.path(&format!("f{i:02}")), "").expect("written");
+    }
+    let is_kept = || {
+        let root = super::super::root::stat(fixture.mount.disk.root.fd()).expect("there");
+        fixture.mount.disk.snapshots.find(super::super::snapshot::Stamp::of(&root)).is_some()
+    };
+    let page = |after: &str| {
+        let start_after = Some(after.to_owned()).filter(|after| !after.is_empty());
+        let query = ListQuery { prefix: "f".into(), shallow: true, start_after, limit: 3 };
+        let page = fixture.mount.disk.list(&query).expect("lists");
+        page.items.into_iter().map(|item| item.name).collect::<Vec<_>>()
+    };
+    page("f05");
+    assert!(!is_kept(), "changed just now, as far as the clock tells");
+    manual.advance(LATER);
+    page("");
+    assert!(!is_kept(), "a first page may be the last");
+    assert_eq!(page("f05"), ["f06", "f07", "f08"]);
+    assert!(is_kept());
+    assert_eq!(page("f08"), ["f09", "f10", "f11"]);
+    fs::write(fixture.path("f095"), "").expect("written");
+    assert!(!is_kept());
+    assert_eq!(page("f08"), ["f09", "f095", "f10"]);
+    std::os::unix::fs::symlink("f00", fixture.path("link")).expect("linked");
+    page("f08");
+    assert!(!is_kept(), "what links lead to changes elsewhere");
+}
+
 #[tokio::test]
 async fn links_show_what_they_lead_to_and_nothing_outside() {
     let outside = tempfile::tempdir().expect("a temporary directory");
@@ -154,6 +192,11 @@ async fn links_show_what_they_lead_to_and_nothing_outside() {
         );
     }
     assert_eq!(kind(fixture.stat("self").await), Some(ErrorKind::InvalidName));
+    for name in ["to-directory", "dangling"] {
+        assert!(!fixture.delete(name, DeleteMode::Object).await.expect("no object"), "{name}");
+        assert!(fixture.is_there(name));
+    }
+    assert!(fixture.delete("to-file", DeleteMode::Object).await.expect("removed") && fixture.is_there("d/f"));
     assert!(kind(fixture.put("absolute/new", "", Publish::default()).await).is_some());
     assert_eq!(fs::read_dir(outside.path()).expect("readable").count(), 1);
 }

@@ -62,7 +62,7 @@ async fn overlong_names_are_refused_and_leave_nothing() {
     assert_eq!(kind(fixture.put(&name, "", Publish::default()).await), Some(ErrorKind::NameTooLong));
     assert_eq!(kind(fixture.stat(&name).await), Some(ErrorKind::NameTooLong));
     assert!(!fixture.is_there("a"));
-    let deep = ["d"; 2000].join("/");
+    let deep = vec!["d"; 2000].join("/");
     fixture.write(&deep, "deep").await;
     assert_eq!(fixture.names("", false).await, [deep.as_str()]);
     assert!(fixture.delete(&deep, DeleteMode::Object).await.expect("removed"));
