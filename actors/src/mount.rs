@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay_core::{Clock, ListQuery, Mount, MountInfo, Result, Usage};
+use forebay_core::{Clock, Key, ListQuery, Mount, MountInfo, Result, Usage, Want};
 use futures::FutureExt;
 
 mod actor;
@@ -87,7 +87,7 @@ async fn open_local(
     let probed = Arc::clone(&mount);
     let probe: Probe = Arc::new(move || {
         let probed = Arc::clone(&probed);
-        async move { probed.list(&PROBE).await.map(drop) }.boxed()
+        async move { probed.stat(&Key::root(), Want::Directory).await.map(drop) }.boxed()
     });
     watch(environment, vitals, probe).await?;
     Ok(mount)

@@ -54,7 +54,7 @@ macro_rules! declare {
 
 declare! {
     gauge build_info "forebay_build_info" ["version"] "Always 1, for the running version.";
-    counter requests "forebay_requests_total" ["frontend", "operation", "outcome"] "Requests answered; outcome is ok, client_error or server_error.";
+    counter requests "forebay_requests_total" ["frontend", "operation", "outcome"] "Requests answered; outcome is `ok`, `client_error` or `server_error`.";
     histogram request_seconds "forebay_request_seconds" ["frontend", "operation"] "Time from the request's head to the answer's head.";
     gauge requests_in_flight "forebay_requests_in_flight" ["frontend"] "Requests being served.";
     counter client_bytes "forebay_client_bytes_total" ["frontend", "direction"] "Content bytes to (read) and from (write) clients.";

@@ -7,7 +7,7 @@ mod list;
 mod table;
 mod write;
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -49,11 +49,11 @@ impl Namespace {
 
     /// Adds somebody to tell of every commit; `name` shows in metrics.
     pub fn observe(&self, name: &str, observer: Arc<dyn CommitObserver>) {
-        self.observers.write().expect("no panic under this lock").push((name.to_owned(), observer));
+        self.observers.write().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), observer));
     }
 
     async fn committed(&self, change: Change) {
-        let observers = self.observers.read().expect("no panic under this lock").clone();
+        let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner).clone();
         for (name, observer) in observers {
             if tokio::time::timeout(OBSERVER_DEADLINE, observer.committed(&change)).await.is_err() {
                 METRICS.observer_timeouts.with_label_values(&[&name]).inc();

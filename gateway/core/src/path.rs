@@ -12,7 +12,7 @@ const PATH_BYTES_MAX: usize = 4096;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NsPath(Arc<str>);
 
-/// A path inside one mount, relative to the mount's root: `` (the root itself) or `segment/segment`.
+/// A path inside one mount, relative to the mount's root: empty (the root itself) or `segment/segment`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(Arc<str>);
 
@@ -77,7 +77,7 @@ impl NsPath {
         if self.is_root() {
             return None;
         }
-        let cut = self.0.rfind('/').expect("a path starts with a slash");
+        let cut = self.0.rfind('/').unwrap_or_default();
         Some(Self(Arc::from(if cut == 0 { "/" } else { &self.0[..cut] })))
     }
 
@@ -90,7 +90,7 @@ impl NsPath {
         Self::parse(&format!("{base}/{relative}"))
     }
 
-    /// What follows `ancestor` in this path (`Key("")` for the path itself); `None` when it is not below it.
+    /// What follows `ancestor` in this path (the root key for the path itself); `None` when it is not below it.
     pub fn relative_to(&self, ancestor: &Self) -> Option<Key> {
         if ancestor.is_root() {
             return Some(Key(Arc::from(&self.0[1..])));
@@ -133,7 +133,7 @@ impl Key {
         Self(Arc::from(""))
     }
 
-    /// Accepts `` or `a/b` exactly as written.
+    /// Accepts the empty text or `a/b` exactly as written.
     ///
     /// # Errors
     /// As [`NsPath::parse`].
@@ -167,7 +167,7 @@ impl Key {
         Some(Self(Arc::from(self.0.rfind('/').map_or("", |cut| &self.0[..cut]))))
     }
 
-    /// The prefix that all keys below this directory share: `` for the root, else `a/b/`.
+    /// The prefix that all keys below this directory share: nothing for the root, else `a/b/`.
     pub fn directory_prefix(&self) -> String {
         if self.is_root() { String::new() } else { format!("{}/", self.0) }
     }
