@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -486,6 +487,21 @@ impl Filesystem for Frontend {
         let name = name.to_owned();
         let work = call!(self.setxattr(inode.0, &name, None, XattrMode::Replace));
         self.server.serve(Operation::Removexattr, work, answer_empty(reply));
+    }
+
+    fn symlink(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _target: &Path,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn link(&self, _request: &Request, _inode: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EPERM);
     }
 
     fn readlink(&self, _request: &Request, _inode: INodeNo, reply: ReplyData) {

@@ -55,15 +55,15 @@ impl Kernel {
         self.notify(move |notifier| notifier.inval_inode(INodeNo(number), offset, 0)).await;
     }
 
-    async fn notify(&self, send: impl FnOnce(&Notifier) -> io::Result<()> + Send + 'static) {
+    async fn notify(&self, notification: impl FnOnce(&Notifier) -> io::Result<()> + Send + 'static) {
         let Some(notifier) = self.notifier.get().cloned() else { return };
         let permit = Arc::clone(&self.in_flight).acquire_owned().await.expect("never closed");
-        let sent = tokio::task::spawn_blocking(move || {
-            let sent = send(&notifier);
+        let told = tokio::task::spawn_blocking(move || {
+            let taken = notification(&notifier);
             drop(permit);
-            sent
+            taken
         });
-        match sent.await {
+        match told.await {
             Ok(Ok(())) => {}
             // After an unmount there is no cache left to be wrong.
             Ok(Err(e)) => tracing::debug!(error = %e, "the kernel took no invalidation"),

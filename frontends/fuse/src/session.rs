@@ -94,7 +94,7 @@ impl FuseSession {
         let counters = Counters::new(&mountpoint.display().to_string());
         let settings =
             Settings { attr_ttl: config.attr_ttl, owner: Owner { uid: config.uid, gid: config.gid } };
-        let parts = (Arc::clone(&namespace), context);
+        let parts = (namespace, context);
         let server = Arc::new(Server::new(parts, settings, Passthrough::new(), counters, runtime));
         let frontend = Frontend {
             server: Arc::clone(&server),
@@ -105,7 +105,7 @@ impl FuseSession {
             mountpoint::mount(mountpoint, frontend, config.allow_other, &event_threads(config))?;
         server.kernel.connect(session.notifier());
         let observer = Observer(Arc::downgrade(&server));
-        namespace.observe(&format!("fuse {}", mounted.path().display()), Arc::new(observer));
+        server.namespace.observe(&format!("fuse {}", mounted.path().display()), Arc::new(observer));
         let (tell, ended) = watch::channel(None);
         let thread = std::thread::Builder::new().name("fuse".into()).spawn(move || run(session, &tell))?;
         mounted.raise_readahead();

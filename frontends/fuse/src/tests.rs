@@ -37,7 +37,7 @@ struct Stage {
 
 impl Stage {
     fn new(traits: Traits) -> Option<Self> {
-        Self::with(traits, Duration::from_secs(3600), true)
+        Self::with(traits, Duration::from_hours(1), true)
     }
 
     fn with(traits: Traits, attr_ttl: Duration, passthrough: bool) -> Option<Self> {
@@ -251,7 +251,7 @@ fn closing_and_syncing_again_publishes_nothing_more() {
 fn writes_in_place_keep_the_inode_and_readers_see_them() {
     let _alone = alone();
     for (traits, passthrough) in [(IN_PLACE, true), (IN_PLACE, false), (OBJECTS, false)] {
-        let Some(stage) = Stage::with(traits, Duration::from_secs(3600), passthrough) else { return };
+        let Some(stage) = Stage::with(traits, Duration::from_hours(1), passthrough) else { return };
         stage.put("db", "aaaabbbbcccc");
         let file = OpenOptions::new().read(true).write(true).open(stage.at("db")).expect("open");
         let number = file.metadata().expect("fstat").ino();
@@ -309,8 +309,13 @@ fn a_removed_open_file_works_on_and_is_never_published() {
     let _alone = alone();
     for traits in [IN_PLACE, OBJECTS] {
         let Some(stage) = Stage::new(traits) else { return };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).open(stage.at("a")).expect("create");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(stage.at("a"))
+            .expect("create");
         file.write_all(b"one").expect("write");
         fs::remove_file(stage.at("a")).expect("unlink");
         file.write_all(b" two").expect("write");

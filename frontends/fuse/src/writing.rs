@@ -202,6 +202,17 @@ impl Writing {
         Ok(self.file().metadata()?.len())
     }
 
+    fn publication(&self, reach: Reach) -> Publish {
+        let progress = self.progress();
+        let new = progress.is_new.then_some(progress.entry.attributes);
+        Publish {
+            mode: new.map(|attributes| attributes.mode),
+            owner: new.map(|attributes| (attributes.uid, attributes.gid)),
+            is_durable: reach == Reach::Durable,
+            ..Publish::default()
+        }
+    }
+
     fn must_sync_first(&self) -> bool {
         !self.is_in_place && self.may_be_mapped.load(Ordering::Relaxed)
     }
@@ -235,7 +246,7 @@ impl Server {
             writing.progress().is_durable = true;
             return Ok(());
         }
-        let publish = self.publication(writing, reach);
+        let publish = writing.publication(reach);
         // The stored file itself has moved along.
         let entry = if is_moved && !writing.is_in_place {
             self.publish_moved(&path, writing, publish).await?
@@ -250,17 +261,6 @@ impl Server {
         progress.is_durable = reach == Reach::Durable;
         progress.is_new = false;
         Ok(())
-    }
-
-    fn publication(&self, writing: &Writing, reach: Reach) -> Publish {
-        let progress = writing.progress();
-        let new = progress.is_new.then_some(progress.entry.attributes);
-        Publish {
-            mode: new.map(|attributes| attributes.mode),
-            owner: new.map(|attributes| (attributes.uid, attributes.gid)),
-            is_durable: reach == Reach::Durable,
-            ..Publish::default()
-        }
     }
 
     /// Publishes at the path a file was renamed to while open.

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::sync::Mutex;
 
 use forebay_core::{AttributeChange, Entry, ErrorKind, ListItem, ListQuery, MkdirMode, NsPath};
-use fuser::{Errno, FileAttr, INodeNo};
+use fuser::{Errno, INodeNo};
 
 use crate::attr;
 use crate::error::Failure;
@@ -41,7 +41,7 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     /// Takes a page in: hides files that a directory shadows, and names that Linux could not look up.
-    fn extend(&mut self, page: Vec<ListItem>, is_last: bool) {
+    fn extend(&mut self, page: &[ListItem], is_last: bool) {
         let last = page.last().map(|item| item.name.clone());
         let shadow = |item: &ListItem| format!("{}/", item.name);
         let mut shown = Vec::new();
@@ -111,7 +111,7 @@ impl Server {
         let page = self.namespace.list(&self.context, path, &query).await?;
         cursor.after = page.items.last().map(|item| item.name.clone()).or(cursor.after.take());
         cursor.is_complete = !page.is_truncated;
-        cursor.extend(page.items, !page.is_truncated);
+        cursor.extend(&page.items, !page.is_truncated);
         Ok(())
     }
 
@@ -146,16 +146,11 @@ impl Server {
 
     /// What `readdirplus` shows of an entry, counted as a look-up unless it is one of the dots.
     pub(crate) fn plus(&self, batch: &Batch, listed: &Listed) -> Found {
-        match batch.child(listed) {
-            Some(path) => self.found(&self.table.remember(&path, &listed.entry), &listed.entry),
-            None => {
-                let attr = attr::of_entry(batch.directory, &listed.entry, self.settings.owner);
-                Found {
-                    attr: FileAttr { ino: INodeNo(batch.directory), ..attr },
-                    ttl: self.settings.attr_ttl,
-                }
-            }
+        if let Some(path) = batch.child(listed) {
+            return self.found(&self.table.remember(&path, &listed.entry), &listed.entry);
         }
+        let attr = attr::of_entry(batch.directory, &listed.entry, self.settings.owner);
+        Found { attr, ttl: self.settings.attr_ttl }
     }
 
     /// Makes a directory.
@@ -165,8 +160,8 @@ impl Server {
             return Err(Failure::Refused(Errno::EEXIST, "the name is taken"));
         }
         let mut entry = self.namespace.mkdir(&self.context, &path, MkdirMode::New).await?;
-        let (mode, made) = (new.mode & 0o7777, entry.attributes);
-        if (made.mode, made.uid, made.gid) != (mode, new.uid, new.gid)
+        let (mode, present) = (new.mode & 0o7777, entry.attributes);
+        if (present.mode, present.uid, present.gid) != (mode, new.uid, new.gid)
             && self.mount(&path).is_some_and(|mount| mount.capability.posix)
         {
             let change = AttributeChange {
@@ -236,7 +231,8 @@ mod tests {
     fn shown(pages: &[&[&str]]) -> Vec<(String, EntryKind)> {
         let mut cursor = Cursor::default();
         for (i, page) in pages.iter().enumerate() {
-            cursor.extend(page.iter().map(|name| item(name)).collect(), i + 1 == pages.len());
+            let items: Vec<_> = page.iter().map(|name| item(name)).collect();
+            cursor.extend(&items, i + 1 == pages.len());
         }
         cursor.window.into_iter().map(|listed| (listed.name, listed.entry.kind)).collect()
     }

@@ -47,14 +47,14 @@ impl Server {
     /// Looks a name up and counts the look-up.
     pub(crate) async fn lookup(&self, parent: u64, name: &OsStr) -> Result<Found, Failure> {
         let path = self.child(parent, name)?;
-        if let Some(writing) = self.table.at(&path).and_then(|inode| inode.writing()) {
-            if !writing.is_in_place() {
-                // The store may not know it yet, or shows what this write will replace.
-                let (entry, metadata) = writing.attributes()?;
-                let inode = self.table.remember(&path, &entry);
-                let attr = attr::of_written(inode.number, &entry, &metadata, self.settings.owner);
-                return Ok(Found { attr, ttl: Duration::ZERO });
-            }
+        if let Some(writing) = self.table.at(&path).and_then(|inode| inode.writing())
+            && !writing.is_in_place()
+        {
+            // The store may not know it yet, or shows what this write will replace.
+            let (entry, metadata) = writing.attributes()?;
+            let inode = self.table.remember(&path, &entry);
+            let attr = attr::of_written(inode.number, &entry, &metadata, self.settings.owner);
+            return Ok(Found { attr, ttl: Duration::ZERO });
         }
         if self.repeats.begins(&path) {
             let file = self.namespace.open(&self.context, &path, Want::File).await?;

@@ -267,23 +267,23 @@ impl Server {
             self.table.set_aside(&inode);
             return Err(Failure::stale());
         }
-        let mode = match &mut state.open {
-            Some(open) => {
-                open.handles += 1;
-                open.mode.clone()
-            }
-            None => {
-                let backing = match (&offer.lent, file) {
-                    (Some(lent), Some(key)) => self.passthrough.back(lent.file(), key, open_backing),
-                    _ => None,
-                };
-                let mode = backing.map_or(Mode::Buffered, Mode::Passthrough);
-                let (_lent, source) = (offer.lent.clone(), offer.source.clone());
-                let open =
-                    Open { handles: 1, mode: mode.clone(), file, version: version.clone(), _lent, source };
-                state.open = Some(Box::new(open));
-                mode
-            }
+        let mode = if let Some(open) = &mut state.open {
+            open.handles += 1;
+            open.mode.clone()
+        } else {
+            let backing = offer.lent.as_ref().zip(file);
+            let backing =
+                backing.and_then(|(lent, key)| self.passthrough.back(lent.file(), key, open_backing));
+            let mode = backing.map_or(Mode::Buffered, Mode::Passthrough);
+            state.open = Some(Box::new(Open {
+                handles: 1,
+                mode: mode.clone(),
+                file,
+                version: version.clone(),
+                _lent: offer.lent.clone(),
+                source: offer.source.clone(),
+            }));
+            mode
         };
         let flags = flags(&mut state, &offer, &mode, version);
         let writing = join_writing(&mut state, &offer);

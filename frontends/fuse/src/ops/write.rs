@@ -60,27 +60,12 @@ impl Server {
                 tracing::error!(path, error = %e, "what was written could not be published when it was closed");
             }
             if writing.released() {
-                self.end(&handle, writing);
+                end(&handle, writing);
                 // Stores through a shared map changed the times without the kernel's attributes following.
                 self.kernel.forget_inode(handle.inode.number, Forget::Attributes).await;
             }
         }
         self.table.closed(&handle.inode);
-    }
-
-    /// Ends the write of an inode whose last writing handle is closed. Readers keep its content.
-    fn end(&self, handle: &FileHandle, writing: &Arc<Writing>) {
-        let version = writing.published_version();
-        let mut state = handle.inode.lock();
-        if state.writing.as_ref().is_some_and(|present| Arc::ptr_eq(present, writing)) {
-            let ended = state.writing.take();
-            if let Some(open) = &mut state.open {
-                open.version = version;
-            }
-            drop(state);
-            // May delete a staging file, so not under the lock.
-            drop(ended);
-        }
     }
 
     /// Publishes everything that is being written; for the end of the session.
@@ -113,5 +98,20 @@ impl Server {
             })
         })
         .await
+    }
+}
+
+/// Ends the write of an inode whose last writing handle is closed. Readers keep its content.
+fn end(handle: &FileHandle, writing: &Arc<Writing>) {
+    let version = writing.published_version();
+    let mut state = handle.inode.lock();
+    if state.writing.as_ref().is_some_and(|present| Arc::ptr_eq(present, writing)) {
+        let ended = state.writing.take();
+        if let Some(open) = &mut state.open {
+            open.version = version;
+        }
+        drop(state);
+        // May delete a staging file, so not under the lock.
+        drop(ended);
     }
 }

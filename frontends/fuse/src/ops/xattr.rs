@@ -9,6 +9,7 @@ use fuser::Errno;
 use crate::error::Failure;
 use crate::ops::lookup::checked;
 use crate::server::Server;
+use crate::writing::Reach;
 
 /// The tag that S3 clients see.
 const ETAG: &str = "user.etag";
@@ -82,7 +83,13 @@ impl Server {
         if [ETAG, MOUNT].contains(&name) {
             return Err(Failure::Refused(Errno::EPERM, "this attribute is read-only"));
         }
-        let path = self.path(number)?;
+        let inode = self.inode(number)?;
+        let path = inode.path().ok_or_else(Failure::stale)?;
+        if let Some(writing) = inode.writing().filter(|writing| writing.is_new()) {
+            // The store has to know the file to keep anything with it.
+            let turn = inode.turn().await;
+            self.publish(&inode, &writing, Reach::Visible, &turn).await?;
+        }
         let is_removal = value.is_none();
         match self.namespace.set_xattr(&self.context, &path, (name, value), mode).await {
             Ok(()) => Ok(()),
