@@ -14,7 +14,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
-use forebay_core::{EntryKind, ErrorKind, Key, ListItem, ListPage, ListQuery, Result};
+use forebay_core::{EntryKind, Error, ErrorKind, Key, ListItem, ListPage, ListQuery, Result};
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -33,9 +33,7 @@ impl Disk {
             Err(_) => return Ok(ListPage::default()),
         };
         let fd = match self.root.directory(base) {
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotDirectory) => {
-                return Ok(ListPage::default());
-            }
+            Err(e) if is_nothing(&e) => return Ok(ListPage::default()),
             answer => answer?,
         };
         let prefix = if base.is_empty() { String::new() } else { format!("{base}/") };
@@ -381,13 +379,15 @@ fn name_key(full: &str) -> &str {
 }
 
 /// What became of a name that cannot be shown: gone is normal, unreadable is told to the operator.
-fn skipped<T>(full: &str, error: forebay_core::Error) -> Result<Option<T>> {
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotDirectory | ErrorKind::InvalidName => Ok(None),
-        ErrorKind::AccessDenied => {
-            tracing::warn!(name = full, error = %error, "a listing leaves out what may not be looked at");
-            Ok(None)
-        }
-        _ => Err(error),
+fn skipped<T>(full: &str, error: Error) -> Result<Option<T>> {
+    if error.kind() == ErrorKind::AccessDenied {
+        tracing::warn!(name = full, error = %error, "a listing leaves out what may not be looked at");
+        return Ok(None);
     }
+    if is_nothing(&error) { Ok(None) } else { Err(error) }
+}
+
+/// Whether a lookup found nothing to list: no such name, a file in the way, or links that go round in circles.
+fn is_nothing(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotDirectory | ErrorKind::InvalidName)
 }
