@@ -46,15 +46,8 @@ pub(crate) struct State {
     /// Which content the kernel's page cache may hold.
     pub(crate) cached: Option<Version>,
     /// For the open that follows a repeated look-up: see [`crate::ops::open::Repeats`].
-    pub(crate) pinned: Option<Pinned>,
+    pub(crate) pinned: Option<Arc<dyn OpenFile>>,
     lookups: u64,
-}
-
-/// A version kept for opens that are known to come.
-pub(crate) struct Pinned {
-    pub(crate) file: Arc<dyn OpenFile>,
-    /// How many are still to come.
-    pub(crate) opens: u32,
 }
 
 impl State {
@@ -80,25 +73,6 @@ impl Inode {
     /// The state; held briefly, never across an await.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic under this lock")
-    }
-
-    /// Keeps a version for one more open that is known to come.
-    pub(crate) fn pin(&self, file: Arc<dyn OpenFile>) {
-        let mut state = self.lock();
-        let opens = state.pinned.as_ref().map_or(0, |pinned| pinned.opens) + 1;
-        state.pinned = Some(Pinned { file, opens });
-    }
-
-    /// Takes back one such open, with the version kept for it.
-    pub(crate) fn unpin(&self) -> Option<Arc<dyn OpenFile>> {
-        let mut state = self.lock();
-        let pinned = state.pinned.as_mut()?;
-        pinned.opens = pinned.opens.saturating_sub(1);
-        let file = Arc::clone(&pinned.file);
-        if pinned.opens == 0 {
-            state.pinned = None;
-        }
-        Some(file)
     }
 
     /// Where it is.

@@ -50,6 +50,7 @@ impl Server {
             } else {
                 // A staged write stays at its path: whoever publishes last wins.
                 if inode.writing().is_none_or(|writing| writing.is_in_place()) {
+                    self.repeats.expect(path);
                     self.table.replaced(&inode);
                 }
                 self.forget_name(path).await;

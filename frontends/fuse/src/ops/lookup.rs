@@ -56,11 +56,12 @@ impl Server {
             let attr = attr::of_written(inode.number, &entry, &metadata, self.settings.owner);
             return Ok(Found { attr, ttl: Duration::ZERO });
         }
-        if self.repeats.begins(&path) {
-            let file = self.namespace.open(&self.context, &path, Want::File).await?;
+        if self.repeats.is_expected(&path)
+            && let Ok(file) = self.namespace.open(&self.context, &path, Want::Any).await
+        {
             let inode = self.table.remember(&path, file.entry());
             let found = self.found(&inode, file.entry());
-            inode.pin(file);
+            inode.lock().pinned = Some(file);
             return Ok(found);
         }
         let entry = self.stat(&path).await?;

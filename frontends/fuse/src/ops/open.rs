@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use forebay_core::{Lent, NsPath, OpenFile, Version, Want};
 use fuser::{BackingId, Errno, FopenFlags, OpenAccMode, OpenFlags};
@@ -126,36 +127,45 @@ impl Passthrough {
     }
 }
 
-/// Opens that were answered ESTALE and are being repeated, by path.
+/// Paths that were replaced a moment ago, so that opens on their way are answered ESTALE and repeated by the kernel.
 ///
-/// The kernel repeats once. Against a file that is replaced all the time the repetition would lose the race, too; so
-/// the look-up that begins it keeps the version it found, and the open that follows gets that one.
-pub(crate) struct Repeats(Mutex<HashMap<NsPath, u32>>);
+/// It repeats once. Against a file that is replaced all the time the repetition would lose the race, too; so
+/// look-ups of these paths keep the version they found, and an open that follows gets that one.
+pub(crate) struct Repeats(Mutex<HashMap<NsPath, Instant>>);
 
 /// Most paths remembered; beyond it a repetition may lose the race.
 const REPEATS_MAX: usize = 1024;
+/// The kernel repeats at once.
+const REPEAT_WITHIN: Duration = Duration::from_secs(1);
 
 impl Repeats {
     pub(crate) fn new() -> Self {
         Self(Mutex::default())
     }
 
-    fn expect(&self, path: &NsPath) {
-        let mut paths = self.0.lock().expect("no panic under this lock");
-        if paths.len() < REPEATS_MAX || paths.contains_key(path) {
-            *paths.entry(path.clone()).or_default() += 1;
+    fn paths(&self) -> MutexGuard<'_, HashMap<NsPath, Instant>> {
+        self.0.lock().expect("no panic under this lock")
+    }
+
+    /// Notes that opens of `path` fail, because another file is there now.
+    pub(crate) fn expect(&self, path: &NsPath) {
+        let mut paths = self.paths();
+        if paths.len() >= REPEATS_MAX {
+            paths.retain(|_, since| since.elapsed() < REPEAT_WITHIN);
+        }
+        if paths.len() < REPEATS_MAX {
+            paths.insert(path.clone(), Instant::now());
         }
     }
 
-    /// Whether a look-up of `path` begins a repetition; then it counts as begun.
-    pub(crate) fn begins(&self, path: &NsPath) -> bool {
-        let mut paths = self.0.lock().expect("no panic under this lock");
-        let Some(count) = paths.get_mut(path) else { return false };
-        *count -= 1;
-        if *count == 0 {
+    /// Whether an open of `path` is being repeated.
+    pub(crate) fn is_expected(&self, path: &NsPath) -> bool {
+        let mut paths = self.paths();
+        let is_recent = paths.get(path).is_some_and(|since| since.elapsed() < REPEAT_WITHIN);
+        if !is_recent {
             paths.remove(path);
         }
-        true
+        is_recent
     }
 }
 
@@ -173,7 +183,7 @@ impl Server {
         if let Some(writing) = inode.writing() {
             return Ok(Offer::to_read(inode, Source::Written(writing), wish));
         }
-        let kept = inode.unpin();
+        let kept = inode.lock().pinned.clone();
         let Some(path) = inode.path() else {
             let open = inode.lock().open.as_ref().map(|open| open.source.clone());
             let source = open.or(kept.map(Source::Stored));
@@ -184,6 +194,9 @@ impl Server {
         if let Some(file) =
             [Some(file), kept].into_iter().flatten().find(|file| file.entry().file_id == known)
         {
+            if !self.repeats.is_expected(&path) {
+                drop(inode.lock().pinned.take());
+            }
             return Ok(Offer::to_read(inode, Source::Stored(file), wish));
         }
         self.table.replaced(&inode);
