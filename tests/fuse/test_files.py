@@ -117,10 +117,11 @@ def test_fsync_makes_the_content_visible_elsewhere(tree, s3, place):
 
 def test_an_open_file_keeps_its_version_when_it_is_replaced(tree, s3, place):
     (tree / "f").write_bytes(b"old" * 1000)
-    with (tree / "f").open("rb") as reader:
+    with (tree / "f").open("rb", buffering=0) as reader:
+        assert reader.read(3) == b"old"  # what a reader has seen of an object is kept for it
         inode = os.fstat(reader.fileno()).st_ino
         s3.put_object(Bucket=place.bucket, Key=place.key("f"), Body=b"new")
-        assert reader.read() == b"old" * 1000
+        assert reader.read() == b"old" * 999
         assert (tree / "f").read_bytes() == b"new"
         assert (tree / "f").stat().st_ino != inode
 
@@ -128,8 +129,10 @@ def test_an_open_file_keeps_its_version_when_it_is_replaced(tree, s3, place):
 def test_an_unlinked_file_stays_readable_until_it_is_closed(tree):
     (tree / "f").write_bytes(DATA)
     with (tree / "f").open("rb") as reader:
+        assert reader.read() == DATA
         (tree / "f").unlink()
         assert not (tree / "f").exists()
+        reader.seek(0)
         assert reader.read() == DATA
 
 
@@ -203,3 +206,14 @@ def test_hard_links_and_device_nodes_are_refused(tree):
         with pytest.raises(OSError) as refusal:
             attempt()
         assert refusal.value.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def test_an_object_replaced_before_it_was_read_is_stale_and_never_mixed(tree, s3, place):
+    """An object store no longer has the version; a local disk's file is still there."""
+    (tree / "f").write_bytes(b"old" * 1000)
+    with (tree / "f").open("rb") as reader:
+        s3.put_object(Bucket=place.bucket, Key=place.key("f"), Body=b"new" * 1000)
+        try:
+            assert reader.read() == b"old" * 1000
+        except OSError as error:
+            assert (error.errno, place.store != "fs") == (errno.ESTALE, True)

@@ -14,7 +14,7 @@ def filled(s3, place):
     # A local disk cannot hold the file `a` beside the directory `a/`; MinIO takes both and then lists one.
     names = [name for name in NAMES if name != "a" or place.store == "memory"]
     for name in names:
-        s3.put_object(Bucket=place.bucket, Key=place.key(name), Body=b"x")
+        s3.put_object(Bucket=place.bucket, Key=place.key(name), Body=b"" if name.endswith("/") else b"x")
     return names
 
 

@@ -81,13 +81,13 @@ def test_a_completed_upload_is_gone(s3, upload):
 
 def test_missing_reordered_wrong_and_small_parts_are_refused(s3, place, upload):
     first, second = upload.part(1, PARTS[0]), upload.part(2, b"small")
-    third = upload.part(3, b"end")
+    third, fourth = upload.part(3, b"end"), upload.part(4, PARTS[1])
 
     def refusal(parts):
         return refused(s3.complete_multipart_upload, **upload.complete_arguments(parts))
 
     assert refusal([(1, first), (9, first)]) == (400, "InvalidPart")
-    assert refusal([(2, second), (1, first)]) == (400, "InvalidPartOrder")
+    assert refusal([(4, fourth), (1, first)]) == (400, "InvalidPartOrder")
     assert refusal([(1, second)]) == (400, "InvalidPart")
     assert refusal([(1, first), (2, second), (3, third)]) == (400, "EntityTooSmall")
     assert refusal([])[0] == 400
