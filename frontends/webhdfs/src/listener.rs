@@ -20,9 +20,9 @@ use crate::call::Frontend;
 use crate::connection::Connection;
 use crate::service;
 
-/// How long an idle connection stays open. Hadoop's client reuses one for minutes and does not repeat a PUT that met
-/// a closing one.
-const KEEP_ALIVE: Duration = Duration::from_secs(120);
+/// How long an idle connection stays open: longer than Java keeps one (5 s), so that the client closes first and no PUT
+/// meets a closing connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// How long a refused body is read and thrown away, so that its client reads the refusal and not a reset connection.
 const LINGER: Duration = Duration::from_secs(2);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use actix_http::{Request, RequestHead, Response};
 use actix_web::body::BoxBody;
 use actix_web::http::header::USER_AGENT;
+use actix_web::http::{ConnectionType, Method};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures::FutureExt;
@@ -56,7 +57,11 @@ async fn reply(request: &RequestHead, payload: Option<Payload>, frontend: &Arc<F
     // Without this, a panic would end the connection without a status.
     let answer = AssertUnwindSafe(answer).catch_unwind().instrument(span.clone()).await;
     let answer = answer.unwrap_or_else(|_| Err(RemoteException::panicked()));
-    let response = render(answer, agent);
+    let mut response = render(answer, agent);
+    if request.method == Method::HEAD {
+        // `curl -X HEAD` waits for a body as long as the connection lives.
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
     let status = response.status();
     timed.answered(operation, status);
     span.in_scope(|| tracing::debug!(status = status.as_u16(), target = %request.uri.path(), "answered"));
