@@ -16,8 +16,9 @@ mod part;
 mod space;
 mod upload;
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -52,8 +53,11 @@ impl Staging {
     pub fn open(directory: &Path, limit_bytes: u64, mount: &str) -> Result<Self> {
         let at = |e: io::Error| Error::from(e).at("open staging directory", directory.display());
         let (writes, uploads) = (directory.join("writes"), directory.join("uploads"));
-        fs::create_dir_all(&writes).map_err(at)?;
-        fs::create_dir_all(&uploads).map_err(at)?;
+        // What is staged has no permissions of its own yet, so nobody else may look.
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(&writes).map_err(at)?;
+        private.create(&uploads).map_err(at)?;
         let lock = File::create(directory.join("lock")).map_err(at)?;
         if let Err(e) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             let message = "another gateway uses this staging directory; give each its own `var` directory";
@@ -87,10 +91,10 @@ impl Staging {
     /// Counts an attempt to publish in the metrics.
     pub fn count_publish<T>(&self, outcome: &Result<T>) {
         let outcome = match outcome {
-            Ok(_) => "ok".to_owned(),
-            Err(e) => format!("{:?}", e.kind()),
+            Ok(_) => "ok",
+            Err(e) => e.kind().as_str(),
         };
-        METRICS.staging_publishes.with_label_values(&[&self.0.mount, &outcome]).inc();
+        METRICS.staging_publishes.with_label_values(&[&self.0.mount, outcome]).inc();
     }
 }
 

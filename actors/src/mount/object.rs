@@ -42,6 +42,7 @@ use tokio::runtime::Handle;
 use self::attributes::AttributeCache;
 use self::identity::Identities;
 use self::overlay::Overlay;
+use self::request::Condition;
 use self::work::Work;
 use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
@@ -139,6 +140,7 @@ impl Core {
     ) -> Result<Entry> {
         let parts = self.staging.take_parts(key, upload, numbers).await?;
         let source = Source { files: parts.files };
+        let condition = Condition::Asked(condition);
         let result = self.put_file(key, &source, &parts.headers, (&condition, None)).await;
         self.staging.count_publish(&result);
         let entry = result?;
@@ -147,7 +149,7 @@ impl Core {
             Err(e) if e.kind() == ErrorKind::NoSuchUpload => {}
             answer => answer?,
         }
-        Ok(self.shown(key.as_str(), entry))
+        Ok(self.shown(key, entry))
     }
 }
 
@@ -215,7 +217,7 @@ impl Mount for ObjectMount {
     async fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
         let (name, entry) = self.0.named(key).await?;
         self.0.overlay.change(&name, &change, &entry.etag, self.0.clock.now());
-        Ok(self.0.shown(&name, entry))
+        Ok(self.0.shown(key, entry))
     }
 
     async fn xattrs(&self, key: &Key) -> Result<Vec<(String, Bytes)>> {

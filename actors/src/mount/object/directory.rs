@@ -8,6 +8,7 @@ use futures::stream::{self, TryStreamExt};
 use super::Core;
 use super::attributes::Existence;
 use super::lookup::Detail;
+use super::request::Condition;
 
 /// Requests of one deletion or rename of a tree in flight.
 pub(super) const TREE_REQUESTS: usize = 16;
@@ -23,7 +24,7 @@ impl Core {
             MkdirMode::Parents if key.is_root() => {}
             MkdirMode::Parents => self.make_with_parents(key).await?,
         }
-        Ok(self.shown(&key.directory_prefix(), self.directory_entry(key)))
+        Ok(self.shown(key, self.directory_entry(key)))
     }
 
     async fn make_new(&self, key: &Key) -> Result<()> {
@@ -34,7 +35,7 @@ impl Core {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
-        match self.put_marker(key, &self.own_condition(Precondition::Absent)).await {
+        match self.put_marker(key, &Condition::Own(Precondition::Absent)).await {
             Err(e) if e.kind() == ErrorKind::PreconditionFailed => Err(exists()),
             answer => answer,
         }
@@ -44,25 +45,26 @@ impl Core {
         if self.is_marked(key) {
             return Ok(());
         }
-        let mut parents = Vec::new();
+        let (prefix, mut parents) = (key.directory_prefix(), Vec::new());
         let mut above = key.parent().filter(|parent| !parent.is_root());
         while let Some(parent) = above {
             above = parent.parent().filter(|parent| !parent.is_root());
             parents.push(parent);
         }
-        let (own, parents) = futures::future::try_join(
-            self.find_file(key, Detail::Plain),
+        let (own, marker, parents) = futures::future::try_join3(
+            self.blocking_file(key),
+            self.look(&prefix),
             futures::future::try_join_all(parents.iter().map(|parent| self.blocking_file(parent))),
         )
         .await?;
         if parents.contains(&true) {
             return Err(Error::new(ErrorKind::NotDirectory, "an ancestor is a file"));
         }
-        if own.is_some() && self.find_directory(key).await?.is_none() {
-            return Err(Error::new(ErrorKind::AlreadyExists, "a file has this name"));
+        if own {
+            return Err(exists());
         }
-        if self.look(&key.directory_prefix()).await?.is_none() {
-            self.put_marker(key, &Precondition::None).await?;
+        if marker.is_none() {
+            self.put_marker(key, &Condition::NONE).await?;
         }
         Ok(())
     }
@@ -194,7 +196,7 @@ impl Core {
         if self.is_marked(&parent) || !self.first_below(&parent.directory_prefix(), 1).await?.is_empty() {
             return Ok(());
         }
-        self.put_marker(&parent, &Precondition::None).await
+        self.put_marker(&parent, &Condition::NONE).await
     }
 }
 

@@ -6,7 +6,6 @@ use forebay_core::{Entry, Key, ListItem, ListPage, ListQuery, Result};
 
 use super::Core;
 use super::attributes::{Existence, Token};
-use super::lookup::entry_name;
 use crate::backend::{Object, ObjectPage};
 
 impl Core {
@@ -58,7 +57,7 @@ impl Core {
             self.learn_listed(&key, &entry, token);
             entry
         };
-        let entry = self.shown(&entry_name(&key, &entry), entry);
+        let entry = self.shown(&key, entry);
         Some(ListItem { name: object.key, is_prefix: object.is_prefix, entry })
     }
 

@@ -28,7 +28,7 @@ impl Core {
         if key.is_root() {
             return Some(match want {
                 Want::File => Err(not_found()),
-                Want::Directory | Want::Any => Ok(self.shown("", self.directory_entry(key))),
+                Want::Directory | Want::Any => Ok(self.shown(key, self.directory_entry(key))),
             });
         }
         let found = match want {
@@ -39,7 +39,7 @@ impl Core {
                 Found::File(entry) => entry,
             }),
         };
-        Some(found.map(|entry| self.shown(&entry_name(key, &entry), entry)).ok_or_else(not_found))
+        Some(found.map(|entry| self.shown(key, entry)).ok_or_else(not_found))
     }
 
     pub(super) async fn stat(&self, key: &Key, want: Want) -> Result<Entry> {
@@ -59,7 +59,7 @@ impl Core {
                 }
             }
         };
-        found.map(|entry| self.shown(&entry_name(key, &entry), entry)).ok_or_else(not_found)
+        found.map(|entry| self.shown(key, entry)).ok_or_else(not_found)
     }
 
     /// The entry that WebHDFS and FUSE see, not yet overlaid, and the name its attributes are kept under.
@@ -170,9 +170,11 @@ impl Core {
         }
     }
 
-    /// An entry with the attributes set for `name`.
-    pub(super) fn shown(&self, name: &str, mut entry: Entry) -> Entry {
-        self.overlay.apply(name, &mut entry);
+    /// An entry with the attributes that were set for it.
+    pub(super) fn shown(&self, key: &Key, mut entry: Entry) -> Entry {
+        if self.overlay.is_used() {
+            self.overlay.apply(&entry_name(key, &entry), &mut entry);
+        }
         entry
     }
 
@@ -183,7 +185,7 @@ impl Core {
 }
 
 /// The name that an entry's identity and attributes are kept under.
-pub(super) fn entry_name(key: &Key, entry: &Entry) -> String {
+fn entry_name(key: &Key, entry: &Entry) -> String {
     match entry.kind {
         EntryKind::File => key.as_str().to_owned(),
         EntryKind::Directory => key.directory_prefix(),

@@ -2,6 +2,7 @@
 //! the process or when 100,000 other names were changed since.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -13,7 +14,11 @@ use super::bounded::Bounded;
 const XATTR_BYTES_MAX: usize = 4096;
 
 /// Attributes by name (keys; directories end in `/`).
-pub(super) struct Overlay(Bounded<Posix>);
+pub(super) struct Overlay {
+    table: Bounded<Posix>,
+    /// Whether anything was ever set; most stores are only read and written.
+    is_used: AtomicBool,
+}
 
 #[derive(Default)]
 struct Posix {
@@ -29,12 +34,21 @@ struct Posix {
 
 impl Overlay {
     pub(super) fn new(limit: usize) -> Self {
-        Self(Bounded::new(limit))
+        Self { table: Bounded::new(limit), is_used: AtomicBool::new(false) }
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Acquire)
+    }
+
+    fn update<R>(&self, name: &str, change: impl FnOnce(&mut Posix) -> R) -> R {
+        self.is_used.store(true, Ordering::Release);
+        self.table.update(name, change)
     }
 
     /// Puts what was set for `name` over what the store shows.
     pub(super) fn apply(&self, name: &str, entry: &mut Entry) {
-        self.0.read(name, |posix| {
+        self.table.read(name, |posix| {
             let attributes = &mut entry.attributes;
             attributes.mode = posix.mode.unwrap_or(attributes.mode);
             attributes.uid = posix.uid.unwrap_or(attributes.uid);
@@ -51,7 +65,7 @@ impl Overlay {
 
     /// Sets attributes; a modification time holds until the content changes.
     pub(super) fn change(&self, name: &str, change: &AttributeChange, etag: &ETag, now: SystemTime) {
-        self.0.update(name, |posix| {
+        self.update(name, |posix| {
             posix.mode = change.mode.or(posix.mode);
             posix.uid = change.uid.or(posix.uid);
             posix.gid = change.gid.or(posix.gid);
@@ -65,23 +79,23 @@ impl Overlay {
 
     /// What was set for `from` is set for `to` alone; `etag` is the tag of the content there.
     pub(super) fn rename(&self, from: &str, to: &str, etag: &ETag) {
-        let moved = self.0.remove(from);
-        self.0.remove(to);
+        let moved = self.table.remove(from);
+        self.table.remove(to);
         if let Some(mut moved) = moved {
             if let Some((tag, _)) = &mut moved.modified {
                 *tag = etag.clone();
             }
-            self.0.update(to, |posix| *posix = moved);
+            self.update(to, |posix| *posix = moved);
         }
     }
 
     pub(super) fn forget(&self, name: &str) {
-        self.0.remove(name);
+        self.table.remove(name);
     }
 
     pub(super) fn xattrs(&self, name: &str) -> Vec<(String, Bytes)> {
         let all = |posix: &Posix| posix.xattrs.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        self.0.read(name, all).unwrap_or_default()
+        self.table.read(name, all).unwrap_or_default()
     }
 
     pub(super) fn set_xattr(
@@ -91,7 +105,7 @@ impl Overlay {
         value: Option<Bytes>,
         mode: XattrMode,
     ) -> Result<()> {
-        self.0.update(name, |posix| {
+        self.update(name, |posix| {
             let is_there = posix.xattrs.contains_key(xattr);
             let Some(value) = value else {
                 return posix.xattrs.remove(xattr).map(|_| ()).ok_or_else(no_xattr);

@@ -12,10 +12,11 @@ use futures::stream::{self, TryStreamExt};
 use super::Core;
 use super::directory::{TREE_PAGE_KEYS, TREE_REQUESTS};
 use super::lookup::not_found;
+use super::request::Condition;
 use crate::backend::{Object, Source};
 
 /// How much is moved at once where the store cannot copy by itself.
-const COPY_STEP_BYTES: u64 = 8 << 20;
+const COPY_STEP_BYTES: u64 = 4 << 20;
 
 impl Core {
     /// Copies one file inside the store.
@@ -36,14 +37,21 @@ impl Core {
         self.identities.release(to.as_str());
         let entry = self.file_entry(&object);
         change.wrote_file(&entry);
-        Ok(self.shown(to.as_str(), entry))
+        Ok(self.shown(to, entry))
     }
 
     pub(super) async fn rename(&self, from: &Key, to: &Key, mode: RenameMode) -> Result<()> {
         if from.is_root() || to.is_root() {
             return Err(Error::new(ErrorKind::InvalidArgument, "the root of a mount cannot be renamed"));
         }
-        let source = self.stat(from, Want::Any).await?;
+        let parent = to.parent().expect("only the root has no parent");
+        let (source, parent, target) = futures::future::join3(
+            self.stat(from, Want::Any),
+            self.require_directory(&parent),
+            self.stat(to, Want::Any),
+        )
+        .await;
+        let source = source?;
         if from == to {
             return Ok(());
         }
@@ -51,44 +59,32 @@ impl Core {
             let message = "a directory cannot be moved into itself";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        let parent = to.parent().expect("only the root has no parent");
-        self.require_directory(&parent).await?;
-        self.check_destination(to, source.kind, mode).await?;
+        parent?;
+        match target {
+            Ok(target) => self.check_target(to, (source.kind, target.kind), mode).await?,
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
         match source.kind {
-            EntryKind::File => {
-                self.check_key(to, 0)?;
-                let object = self.look(from.as_str()).await?.ok_or_else(not_found)?;
-                let condition = match mode {
-                    RenameMode::NoReplace => self.own_condition(Precondition::Absent),
-                    RenameMode::Replace => Precondition::None,
-                };
-                let moved = self.copy_to(&object, to.as_str(), &condition).await;
-                moved.map_err(|e| if e.kind() == ErrorKind::PreconditionFailed { exists() } else { e })?;
-                self.remove(from.as_str()).await?;
-            }
+            EntryKind::File => self.move_file(from, to, mode).await?,
             EntryKind::Directory => self.move_tree(from, to).await?,
         }
         self.keep_parent(from).await
     }
 
     /// # Errors
-    /// As POSIX rename where something is at the destination.
-    async fn check_destination(&self, to: &Key, source: EntryKind, mode: RenameMode) -> Result<()> {
-        let present = match self.stat(to, Want::Any).await {
-            Ok(entry) => entry,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        match (mode, source, present.kind) {
-            (RenameMode::NoReplace, _, _) => Err(exists()),
-            (RenameMode::Replace, EntryKind::File, EntryKind::File) => Ok(()),
-            (RenameMode::Replace, EntryKind::File, EntryKind::Directory) => {
+    /// As POSIX rename where something is at the new name.
+    async fn check_target(&self, to: &Key, kinds: (EntryKind, EntryKind), mode: RenameMode) -> Result<()> {
+        match (mode, kinds) {
+            (RenameMode::NoReplace, _) => Err(exists()),
+            (RenameMode::Replace, (EntryKind::File, EntryKind::File)) => Ok(()),
+            (RenameMode::Replace, (EntryKind::File, EntryKind::Directory)) => {
                 Err(Error::new(ErrorKind::IsDirectory, "a directory has the new name"))
             }
-            (RenameMode::Replace, EntryKind::Directory, EntryKind::File) => {
+            (RenameMode::Replace, (EntryKind::Directory, EntryKind::File)) => {
                 Err(Error::new(ErrorKind::NotDirectory, "a file has the new name"))
             }
-            (RenameMode::Replace, EntryKind::Directory, EntryKind::Directory) => {
+            (RenameMode::Replace, (EntryKind::Directory, EntryKind::Directory)) => {
                 let prefix = to.directory_prefix();
                 let first = self.first_below(&prefix, 2).await?;
                 if first.iter().any(|object| object.key != prefix) {
@@ -100,6 +96,22 @@ impl Core {
                 Ok(())
             }
         }
+    }
+
+    /// Where nothing may be replaced, the store decides for small files, so that of two who rename to one name
+    /// (commits of table formats) one wins; larger files are copied in the store, right after a look.
+    async fn move_file(&self, from: &Key, to: &Key, mode: RenameMode) -> Result<()> {
+        self.check_key(to, 0)?;
+        let object = self.look(from.as_str()).await?.ok_or_else(not_found)?;
+        let condition = match mode {
+            RenameMode::NoReplace if object.size_bytes <= COPY_STEP_BYTES => {
+                Condition::Own(Precondition::Absent)
+            }
+            RenameMode::NoReplace | RenameMode::Replace => Condition::NONE,
+        };
+        let moved = self.copy_to(&object, to.as_str(), &condition).await;
+        moved.map_err(|e| if e.kind() == ErrorKind::PreconditionFailed { exists() } else { e })?;
+        self.remove(from.as_str()).await
     }
 
     /// Copies all below `from`, then removes what was copied; what came to `from` meanwhile stays.
@@ -116,7 +128,7 @@ impl Core {
             stream::iter(page.objects.into_iter().map(Ok))
                 .try_for_each_concurrent(TREE_REQUESTS, |object| {
                     let target = format!("{new}{}", &object.key[old.len()..]);
-                    async move { self.copy_to(&object, &target, &Precondition::None).await }
+                    async move { self.copy_to(&object, &target, &Condition::NONE).await }
                 })
                 .await?;
             copied.extend(names);
@@ -132,7 +144,7 @@ impl Core {
     }
 
     /// Copies a file or marker; a file at the new name is the one it was at the old.
-    async fn copy_to(&self, from: &Object, to: &str, condition: &Precondition) -> Result<()> {
+    async fn copy_to(&self, from: &Object, to: &str, condition: &Condition) -> Result<()> {
         let change = self.attributes.change(to, self.clock.now());
         if to.ends_with('/') {
             self.copy_or_stream(from, to, condition).await?;
@@ -152,8 +164,9 @@ impl Core {
         Ok(())
     }
 
-    async fn copy_or_stream(&self, from: &Object, to: &str, condition: &Precondition) -> Result<Object> {
-        match self.copy_inside(from, to, None, condition).await {
+    async fn copy_or_stream(&self, from: &Object, to: &str, condition: &Condition) -> Result<Object> {
+        let (Condition::Asked(asked) | Condition::Own(asked)) = condition;
+        match self.copy_inside(from, to, None, asked).await {
             Err(e) if e.kind() == ErrorKind::Unsupported => {}
             answer => return answer,
         }

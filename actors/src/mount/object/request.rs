@@ -8,6 +8,25 @@ use super::Core;
 use crate::backend::{Object, ObjectPage, Source};
 use crate::mount::vitals::Repeat;
 
+/// What must hold when something is stored.
+pub(super) enum Condition {
+    /// What the caller asked for: refused by stores that do not check it.
+    Asked(Precondition),
+    /// What is safer: left out where the store does not check it.
+    Own(Precondition),
+}
+
+impl Condition {
+    /// Whatever is there is replaced.
+    pub(super) const NONE: Self = Self::Own(Precondition::None);
+
+    pub(super) fn is_none(&self) -> bool {
+        match self {
+            Self::Asked(condition) | Self::Own(condition) => *condition == Precondition::None,
+        }
+    }
+}
+
 impl Core {
     /// What lies at an exact name; `None` when nothing does.
     pub(super) async fn look(&self, name: &str) -> Result<Option<Object>> {
@@ -33,20 +52,29 @@ impl Core {
         Ok(bytes)
     }
 
+    /// Stores under an exact name; nothing is remembered yet.
     pub(super) async fn put(
         &self,
         name: &str,
         source: &Source,
         headers: &Headers,
-        condition: &Precondition,
+        condition: &Condition,
     ) -> Result<Object> {
+        let (wanted, is_own) = match condition {
+            Condition::Asked(wanted) => (wanted, false),
+            Condition::Own(_) if !self.backend.capability().conditional_write => (&Precondition::None, false),
+            Condition::Own(wanted) => (wanted, *wanted != Precondition::None),
+        };
         let size_bytes = source.size_bytes();
-        let call = || self.backend.put(name, source, headers, condition);
-        let object = self.vitals.run_sized("put", repeat(condition), size_bytes, call).await?;
-        if object.size_bytes != size_bytes {
-            let message = format!("the store keeps {} bytes of {size_bytes}", object.size_bytes);
-            return Err(Error::new(ErrorKind::Internal, message).at("put", name));
-        }
+        let send = async |condition: &Precondition| {
+            let call = || self.backend.put(name, source, headers, condition);
+            self.vitals.run_sized("put", repeat(condition), size_bytes, call).await
+        };
+        let answer = match send(wanted).await {
+            Err(e) if is_own && e.kind() == ErrorKind::Unsupported => send(&Precondition::None).await,
+            answer => answer,
+        };
+        let object = answer?;
         self.vitals.count_written(size_bytes);
         Ok(object)
     }
@@ -57,7 +85,7 @@ impl Core {
         key: &Key,
         source: &Source,
         headers: &Headers,
-        (condition, identity): (&Precondition, Option<FileId>),
+        (condition, identity): (&Condition, Option<FileId>),
     ) -> Result<Entry> {
         let name = key.as_str();
         let change = self.attributes.change(name, self.clock.now());
@@ -73,7 +101,7 @@ impl Core {
     }
 
     /// Stores the marker of a directory.
-    pub(super) async fn put_marker(&self, key: &Key, condition: &Precondition) -> Result<()> {
+    pub(super) async fn put_marker(&self, key: &Key, condition: &Condition) -> Result<()> {
         let name = key.directory_prefix();
         let change = self.attributes.change(&name, self.clock.now());
         self.put(&name, &Source { files: Vec::new() }, &Headers::default(), condition).await?;
@@ -101,11 +129,6 @@ impl Core {
     ) -> Result<Object> {
         let call = || self.backend.copy(&from.key, to, headers, condition);
         self.vitals.run_sized("copy", repeat(condition), from.size_bytes, call).await
-    }
-
-    /// The condition, unless it is our own idea and the store knows none.
-    pub(super) fn own_condition(&self, condition: Precondition) -> Precondition {
-        if self.info.capability.conditional_write { condition } else { Precondition::None }
     }
 }
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use self::faulty::Faulty;
 use super::*;
-use crate::config::{CacheConfig, MountLimits};
+use crate::config::{CacheConfig, MountLimits, NvmeConfig};
 
 /// A mount over a faulty memory store.
 struct Fixture {
@@ -23,24 +23,26 @@ struct Fixture {
     directory: TempDir,
 }
 
+const MEMORY_ONLY: CacheConfig =
+    CacheConfig { memory_bytes: 32 << 20, nvme: None, high_percent: 95, low_percent: 90 };
+
 const TRUSTED: Revalidate = Revalidate::After(Duration::from_secs(60));
 
 fn fixture(revalidate: Revalidate) -> Fixture {
     let clock = ManualClock::default();
     let store = Arc::new(Faulty::new(Clock::manual(&clock)));
     let directory = TempDir::new().expect("a temporary directory");
-    let mount = mount_over(&store, revalidate, &clock, &directory);
+    let mount = mount_over(&store, &clock, &directory, (revalidate, &MEMORY_ONLY));
     Fixture { store, mount, clock, directory }
 }
 
 fn mount_over(
     store: &Arc<Faulty>,
-    revalidate: Revalidate,
     clock: &ManualClock,
     directory: &TempDir,
+    (revalidate, cache): (Revalidate, &CacheConfig),
 ) -> Arc<ObjectMount> {
     let limits = MountLimits { attempts: 1, staging_bytes: 1 << 20, ..MountLimits::default() };
-    let cache = CacheConfig { memory_bytes: 32 << 20, nvme: None, high_percent: 95, low_percent: 90 };
     let capability: Capability = store.capability();
     ObjectMount::open(Parts {
         info: MountInfo {
@@ -52,7 +54,7 @@ fn mount_over(
         },
         revalidate,
         backend: Arc::clone(store) as Arc<dyn Backend>,
-        cache: Cache::open(&cache).expect("opens"),
+        cache: Cache::open(cache).expect("opens"),
         staging: Staging::open(directory.path(), limits.staging_bytes, "/object").expect("opens"),
         vitals: Vitals::new("/object", &limits),
         clock: Clock::manual(clock),

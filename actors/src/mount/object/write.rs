@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 use super::Core;
 use super::file::ObjectFile;
 use super::lookup::Detail;
+use super::request::Condition;
 use crate::backend::Source;
 use crate::cache::{ContentId, PAGE_BYTES};
 use crate::staging::{StagingFile, Stamp, blocking};
@@ -101,6 +102,20 @@ async fn copy_into(open: &ObjectFile, file: &Arc<StagingFile>) -> Result<()> {
     Ok(())
 }
 
+impl Progress {
+    /// What the caller asks for, or that the content is still the one this write began with.
+    fn condition(&self, asked: &Precondition) -> Condition {
+        match (asked, &self.base) {
+            (Precondition::Absent | Precondition::Matches(_), _) => Condition::Asked(asked.clone()),
+            (Precondition::None, Some(base)) => {
+                Condition::Own(Precondition::Matches(base.entry.etag.clone()))
+            }
+            (Precondition::None, None) if self.replaces => Condition::NONE,
+            (Precondition::None, None) => Condition::Own(Precondition::Absent),
+        }
+    }
+}
+
 impl ObjectWrite {
     /// Uploads the staged content; nothing else of this write is published meanwhile.
     async fn upload(&self, progress: &mut Progress, publish: &Publish) -> Result<Entry> {
@@ -117,14 +132,14 @@ impl ObjectWrite {
             (None, Some(base)) => Arc::clone(&base.headers),
             (None, None) => Arc::default(),
         };
-        let condition = self.condition(progress, publish);
+        let condition = progress.condition(&publish.condition);
         let identity: Option<FileId> = progress.base.as_ref().map(|base| base.entry.file_id);
         let _changing = progress.base.as_ref().map(|base| {
             self.core.identities.changing(self.key.as_str(), &base.entry.etag, base.entry.file_id)
         });
         let source = Source { files: vec![(Arc::clone(self.file.file()), size_bytes)] };
         let answer = self.core.put_file(&self.key, &source, &headers, (&condition, identity)).await;
-        if answer.as_ref().is_err_and(Error::is_temporary) && condition != Precondition::None {
+        if answer.as_ref().is_err_and(Error::is_temporary) && !condition.is_none() {
             let file = Arc::clone(&self.file);
             progress.doubt = Some(ETag::new(&blocking(move || file.md5()).await?));
         }
@@ -133,18 +148,6 @@ impl ObjectWrite {
         progress.base = Some(Base { entry: entry.clone(), headers });
         progress.is_uploaded = true;
         Ok(entry)
-    }
-
-    fn condition(&self, progress: &Progress, publish: &Publish) -> Precondition {
-        let own = match &progress.base {
-            Some(base) => Precondition::Matches(base.entry.etag.clone()),
-            None if progress.replaces => Precondition::None,
-            None => Precondition::Absent,
-        };
-        match &publish.condition {
-            Precondition::None => self.core.own_condition(own),
-            given @ (Precondition::Absent | Precondition::Matches(_)) => given.clone(),
-        }
     }
 
     /// Finds out what became of an upload whose answer was lost, so that this write does not take its own content
@@ -208,7 +211,7 @@ impl Staged for ObjectWrite {
                 entry
             }
         };
-        Ok(self.core.shown(self.key.as_str(), entry))
+        Ok(self.core.shown(&self.key, entry))
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) struct Faulty {
     losing: Mutex<Option<(&'static str, ErrorKind)>>,
     held: Mutex<Option<(&'static str, Arc<Gate>)>>,
     pub(super) cannot_copy: AtomicBool,
+    pub(super) ignores_conditions: AtomicBool,
 }
 
 /// Holds one request between the store's answer and the mount.
@@ -48,6 +49,7 @@ impl Faulty {
             losing: Mutex::default(),
             held: Mutex::default(),
             cannot_copy: AtomicBool::new(false),
+            ignores_conditions: AtomicBool::new(false),
         }
     }
 
@@ -80,6 +82,13 @@ impl Faulty {
         let source = Source { files: vec![(Arc::new(file), content.len() as u64)] };
         let headers = Headers { content_type: Some("text/outside".to_owned()), ..Headers::default() };
         self.memory.put(name, &source, &headers, &Precondition::None).await.expect("stores").etag
+    }
+
+    fn check_condition(&self, condition: &Precondition) -> Result<()> {
+        if self.ignores_conditions.load(Ordering::Relaxed) && *condition != Precondition::None {
+            return Err(Error::new(ErrorKind::Unsupported, "told to check no conditions"));
+        }
+        Ok(())
     }
 
     async fn pass<T>(&self, operation: &'static str, answer: impl Future<Output = Result<T>>) -> Result<T> {
@@ -138,6 +147,7 @@ impl Backend for Faulty {
         headers: &Headers,
         condition: &Precondition,
     ) -> Result<Object> {
+        self.check_condition(condition)?;
         self.pass("put", self.memory.put(key, source, headers, condition)).await
     }
 
@@ -152,6 +162,7 @@ impl Backend for Faulty {
         headers: Option<&Headers>,
         condition: &Precondition,
     ) -> Result<Object> {
+        self.check_condition(condition)?;
         if self.cannot_copy.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Unsupported, "told not to copy"));
         }

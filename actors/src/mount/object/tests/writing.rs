@@ -1,4 +1,5 @@
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
 
 use super::*;
 
@@ -111,7 +112,7 @@ async fn upload_survives_a_restart_and_becomes_its_parts_in_order() {
         part.publish(Publish::default()).await.expect("publishes");
     }
     drop(mount);
-    let mount = mount_over(&store, TRUSTED, &clock, &directory);
+    let mount = mount_over(&store, &clock, &directory, (TRUSTED, &MEMORY_ONLY));
     let f = Fixture { store, mount, clock, directory };
     let found = f.mount.uploads("b").await.expect("lists");
     assert_eq!((found.len(), &found[0].upload, &found[0].headers), (1, &upload, &headers));
@@ -214,4 +215,45 @@ async fn rename_goes_on_when_its_caller_goes_away() {
     done.arrived().await;
     assert_eq!(f.names().await, ["b"]);
     done.open();
+}
+
+#[tokio::test]
+async fn published_file_of_some_size_is_cached_without_a_fetch() {
+    let f = fixture(TRUSTED);
+    let cache_directory = TempDir::new().expect("a temporary directory");
+    let nvme = NvmeConfig { directory: cache_directory.path().to_owned(), size_bytes: 64 << 20 };
+    let cache = CacheConfig { memory_bytes: 32 << 20, nvme: Some(nvme), high_percent: 95, low_percent: 90 };
+    drop(f.mount);
+    let mount = mount_over(&f.store, &f.clock, &f.directory, (TRUSTED, &cache));
+    let staged = mount.stage(Target::Replace(key("big"))).await.expect("stages");
+    staged.truncate(1 << 20).await.expect("extends");
+    staged.publish(Publish::default()).await.expect("publishes");
+    drop(staged);
+    let file = mount.open(&key("big"), Want::File).await.expect("opens");
+    let lent = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            if let Some(lent) = file.lend() {
+                return lent;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(lent.await.expect("adopted in time").range().len, 1 << 20);
+    assert_eq!(f.store.calls("read"), 0);
+    assert_eq!(std::fs::read_dir(f.directory.path().join("writes")).expect("readable").count(), 0);
+}
+
+#[tokio::test]
+async fn store_that_checks_no_conditions_is_written_without_our_own() {
+    let f = fixture(TRUSTED);
+    f.store.ignores_conditions.store(true, Ordering::Relaxed);
+    f.put("a", b"one").await;
+    let staged = f.mount.stage(Target::Modify(key("a"))).await.expect("stages");
+    staged.write_at(0, Bytes::from_static(b"two")).await.expect("writes");
+    staged.publish(Publish::default()).await.expect("publishes");
+    f.mount.mkdir(&key("d"), MkdirMode::New).await.expect("makes");
+    f.mount.rename(&key("a"), &key("d/a"), RenameMode::NoReplace).await.expect("renames");
+    assert_eq!(f.read("d/a").await, b"two");
+    let asked = f.try_put("d/a", b"three", Precondition::Absent).await;
+    assert_eq!(kind(asked), Some(ErrorKind::Unsupported), "what a caller asked for is never left out");
 }
