@@ -22,10 +22,10 @@ fn disk_cache(directory: &TempDir, disk_pages: u64) -> Cache {
 async fn fill(cache: &Cache, name: &str, pages: u64, store: &Arc<Store>) -> CachedFile {
     let file = open(cache, name, pages * PAGE_BYTES, store);
     let key = crate::cache::ContentKey::of(&content(name));
-    let nvme = cache.0.nvme.as_ref().expect("configured");
+    let tier = cache.0.nvme.as_ref().expect("configured");
     for number in 0..pages {
         read_page(&open(cache, name, pages * PAGE_BYTES, store), number).await;
-        eventually("the page is on disk", || nvme.contains(key.page(number))).await;
+        eventually("the page is on disk", || tier.contains(key.page(number))).await;
     }
     eventually("the file is verified", || file.lend().is_some()).await;
     file
@@ -68,17 +68,17 @@ async fn lent_file_is_not_evicted_and_its_bytes_count() {
     for number in 0..6 {
         fill(&cache, &format!("other {number}"), 1, &store).await;
     }
-    let nvme = cache.0.nvme.as_ref().expect("configured");
-    assert_eq!(nvme.budget().used(), 4 * PAGE_BYTES);
+    let tier = cache.0.nvme.as_ref().expect("configured");
+    assert_eq!(tier.budget().used(), 4 * PAGE_BYTES);
     assert!(open(&cache, "lent", 2 * PAGE_BYTES, &store).lend().is_some());
     // Forgotten while lent: the name goes, the bytes stay until the loan ends.
-    let before = nvme.budget().used();
+    let before = tier.budget().used();
     cache.forget(&content("lent"), 2 * PAGE_BYTES);
     eventually("the name is gone", || files(&directory) == 2).await;
-    assert_eq!(nvme.budget().used(), before);
+    assert_eq!(tier.budget().used(), before);
     assert!(loan.read().expect("still there") == expected(ByteRange::new(0, 2 * PAGE_BYTES)));
     drop(loan);
-    eventually("its bytes are back", || nvme.budget().used() == 2 * PAGE_BYTES).await;
+    eventually("its bytes are back", || tier.budget().used() == 2 * PAGE_BYTES).await;
 }
 
 #[tokio::test]
@@ -86,12 +86,12 @@ async fn full_of_lent_files_the_disk_refuses_and_reads_go_on() {
     let directory = tempdir().expect("temporary directory");
     let (cache, store) = (disk_cache(&directory, 2), Store::open());
     let _loan = fill(&cache, "lent", 2, &store).await.lend().expect("complete");
-    let nvme = cache.0.nvme.as_ref().expect("configured");
+    let tier = cache.0.nvme.as_ref().expect("configured");
     for number in 0..4 {
         let name = format!("other {number}");
         read_page(&open(&cache, &name, PAGE_BYTES, &store), 0).await;
     }
-    assert_eq!(nvme.budget().used(), 2 * PAGE_BYTES);
+    assert_eq!(tier.budget().used(), 2 * PAGE_BYTES);
 }
 
 #[tokio::test]
@@ -104,11 +104,11 @@ async fn disk_full_keeps_serving_and_leaves_no_file() {
     let store = Store::open();
     let file = open(&cache, "a", 4 * PAGE_BYTES, &store);
     read_page(&file, 0).await;
-    let nvme = cache.0.nvme.as_ref().expect("configured");
-    eventually("the disk is left alone", || nvme.is_broken()).await;
+    let tier = cache.0.nvme.as_ref().expect("configured");
+    eventually("the disk is left alone", || tier.is_broken()).await;
     read_all(&file, ByteRange::new(0, 4 * PAGE_BYTES)).await;
     assert!(file.lend().is_none());
-    eventually("nothing stays reserved", || nvme.budget().used() == 0).await;
+    eventually("nothing stays reserved", || tier.budget().used() == 0).await;
 }
 
 #[tokio::test]
