@@ -108,6 +108,19 @@ fn check_marker(key: &str, source: &Source) -> Result<()> {
     Ok(())
 }
 
+/// Whether `condition` holds for what is there.
+fn require(condition: &Precondition, present: Option<&ETag>) -> Result<()> {
+    let holds = match condition {
+        Precondition::None => true,
+        Precondition::Absent => present.is_none(),
+        Precondition::Matches(etag) => present == Some(etag),
+    };
+    if holds {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::PreconditionFailed, "the object is not as the condition says"))
+}
+
 /// The group (a prefix that ends in `/`) that a shallow listing has passed as a whole, because its cursor is the
 /// group's name or lies inside it.
 fn passed_group(query: &ListQuery) -> Option<&str> {

@@ -186,7 +186,7 @@ async fn all(backend: &dyn Backend, prefix: &str, shallow: bool, limit: usize) -
     }
 }
 
-/// `d` itself is not among the keys: MinIO hides what lies below a key that is an object.
+/// `d` itself is not among the keys: `MinIO` hides what lies below a key that is an object.
 async fn listings_are_complete_and_ordered(backend: &dyn Backend) {
     let mut keys: Vec<_> = ["d!", "d/", "d/a", "d/b/1", "d/b/2", "d/c", "d0", "e/f/g", "z"].into();
     for key in &keys {

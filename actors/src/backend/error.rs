@@ -23,13 +23,18 @@ const CODES: &[(&str, ErrorKind)] = &[
 
 /// An error of `OpenDAL` as one of the port.
 pub(super) fn from_opendal(error: &opendal::Error) -> Error {
-    let text: String = error.message().chars().take(MESSAGE_CHARS_MAX).collect();
+    let text = match error.kind() {
+        // The answer to a HEAD has no body that says so.
+        Dal::NotFound if error.message().is_empty() => "no such object".to_owned(),
+        _ => readable(error.message()),
+    };
     let kind = match error.kind() {
         Dal::NotFound => ErrorKind::NotFound,
         Dal::PermissionDenied => ErrorKind::AccessDenied,
         Dal::ConditionNotMatch => ErrorKind::PreconditionFailed,
         Dal::RangeNotSatisfied => ErrorKind::RangeNotSatisfiable,
-        Dal::RateLimited => ErrorKind::Busy,
+        // Too many requests, or another writer is at this object: repeat.
+        Dal::RateLimited | Dal::Conflict => ErrorKind::Busy,
         Dal::AlreadyExists => ErrorKind::AlreadyExists,
         Dal::IsADirectory => ErrorKind::IsDirectory,
         Dal::NotADirectory => ErrorKind::NotDirectory,
@@ -37,13 +42,25 @@ pub(super) fn from_opendal(error: &opendal::Error) -> Error {
         Dal::IsSameFile => ErrorKind::InvalidArgument,
         // A missing bucket or a wrong option: the operator must act, and until then the store is not there.
         Dal::ConfigInvalid => ErrorKind::Unavailable,
-        // Another writer is at this object: repeat.
-        Dal::Conflict => ErrorKind::Busy,
         Dal::Unexpected => unexpected(error, &text),
         // `OpenDAL` may add kinds; until this table knows them, the store breaks its contract.
         _ => ErrorKind::Internal,
     };
-    Error::new(kind, format!("the store answered: {text}"))
+    Error::new(kind, text)
+}
+
+/// What the store said: code and message of an S3 error body, or the text as it is.
+fn readable(message: &str) -> String {
+    let quoted = |field: &str| {
+        let (_, rest) = message.split_once(&format!("{field}: \""))?;
+        rest.split_once('"').map(|(value, _)| value)
+    };
+    let text = match (quoted("code"), quoted("message")) {
+        (Some(code), Some(message)) => format!("the store answered {code}: {message}"),
+        _ if message.is_empty() => "the store refused without a reason".to_owned(),
+        _ => format!("the store answered: {message}"),
+    };
+    text.chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
 fn unexpected(error: &opendal::Error, text: &str) -> ErrorKind {
@@ -72,6 +89,9 @@ mod tests {
     fn only_the_message_is_kept() {
         let error = opendal::Error::new(Dal::Unexpected, "m".repeat(1000)).with_context("header", "secret");
         let text = from_opendal(&error).to_string();
-        assert!(text.len() < 350 && !text.contains("secret"));
+        assert!(text.len() <= MESSAGE_CHARS_MAX && !text.contains("secret"));
+        let body =
+            r#"S3Error { code: "SlowDown", message: "Please wait.", resource: "/b/k", request_id: "1" }"#;
+        assert_eq!(readable(body), "the store answered SlowDown: Please wait.");
     }
 }

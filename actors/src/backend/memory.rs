@@ -14,7 +14,7 @@ use forebay_core::{
 };
 use md5::{Digest, Md5};
 
-use super::{Backend, Object, ObjectPage, Source, check_marker, passed_group};
+use super::{Backend, Object, ObjectPage, Source, check_marker, passed_group, require};
 
 /// Longest key, as S3's.
 const KEY_BYTES_MAX: usize = 1024;
@@ -81,15 +81,7 @@ impl Memory {
         condition: &Precondition,
     ) -> Result<Object> {
         let mut objects = self.write_lock();
-        let present = objects.get(key);
-        let holds = match condition {
-            Precondition::None => true,
-            Precondition::Absent => present.is_none(),
-            Precondition::Matches(etag) => present.is_some_and(|stored| stored.etag == *etag),
-        };
-        if !holds {
-            return Err(Error::new(ErrorKind::PreconditionFailed, "the object is not as the condition says"));
-        }
+        require(condition, objects.get(key).map(|present| &present.etag))?;
         let object = describe(key, &stored);
         if let Some(before) = objects.insert(key.to_owned(), stored) {
             self.used_bytes.fetch_sub(before.content.len() as u64, Ordering::AcqRel);
@@ -192,7 +184,7 @@ impl Backend for Memory {
                 return Ok(ObjectPage { objects: found, is_truncated: true });
             }
             if let (true, Some(slash)) = (query.shallow, rest.find('/')) {
-                let group = &key[..query.prefix.len() + slash + 1];
+                let group = &key[..=query.prefix.len() + slash];
                 found.push(Object::prefix(group));
                 from = Bound::Included(end_of(group));
             } else {

@@ -27,7 +27,7 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::error::from_opendal;
-use super::{Backend, Object, ObjectPage, Source, check_marker, passed_group};
+use super::{Backend, Object, ObjectPage, Source, check_marker, passed_group, require};
 use crate::config::{MountLimits, S3StoreConfig};
 
 mod headers;
@@ -120,7 +120,7 @@ impl S3 {
     /// An object, and the name of the write that stored it.
     async fn head(&self, key: &str) -> Result<(Object, Option<String>)> {
         let answer = self.service.stat_dyn(&self.context, &self.full(key)?, OpStat::new()).await;
-        let metadata = answer.map_err(|e| from_opendal(&e))?.into_metadata();
+        let metadata = answer.map_err(|e| refused_name(&e))?.into_metadata();
         let (headers, write) = headers::from_metadata(&metadata);
         let object = Object { headers: Some(Arc::new(headers)), ..describe(key.to_owned(), &metadata) };
         Ok((object, write))
@@ -152,6 +152,16 @@ impl S3 {
         Err(Error::new(ErrorKind::Unsupported, "this store ignores conditions of writes; write without one"))
     }
 
+    /// Refuses what the store would refuse after the last byte, and what some stores (moto) do not refuse at all:
+    /// conditions on uploads in parts. Those that check them decide in the end, atomically.
+    async fn expect(&self, key: &str, condition: &Precondition) -> Result<()> {
+        match self.head(key).await {
+            Ok((object, _)) => require(condition, Some(&object.etag)),
+            Err(error) if error.kind() == ErrorKind::NotFound => require(condition, None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn remove(&self, full: &str) -> Result<()> {
         let mut deleter = self.service.delete_dyn(&self.context).map_err(|e| from_opendal(&e))?;
         deleter.delete_dyn(full, OpDelete::new()).await.map_err(|e| from_opendal(&e))?;
@@ -176,6 +186,16 @@ impl S3 {
     }
 }
 
+/// A HEAD has no body to say why it was refused; what is neither missing, forbidden nor temporary is a name that
+/// this store cannot hold (`MinIO`: a segment above 255 bytes). It must not count as a failure of the store.
+fn refused_name(error: &opendal::Error) -> Error {
+    let is_silent = error.kind() == opendal::ErrorKind::Unexpected && error.message().is_empty();
+    if is_silent && !error.is_temporary() {
+        return Error::new(ErrorKind::InvalidName, "the store refuses this name");
+    }
+    from_opendal(error)
+}
+
 fn describe(key: String, metadata: &Metadata) -> Object {
     Object {
         key,
@@ -191,6 +211,25 @@ fn describe(key: String, metadata: &Metadata) -> Object {
 fn whole_seconds(at: SystemTime) -> SystemTime {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+/// The `len` bytes of a stream: neither fewer nor, from a server that ignores ranges, more.
+async fn exactly(mut stream: Box<dyn oio::ReadStreamDyn>, len: u64) -> Result<Bytes> {
+    let mut content = BytesMut::with_capacity(len as usize);
+    loop {
+        let buffer = stream.read_dyn().await.map_err(|e| from_opendal(&e))?;
+        if buffer.is_empty() {
+            break;
+        }
+        if (content.len() + buffer.len()) as u64 > len {
+            return Err(Error::new(ErrorKind::Internal, "the store sent more than the range asked for"));
+        }
+        buffer.for_each(|piece| content.extend_from_slice(&piece));
+    }
+    if (content.len() as u64) < len {
+        return Err(Error::new(ErrorKind::Unavailable, "the store closed the connection early"));
+    }
+    Ok(content.freeze())
 }
 
 fn changed() -> Error {
@@ -231,33 +270,17 @@ impl Backend for S3 {
         let reader =
             self.service.read_dyn(&self.context, &self.full(key)?, args).map_err(|e| from_opendal(&e))?;
         let opened = reader.open_dyn(BytesRange::new(range.offset, Some(range.len))).await;
-        let (answer, mut stream) = opened.map_err(|e| {
-            let error = from_opendal(&e);
-            match error.kind() {
-                ErrorKind::PreconditionFailed | ErrorKind::RangeNotSatisfiable => changed(),
-                _ => error,
-            }
+        let (answer, stream) = opened.map_err(|e| match from_opendal(&e) {
+            error if error.kind() == ErrorKind::PreconditionFailed => changed(),
+            error if error.kind() == ErrorKind::RangeNotSatisfiable => changed(),
+            error => error,
         })?;
         let metadata = answer.into_metadata();
         let seen = metadata.as_ref().and_then(Metadata::etag);
         if seen.is_some_and(|seen| ETag::new(seen) != *etag) {
             return Err(changed());
         }
-        let mut content = BytesMut::with_capacity(range.len as usize);
-        loop {
-            let buffer = stream.read_dyn().await.map_err(|e| from_opendal(&e))?;
-            if buffer.is_empty() {
-                break;
-            }
-            if (content.len() + buffer.len()) as u64 > range.len {
-                return Err(Error::new(ErrorKind::Internal, "the store sent more than the range asked for"));
-            }
-            buffer.for_each(|piece| content.extend_from_slice(&piece));
-        }
-        if (content.len() as u64) < range.len {
-            return Err(Error::new(ErrorKind::Unavailable, "the store closed the connection early"));
-        }
-        Ok(content.freeze())
+        exactly(stream, range.len).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<ObjectPage> {
@@ -276,17 +299,18 @@ impl Backend for S3 {
             let entry = if objects.is_empty() {
                 lister.next_dyn().await
             } else {
-                match lister.next_dyn().now_or_never() {
-                    Some(entry) => entry,
-                    None => {
-                        is_truncated = true;
-                        break;
-                    }
-                }
+                let Some(entry) = lister.next_dyn().now_or_never() else {
+                    is_truncated = true;
+                    break;
+                };
+                entry
             };
             let Some(entry) = entry.map_err(|e| from_opendal(&e))? else { break };
             let Some(key) = entry.path().strip_prefix(&self.prefix) else { continue };
-            if key.is_empty() || query.start_after.as_deref().is_some_and(|after| key <= after) {
+            if key.is_empty()
+                || key.starts_with('/')
+                || query.start_after.as_deref().is_some_and(|after| key <= after)
+            {
                 continue;
             }
             let metadata = entry.metadata();
@@ -312,6 +336,9 @@ impl Backend for S3 {
         let full = self.full(key)?;
         if *condition != Precondition::None {
             self.require_conditions().await?;
+            if upload::is_in_parts(source) {
+                self.expect(key, condition).await?;
+            }
         }
         let write = (*condition != Precondition::None).then(|| Uuid::new_v4().to_string());
         let mut options = headers::to_options(headers, write.as_deref());

@@ -89,7 +89,7 @@ impl Pass<'_> {
         let breaker = self.breaker;
         let failures = breaker.failures.fetch_add(1, Ordering::AcqRel) + 1;
         let is_open = breaker.is_open();
-        if failures < FAILURES_MAX && !self.is_probe || is_open && !self.is_probe {
+        if !self.is_probe && (failures < FAILURES_MAX || is_open) {
             return Change::None;
         }
         let doublings = failures.saturating_sub(FAILURES_MAX).min(10);

@@ -81,13 +81,14 @@ impl Vitals {
 
     /// Moves the mount to another state. One that drains or is gone never comes back.
     pub fn set_state(&self, state: MountState) {
+        let state = Arc::new(state);
         let before = self.state.rcu(|now| {
             let is_final = match **now {
                 MountState::Gone => true,
-                MountState::Draining => state != MountState::Gone,
+                MountState::Draining => *state != MountState::Gone,
                 MountState::Starting | MountState::Ready | MountState::Degraded { .. } => false,
             };
-            if is_final { Arc::clone(now) } else { Arc::new(state.clone()) }
+            Arc::clone(if is_final { now } else { &state })
         });
         let now = self.state();
         if *before == now {
@@ -348,9 +349,9 @@ mod tests {
         let began = Instant::now();
         let hang = vitals.run("read", Repeat::Safe, std::future::pending::<Result<()>>);
         let queued = vitals.run("read", Repeat::Safe, || async { Ok(()) });
-        let (hung, queued) = tokio::join!(hang, queued);
-        assert_eq!(hung.map_err(|e| e.kind()), Err(ErrorKind::Timeout));
-        assert_eq!(queued.map_err(|e| e.kind()), Err(ErrorKind::Busy));
+        let (first, second) = tokio::join!(hang, queued);
+        assert_eq!(first.map_err(|e| e.kind()), Err(ErrorKind::Timeout));
+        assert_eq!(second.map_err(|e| e.kind()), Err(ErrorKind::Busy));
         assert!(began.elapsed() <= MountLimits::default().request_deadline * 2 + Duration::from_secs(1));
         assert_eq!(METRICS.mount_operations_in_flight.with_label_values(&["/hang"]).get(), 0);
     }
@@ -364,7 +365,7 @@ mod tests {
         vitals.set_state(MountState::Gone);
         vitals.set_state(MountState::Draining);
         assert_eq!(vitals.state(), MountState::Gone);
-        let shown = |state| METRICS.mount_state.with_label_values(&["/gone", state]).get();
-        assert_eq!((shown("gone"), shown("draining"), shown("starting")), (1, 0, 0));
+        let gauge = |state| METRICS.mount_state.with_label_values(&["/gone", state]).get();
+        assert_eq!((gauge("gone"), gauge("draining"), gauge("starting")), (1, 0, 0));
     }
 }

@@ -111,10 +111,10 @@ impl Keeper {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("it did not start within {START_DEADLINE:?}"),
         };
-        self.fail(myself, state, name, Failure { label: "start", cause });
+        self.fail(myself, state, name, &Failure { label: "start", cause });
     }
 
-    fn fail(&self, myself: &ActorRef<Message>, state: &mut State, name: &str, failure: Failure) {
+    fn fail(&self, myself: &ActorRef<Message>, state: &mut State, name: &str, failure: &Failure) {
         let generation = state.next_generation();
         let Some(kept) = state.children.get_mut(name) else { return };
         kept.cell = None;
@@ -261,7 +261,7 @@ impl Actor for Keeper {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
         };
         if let Some(name) = state.name_of(id) {
-            self.fail(&myself, state, &name, failure);
+            self.fail(&myself, state, &name, &failure);
         }
         Ok(())
     }

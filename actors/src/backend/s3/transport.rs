@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use futures::TryStreamExt;
+use bytes::Bytes;
+use futures::{TryStreamExt, stream};
 use opendal::{Buffer, HttpBody, HttpTransport};
 
 use crate::config::MountLimits;
@@ -44,6 +45,7 @@ impl Transport {
 impl HttpTransport for Transport {
     async fn fetch(&self, request: http::Request<Buffer>) -> opendal::Result<http::Response<HttpBody>> {
         let is_head = request.method() == http::Method::HEAD;
+        let is_list = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
         // Each part is one piece of memory, so this does not copy.
         let request = request.map(|body| reqwest::Body::from(body.to_bytes()));
         let request = reqwest::Request::try_from(request).map_err(failed)?;
@@ -51,10 +53,26 @@ impl HttpTransport for Transport {
         let mut answer = http::Response::new(());
         *answer.status_mut() = response.status();
         *answer.headers_mut() = response.headers().clone();
+        if is_list {
+            let text = keep_leading_slashes(response.bytes().await.map_err(failed)?);
+            let size = text.len() as u64;
+            return Ok(answer.map(|()| HttpBody::new(stream::iter([Ok(Buffer::from(text))]), Some(size))));
+        }
         // The length of a HEAD is that of the body it stands for.
         let size = if is_head { None } else { response.content_length() };
         let body = response.bytes_stream().map_ok(Buffer::from).map_err(failed);
         Ok(answer.map(|()| HttpBody::new(Box::pin(body), size)))
+    }
+}
+
+/// `OpenDAL` drops the first slash of listed keys, so that `/a` would appear under the name of `a`. A second slash
+/// is dropped instead.
+fn keep_leading_slashes(text: Bytes) -> Bytes {
+    match std::str::from_utf8(&text) {
+        Ok(xml) if ["<Key>/", "<Prefix>/"].iter().any(|tag| xml.contains(tag)) => {
+            Bytes::from(xml.replace("<Key>/", "<Key>//").replace("<Prefix>/", "<Prefix>//"))
+        }
+        Ok(_) | Err(_) => text,
     }
 }
 
@@ -70,4 +88,16 @@ fn failed(error: reqwest::Error) -> opendal::Error {
     }
     let failed = opendal::Error::new(opendal::ErrorKind::Unexpected, text);
     if is_permanent { failed } else { failed.set_temporary() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_leading_slashes_are_doubled() {
+        let doubled = |xml: &'static str| keep_leading_slashes(Bytes::from(xml));
+        assert_eq!(doubled("<Key>/a/b</Key><Prefix>/</Prefix>"), "<Key>//a/b</Key><Prefix>//</Prefix>");
+        assert_eq!(doubled("<Key>a/b</Key><Prefix>a/</Prefix>"), "<Key>a/b</Key><Prefix>a/</Prefix>");
+    }
 }

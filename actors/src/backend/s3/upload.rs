@@ -20,6 +20,11 @@ const PARTS_AT_ONCE: u64 = 4;
 /// Memory for bodies of one mount, in MiB.
 const BUFFERS_MIB_MAX: u32 = 384;
 
+/// Whether this takes more than one request.
+pub(super) fn is_in_parts(source: &Source) -> bool {
+    source.size_bytes() > PIECE_BYTES
+}
+
 /// Runs the parts of an upload on the present runtime. `OpenDAL` holds a handle of each and cancels it on drop.
 pub(super) struct Parts;
 
