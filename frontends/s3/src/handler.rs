@@ -11,7 +11,7 @@ use bytes::Bytes;
 use forebay_core::METRICS;
 use futures::FutureExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::header::{HeaderValue, SERVER};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, SERVER};
 use hyper::{Method, Request, Response, StatusCode};
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode, s3_error};
@@ -50,8 +50,12 @@ impl Handler {
         let path = request.uri().path();
         let span = tracing::info_span!("request", %id, frontend = "s3", operation = tracing::field::Empty, path);
         let tag = Arc::new(RequestTag { span: span.clone(), operation: OnceLock::new() });
+        let is_last = expects_before_nothing(request.headers());
         let mut response = self.answer(request, &tag).instrument(span).await;
         decorate(&mut response, id);
+        if is_last {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let operation = tag.operation.get().map_or("unknown", String::as_str);
         let outcome = outcome(response.status());
         METRICS.requests.with_label_values(&["s3", operation, outcome]).inc();
@@ -86,6 +90,12 @@ impl Handler {
             }
         }
     }
+}
+
+/// Whether a client asks for `100 Continue` before a body of no bytes. hyper does not send it then, and botocore
+/// (`aws s3 sync` of an empty file) takes the next request's for a final answer: the connection must not be used again.
+fn expects_before_nothing(headers: &HeaderMap) -> bool {
+    headers.contains_key(EXPECT) && headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
 }
 
 fn error_response(error: S3Error) -> Response<Body> {

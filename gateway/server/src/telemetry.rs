@@ -12,13 +12,16 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// What no filter of a user turns on: s3s logs each client error as an error of its own, which the frontend counts
+/// and logs itself, and reqsign logs the store's credentials at debug level.
+const QUIET: &str = "s3s=off,actix_server=warn,reqsign_core=warn,reqsign_aws_v4=warn";
+
 /// Starts logging; `filter` is in the syntax of `tracing_subscriber::EnvFilter`, for example `info,forebay_s3=debug`.
 ///
 /// # Errors
 /// The filter cannot be parsed.
 pub(crate) fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    // s3s logs each client error as an error of its own; the frontend counts and logs them itself.
-    let filter = EnvFilter::try_new(format!("{filter},s3s=off,actix_server=warn"))?;
+    let filter = EnvFilter::try_new(format!("{filter},{QUIET}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(false).init(),
