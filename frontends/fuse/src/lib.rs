@@ -14,6 +14,7 @@ mod counters;
 mod error;
 mod filesystem;
 mod handle;
+mod held;
 mod inode;
 mod kernel;
 mod observer;

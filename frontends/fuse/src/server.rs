@@ -17,6 +17,7 @@ use crate::attr::Owner;
 use crate::counters::{Counters, Operation, Outcome};
 use crate::error::Failure;
 use crate::handle::{DirectoryHandle, FileHandle, Slab};
+use crate::held::Room;
 use crate::inode::{Inode, InodeTable};
 use crate::kernel::Kernel;
 use crate::ops::open::{Passthrough, Repeats};
@@ -43,6 +44,7 @@ pub(crate) struct Server {
     pub(crate) directories: Slab<DirectoryHandle>,
     pub(crate) passthrough: Passthrough,
     pub(crate) repeats: Repeats,
+    pub(crate) room: Room,
     pub(crate) kernel: Kernel,
     pub(crate) counters: Counters,
     runtime: Handle,
@@ -67,6 +69,7 @@ impl Server {
             directories: Slab::new(),
             passthrough,
             repeats: Repeats::new(),
+            room: Room::new(),
             kernel: Kernel::new(),
             counters,
             runtime,

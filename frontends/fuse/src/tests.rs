@@ -161,7 +161,8 @@ fn a_lent_file_is_read_by_passthrough_and_its_bytes_do_not_pass_here() {
 fn a_file_is_promoted_to_passthrough_after_its_last_close_and_not_before() {
     let _alone = alone();
     let Some(stage) = Stage::new(REMOTE) else { return };
-    let content = "0123456789".repeat(500);
+    // Larger than what is held in memory.
+    let content = "0123456789".repeat(150_000);
     stage.put("a", &content);
     let first = File::open(stage.at("a")).expect("open");
     stage.double.lend_files(true);

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_core::{Entry, Error, ErrorKind, NsPath, Permission, Want};
+use forebay_core::{Entry, Error, ErrorKind, NsPath, OpenFile, Permission, Want};
 use fuser::{AccessFlags, Errno, FileAttr};
 
 use crate::attr;
@@ -15,6 +15,9 @@ use crate::server::Server;
 
 /// Longest name of one directory entry on Linux.
 const NAME_BYTES_MAX: usize = 255;
+
+/// How often a version is looked for that is still there when it is read.
+const KEEP_ATTEMPTS: usize = 4;
 
 /// Attributes, and how long the kernel may trust them.
 pub(crate) struct Found {
@@ -57,7 +60,7 @@ impl Server {
             return Ok(Found { attr, ttl: Duration::ZERO });
         }
         if self.repeats.is_expected(&path)
-            && let Ok(file) = self.namespace.open(&self.context, &path, Want::Any).await
+            && let Some(file) = self.keep(&path).await
         {
             let inode = self.table.remember(&path, file.entry());
             let found = self.found(&inode, file.entry());
@@ -66,6 +69,19 @@ impl Server {
         }
         let entry = self.stat(&path).await?;
         Ok(self.found(&self.table.remember(&path, &entry), &entry))
+    }
+
+    /// A version of a file that is replaced again and again, opened and, if it is small, held.
+    async fn keep(&self, path: &NsPath) -> Option<Arc<dyn OpenFile>> {
+        for _ in 0..KEEP_ATTEMPTS {
+            let file = self.namespace.open(&self.context, path, Want::Any).await.ok()?;
+            match self.secured(file).await {
+                Ok(file) => return Some(file),
+                Err(e) if e.errno() == Errno::ESTALE => {}
+                Err(_) => return None,
+            }
+        }
+        None
     }
 
     /// The attributes of an inode whose entry was just read.

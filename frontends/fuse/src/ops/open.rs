@@ -197,11 +197,33 @@ impl Server {
             if !self.repeats.is_expected(&path) {
                 drop(inode.lock().pinned.take());
             }
-            return Ok(Offer::to_read(inode, Source::Stored(file), wish));
+            let source = self.source(&inode, file).await?;
+            return Ok(Offer::to_read(inode, source, wish));
         }
         self.table.replaced(&inode);
         self.repeats.expect(&path);
         Err(Failure::stale())
+    }
+
+    /// Where an open for reading gets its bytes: as other handles do, from a lent file, from memory if it is small.
+    /// What the kernel's page cache may hold already is not fetched for this.
+    async fn source(&self, inode: &Inode, file: Arc<dyn OpenFile>) -> Result<Source, Failure> {
+        {
+            let state = inode.lock();
+            let version = Some(&file.entry().version);
+            if let Some(open) = state.open.as_ref().filter(|open| open.version.as_ref() == version) {
+                return Ok(open.source.clone());
+            }
+            if state.cached.as_ref() == version {
+                return Ok(Source::Stored(file));
+            }
+        }
+        Ok(Source::Stored(self.secured(file).await?))
+    }
+
+    /// A file whose content stays what it is: lent, or held where it is small.
+    pub(crate) async fn secured(&self, file: Arc<dyn OpenFile>) -> Result<Arc<dyn OpenFile>, Failure> {
+        if whole(&*file).is_some() { Ok(file) } else { self.room.hold(file).await }
     }
 
     /// Prepares an open for writing: joins the write in progress or begins one.

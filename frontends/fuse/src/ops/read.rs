@@ -70,7 +70,8 @@ async fn read_handle(handle: &FileHandle, range: ByteRange) -> Result<Vec<Bytes>
     Ok(vec![bytes])
 }
 
-async fn read_stored(file: &dyn OpenFile, range: ByteRange) -> Result<Vec<Bytes>, Failure> {
+/// Reads all of `range` that lies inside the file.
+pub(crate) async fn read_stored(file: &dyn OpenFile, range: ByteRange) -> Result<Vec<Bytes>, Failure> {
     let mut rest = range.clamp_to(file.entry().size_bytes);
     if rest.is_empty() {
         return Ok(Vec::new());

@@ -22,6 +22,8 @@ use crate::filesystem::Frontend;
 const SOURCE: &str = "forebay";
 const KIND: &str = "fuse.forebay";
 const DEVICE: &str = "/dev/fuse";
+/// How long a busy mount is tried again. Files that are still open then would fail at the end of the process anyway.
+const BUSY_GRACE: Duration = Duration::from_secs(1);
 /// How often a busy mount is tried again.
 const BUSY_RETRY: Duration = Duration::from_millis(50);
 /// The kernel's own offer is 128 KiB, which costs a round trip for every 128 KiB of a buffered stream.
@@ -177,11 +179,12 @@ impl Mounted {
         }
     }
 
-    /// Unmounts: at once if nobody uses it, when it is free, or by detaching it at the deadline.
+    /// Unmounts: at once if nobody uses it, when it is free, or by detaching it after a grace.
     pub(super) async fn unmount(&self, deadline: Instant) -> io::Result<()> {
         if let Some(helper) = &self.helper {
             return helper.lock().expect("no panic under this lock").unmount();
         }
+        let deadline = deadline.min(Instant::now() + BUSY_GRACE);
         loop {
             match rustix::mount::unmount(&self.path, UnmountFlags::empty()) {
                 // Somebody else unmounted it.

@@ -173,6 +173,8 @@ struct Opened {
     entry: Entry,
     file: Arc<File>,
     is_lent: bool,
+    shared: Arc<Shared>,
+    key: String,
 }
 
 #[async_trait]
@@ -186,8 +188,12 @@ impl OpenFile for Opened {
     }
 
     async fn read(&self, range: ByteRange) -> Result<Content> {
+        let present = self.shared.tree().objects.get(&self.key).map(|object| object.entry().version);
+        if !self.is_lent && present.as_ref() != Some(&self.entry.version) {
+            return Err(Error::new(ErrorKind::Stale, "the store keeps no old versions"));
+        }
         // Short pieces, so that readers have to go on.
-        let mut piece = vec![0; range.len.min(1000) as usize];
+        let mut piece = vec![0; range.len.min(100_000) as usize];
         let len = self.file.read_at(&mut piece, range.offset)?;
         piece.truncate(len);
         Ok(Bytes::from(piece).into())
@@ -282,7 +288,8 @@ impl Mount for Double {
         let tree = self.shared.tree();
         let object = tree.objects.get(key.as_str()).ok_or_else(missing)?;
         let is_lent = self.shared.lends.load(Ordering::Relaxed);
-        Ok(Arc::new(Opened { entry: object.entry(), file: Arc::clone(&object.file), is_lent }))
+        let (shared, key) = (Arc::clone(&self.shared), key.as_str().to_owned());
+        Ok(Arc::new(Opened { entry: object.entry(), file: Arc::clone(&object.file), is_lent, shared, key }))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
