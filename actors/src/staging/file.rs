@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, Result};
@@ -29,7 +29,7 @@ pub struct StagingFile {
     shared: Arc<Shared>,
     file: Arc<File>,
     path: PathBuf,
-    /// Taken around arithmetic only.
+    /// Taken around arithmetic only, so what a panic leaves is whole.
     state: Mutex<State>,
     writes: AtomicU64,
     was_lent: AtomicBool,
@@ -95,7 +95,7 @@ impl StagingFile {
         self.writes.fetch_add(1, Ordering::AcqRel);
         self.file.write_all_at(bytes, offset)?;
         if let Some(digest) = &self.digest {
-            digest.lock().expect("no panic under this lock").add(offset, bytes);
+            digest.lock().unwrap_or_else(PoisonError::into_inner).add(offset, bytes);
         }
         Ok(())
     }
@@ -111,7 +111,7 @@ impl StagingFile {
             this.writes.fetch_add(1, Ordering::AcqRel);
             this.file.set_len(size_bytes)?;
             if let Some(digest) = &this.digest {
-                digest.lock().expect("no panic under this lock").is_broken = true;
+                digest.lock().unwrap_or_else(PoisonError::into_inner).is_broken = true;
             }
             this.settle()
         })
@@ -156,7 +156,7 @@ impl StagingFile {
     pub fn lend(self: &Arc<Self>) -> Lent {
         self.was_lent.store(true, Ordering::Release);
         if let Some(digest) = &self.digest {
-            digest.lock().expect("no panic under this lock").is_broken = true;
+            digest.lock().unwrap_or_else(PoisonError::into_inner).is_broken = true;
         }
         let guard: Arc<Self> = Arc::clone(self);
         Lent::new(Arc::clone(&self.file), ByteRange::new(0, u64::MAX), guard)
@@ -198,7 +198,7 @@ impl StagingFile {
     pub fn md5(&self) -> Result<String> {
         let size_bytes = self.size_bytes()?;
         if let Some(digest) = &self.digest {
-            let running = digest.lock().expect("no panic under this lock").clone();
+            let running = digest.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if !running.is_broken && running.next == size_bytes {
                 return Ok(hex::encode(running.hasher.finalize()));
             }
@@ -229,7 +229,7 @@ impl StagingFile {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panic under this lock")
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -245,7 +245,7 @@ impl Running {
 
 impl Drop for StagingFile {
     fn drop(&mut self) {
-        let state = self.state.get_mut().expect("no panic under this lock");
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if !state.is_in_staging {
             return;
         }

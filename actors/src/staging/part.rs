@@ -1,7 +1,7 @@
 //! A part of a multipart upload being written.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -53,7 +53,7 @@ impl StagedPart {
     }
 
     fn refuse_published(&self) -> Result<()> {
-        match &*self.published.lock().expect("no panic under this lock") {
+        match &*self.published.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(_) => Err(Error::new(ErrorKind::InvalidArgument, "the part was published already")),
             None => Ok(()),
         }
@@ -85,7 +85,7 @@ impl Staged for StagedPart {
         let (file, checksum) = (Arc::clone(&self.file), self.checksum.clone());
         let published = Arc::clone(&self.published);
         blocking(move || {
-            let mut published = published.lock().expect("no panic under this lock");
+            let mut published = published.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(entry) = &*published {
                 return Ok(entry.clone());
             }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use forebay_core::{ETag, Error, ErrorKind, Headers, Key, PartInfo, Result, Staged, UploadId, UploadInfo};
@@ -153,7 +153,7 @@ impl Staging {
         blocking(move || {
             let (directory, record) = shared.upload(&key, &upload)?;
             let mut parts = Parts { headers: record.headers, infos: Vec::new(), files: Vec::new() };
-            let _commits = shared.commits.lock().expect("no panic under this lock");
+            let _commits = shared.commits();
             for number in numbers {
                 let part =
                     read_record::<PartRecord>(&directory.join(part_name(number)))?.ok_or_else(|| {
@@ -177,7 +177,7 @@ impl Staging {
             let (directory, _) = shared.upload(&key, &upload)?;
             let doomed = shared.write_path();
             {
-                let _commits = shared.commits.lock().expect("no panic under this lock");
+                let _commits = shared.commits();
                 fs::rename(&directory, &doomed).map_err(|e| vanished(e, &upload))?;
             }
             let freed_bytes = data_bytes(&doomed)?;
@@ -190,6 +190,11 @@ impl Staging {
 }
 
 impl Shared {
+    /// Nobody else changes the set of parts meanwhile. It lies on the disk, so a panic leaves nothing half done here.
+    fn commits(&self) -> MutexGuard<'_, ()> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The directory and record of an upload of `key`.
     fn upload(&self, key: &Key, upload: &UploadId) -> Result<(PathBuf, UploadRecord)> {
         let is_well_formed = upload.0.len() == 32 && upload.0.bytes().all(|b| b.is_ascii_hexdigit());
@@ -222,7 +227,7 @@ impl Shared {
         mut record: PartRecord,
     ) -> Result<PartInfo> {
         let upload = UploadId(directory.file_name().unwrap_or_default().to_string_lossy().into_owned());
-        let _commits = self.commits.lock().expect("no panic under this lock");
+        let _commits = self.commits();
         record.data = format!("{number:05}.{}.part", Uuid::new_v4().simple());
         let path = directory.join(part_name(number));
         let before = read_record::<PartRecord>(&path)?;
@@ -256,7 +261,7 @@ impl Shared {
             for entry in fs::read_dir(&directory)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if name.ends_with(".part") && !data.contains(&name) {
+                if is_data(&name) && !data.contains(&name) {
                     fs::remove_file(entry.path())?;
                 }
             }
@@ -278,6 +283,11 @@ impl PartRecord {
     }
 }
 
+/// Whether a file of an upload holds a part's bytes.
+fn is_data(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "part")
+}
+
 fn part_name(number: u32) -> String {
     format!("{number:05}.json")
 }
@@ -287,7 +297,7 @@ fn data_bytes(directory: &Path) -> io::Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().ends_with(".part") {
+        if is_data(&entry.file_name().to_string_lossy()) {
             sum += entry.metadata()?.len();
         }
     }

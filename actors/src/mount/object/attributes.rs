@@ -40,6 +40,28 @@ pub(super) enum Found {
     File(Entry),
 }
 
+/// A remembered answer of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer<T> {
+    /// Nothing is there.
+    Missing,
+    /// This is there.
+    There(T),
+}
+
+impl<T> Answer<T> {
+    pub(super) fn found(self) -> Option<T> {
+        match self {
+            Self::Missing => None,
+            Self::There(value) => Some(value),
+        }
+    }
+
+    fn of(value: Option<T>) -> Self {
+        value.map_or(Self::Missing, Self::There)
+    }
+}
+
 /// How long something may be trusted.
 #[derive(Clone, Copy)]
 enum Ttl {
@@ -88,33 +110,33 @@ impl AttributeCache {
         Token(self.now.load(Ordering::Acquire))
     }
 
-    /// The file of this key: outer `None` for not known.
-    pub(super) fn file(&self, key: &str, now: SystemTime) -> Option<Option<Entry>> {
-        self.slots.read(key, |slot| self.fresh(slot.file.as_ref()?, now).cloned())?
+    /// The file of this key; `None` where nothing is remembered.
+    pub(super) fn file(&self, key: &str, now: SystemTime) -> Option<Answer<Entry>> {
+        self.slots.read(key, |slot| self.fresh(slot.file.as_ref()?, now).cloned().map(Answer::of))?
     }
 
-    /// The directory of this key: outer `None` for not known.
-    pub(super) fn directory(&self, key: &str, now: SystemTime) -> Option<Option<Existence>> {
-        self.slots.read(key, |slot| self.fresh(slot.directory.as_ref()?, now).copied())?
+    /// The directory of this key; `None` where nothing is remembered.
+    pub(super) fn directory(&self, key: &str, now: SystemTime) -> Option<Answer<Existence>> {
+        self.slots.read(key, |slot| self.fresh(slot.directory.as_ref()?, now).copied().map(Answer::of))?
     }
 
-    /// The directory of this key, else its file: outer `None` for not known.
+    /// The directory of this key, else its file; `None` where not enough is remembered.
     ///
     /// That there is no directory beside a file is trusted as long as the file is: only names that show nothing at
     /// all are looked at again each second.
-    pub(super) fn any(&self, key: &str, now: SystemTime) -> Option<Option<Found>> {
+    pub(super) fn any(&self, key: &str, now: SystemTime) -> Option<Answer<Found>> {
         self.slots.read(key, |slot| {
             let directory = slot.directory.as_ref()?;
             if let Some(Some(_)) = self.fresh(directory, now) {
-                return Some(Some(Found::Directory));
+                return Some(Answer::There(Found::Directory));
             }
             let file = self.fresh(slot.file.as_ref()?, now)?;
             let is_missing = directory.value.is_none();
             match file {
                 Some(entry) if is_missing && Self::is_young(directory.since, self.ttl(), now) => {
-                    Some(Some(Found::File(entry.clone())))
+                    Some(Answer::There(Found::File(entry.clone())))
                 }
-                None if is_missing && self.fresh(directory, now).is_some() => Some(None),
+                None if is_missing && self.fresh(directory, now).is_some() => Some(Answer::Missing),
                 Some(_) | None => None,
             }
         })?

@@ -6,7 +6,7 @@ use forebay_core::{
 use futures::stream::{self, TryStreamExt};
 
 use super::Core;
-use super::attributes::Existence;
+use super::attributes::{Answer, Existence};
 use super::lookup::Detail;
 use super::request::Condition;
 
@@ -71,7 +71,7 @@ impl Core {
 
     /// Whether there is a file and no directory at `key`.
     async fn blocking_file(&self, key: &Key) -> Result<bool> {
-        if let Some(Some(_)) = self.attributes.directory(key.as_str(), self.clock.now()) {
+        if let Some(Answer::There(_)) = self.attributes.directory(key.as_str(), self.clock.now()) {
             return Ok(false);
         }
         Ok(self.find_file(key, Detail::Plain).await?.is_some() && self.find_directory(key).await?.is_none())
@@ -90,7 +90,7 @@ impl Core {
     }
 
     fn is_marked(&self, key: &Key) -> bool {
-        self.attributes.directory(key.as_str(), self.clock.now()) == Some(Some(Existence::Marked))
+        self.attributes.directory(key.as_str(), self.clock.now()) == Some(Answer::There(Existence::Marked))
     }
 
     pub(super) async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
@@ -129,7 +129,7 @@ impl Core {
     }
 
     async fn delete_object(&self, key: &Key) -> Result<bool> {
-        let known = self.attributes.file(key.as_str(), self.clock.now()).flatten();
+        let known = self.attributes.file(key.as_str(), self.clock.now()).and_then(Answer::found);
         if known.is_none() && self.ask_for_file(key).await?.is_none() {
             return Ok(false);
         }

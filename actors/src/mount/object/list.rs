@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use forebay_core::{Entry, Key, ListItem, ListPage, ListQuery, Result};
 
 use super::Core;
-use super::attributes::{Existence, Token};
+use super::attributes::{Answer, Existence, Token};
 use crate::backend::{Object, ObjectPage};
 
 impl Core {
@@ -67,7 +67,7 @@ impl Core {
         let is_known = self
             .attributes
             .file(key.as_str(), now)
-            .flatten()
+            .and_then(Answer::found)
             .is_some_and(|known| known.etag == entry.etag && known.headers.is_some());
         if !is_known {
             self.attributes.learn_file(key.as_str(), Some(entry.clone()), token, now);

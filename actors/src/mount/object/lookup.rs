@@ -7,7 +7,7 @@ use forebay_core::{
 };
 
 use super::Core;
-use super::attributes::{Existence, Found};
+use super::attributes::{Answer, Existence, Found};
 use super::file::ObjectFile;
 use crate::backend::Object;
 
@@ -32,12 +32,14 @@ impl Core {
             });
         }
         let found = match want {
-            Want::File => self.remembered_file(key, Detail::Headers)?,
-            Want::Directory => self.remembered_directory(key)?,
-            Want::Any => self.attributes.any(key.as_str(), self.clock.now())?.map(|found| match found {
-                Found::Directory => self.directory_entry(key),
-                Found::File(entry) => entry,
-            }),
+            Want::File => self.remembered_file(key, Detail::Headers)?.found(),
+            Want::Directory => self.remembered_directory(key)?.found(),
+            Want::Any => {
+                self.attributes.any(key.as_str(), self.clock.now())?.found().map(|found| match found {
+                    Found::Directory => self.directory_entry(key),
+                    Found::File(entry) => entry,
+                })
+            }
         };
         Some(found.map(|entry| self.shown(key, entry)).ok_or_else(not_found))
     }
@@ -77,7 +79,7 @@ impl Core {
     /// The file at `key`, remembered or asked for.
     pub(super) async fn find_file(&self, key: &Key, detail: Detail) -> Result<Option<Entry>> {
         match self.remembered_file(key, detail) {
-            Some(found) => Ok(found),
+            Some(answer) => Ok(answer.found()),
             None => self.ask_for_file(key).await,
         }
     }
@@ -95,8 +97,8 @@ impl Core {
         if key.is_root() {
             return Ok(Some(self.directory_entry(key)));
         }
-        if let Some(found) = self.remembered_directory(key) {
-            return Ok(found);
+        if let Some(answer) = self.remembered_directory(key) {
+            return Ok(answer.found());
         }
         let token = self.attributes.token();
         let prefix = key.directory_prefix();
@@ -115,18 +117,20 @@ impl Core {
         Ok(self.page(&query).await?.objects)
     }
 
-    fn remembered_file(&self, key: &Key, detail: Detail) -> Option<Option<Entry>> {
-        let found = self.attributes.file(key.as_str(), self.clock.now())?;
+    fn remembered_file(&self, key: &Key, detail: Detail) -> Option<Answer<Entry>> {
+        let answer = self.attributes.file(key.as_str(), self.clock.now())?;
         let needs_headers = detail == Detail::Headers && self.info.capability.headers;
-        match &found {
-            Some(entry) if needs_headers && entry.headers.is_none() => None,
-            Some(_) | None => Some(found),
+        match &answer {
+            Answer::There(entry) if needs_headers && entry.headers.is_none() => None,
+            Answer::There(_) | Answer::Missing => Some(answer),
         }
     }
 
-    fn remembered_directory(&self, key: &Key) -> Option<Option<Entry>> {
-        let found = self.attributes.directory(key.as_str(), self.clock.now())?;
-        Some(found.map(|_| self.directory_entry(key)))
+    fn remembered_directory(&self, key: &Key) -> Option<Answer<Entry>> {
+        Some(match self.attributes.directory(key.as_str(), self.clock.now())? {
+            Answer::There(_) => Answer::There(self.directory_entry(key)),
+            Answer::Missing => Answer::Missing,
+        })
     }
 
     /// Opens the present version of a file.

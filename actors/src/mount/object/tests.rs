@@ -26,7 +26,7 @@ struct Fixture {
 const MEMORY_ONLY: CacheConfig =
     CacheConfig { memory_bytes: 32 << 20, nvme: None, high_percent: 95, low_percent: 90 };
 
-const TRUSTED: Revalidate = Revalidate::After(Duration::from_secs(60));
+const TRUSTED: Revalidate = Revalidate::After(Duration::from_mins(1));
 
 fn fixture(revalidate: Revalidate) -> Fixture {
     let clock = ManualClock::default();

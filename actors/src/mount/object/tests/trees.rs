@@ -1,5 +1,6 @@
 use std::sync::atomic::Ordering;
 
+use super::RenameMode::{NoReplace, Replace};
 use super::*;
 
 async fn rename(f: &Fixture, from: &str, to: &str, mode: RenameMode) -> Option<ErrorKind> {
@@ -100,7 +101,6 @@ async fn rename_follows_the_rules_of_posix() {
         f.put(name, b"content").await;
     }
     f.mount.mkdir(&key("empty"), MkdirMode::New).await.expect("makes");
-    use RenameMode::{NoReplace, Replace};
     for (from, to, mode, expected) in [
         ("none", "c", Replace, ErrorKind::NotFound),
         ("a", "none/c", Replace, ErrorKind::NotFound),
@@ -128,13 +128,13 @@ async fn renamed_file_is_the_same_file_and_its_successor_is_not() {
     let f = fixture(TRUSTED);
     f.put("p/log", b"").await;
     let id = f.id("p/log").await;
-    assert_eq!(rename(&f, "p/log", "p/log.1", RenameMode::NoReplace).await, None);
+    assert_eq!(rename(&f, "p/log", "p/log.1", NoReplace).await, None);
     assert_eq!(f.id("p/log.1").await, id);
     f.clock.advance(Duration::from_secs(61));
     assert_eq!(f.id("p/log.1").await, id);
     f.put("p/log", b"").await;
     assert_ne!(f.id("p/log").await, id, "two files never share an identity");
-    assert_eq!(rename(&f, "p/log.1", "q", RenameMode::Replace).await, None);
+    assert_eq!(rename(&f, "p/log.1", "q", Replace).await, None);
     assert_eq!(f.id("q").await, id);
 }
 
@@ -149,7 +149,7 @@ async fn renamed_directory_takes_everything_with_it() {
     let (directory, file) = (f.id("p/old").await, f.id("p/old/7").await);
     let change = AttributeChange { mode: Some(0o700), ..AttributeChange::default() };
     f.mount.set_attributes(&key("p/old"), change).await.expect("sets");
-    assert_eq!(rename(&f, "p/old", "new", RenameMode::NoReplace).await, None);
+    assert_eq!(rename(&f, "p/old", "new", NoReplace).await, None);
     assert_eq!((f.id("new").await, f.id("new/7").await), (directory, file));
     assert_eq!(f.stat("new").await.expect("there").attributes.mode, 0o700);
     assert_eq!(kind(f.stat("p/old").await), Some(ErrorKind::NotFound));
@@ -163,11 +163,11 @@ async fn rename_that_fails_halfway_loses_nothing() {
     f.put("d/a", b"a").await;
     f.put("d/b", b"b").await;
     f.store.fail("copy", ErrorKind::Unavailable);
-    assert_eq!(rename(&f, "d", "e", RenameMode::NoReplace).await, Some(ErrorKind::Unavailable));
+    assert_eq!(rename(&f, "d", "e", NoReplace).await, Some(ErrorKind::Unavailable));
     let names = f.names().await;
     assert!(names.contains(&"d/a".to_owned()) && names.contains(&"d/b".to_owned()), "{names:?}");
     f.store.fail("delete", ErrorKind::Unavailable);
-    assert_eq!(rename(&f, "d/a", "c", RenameMode::NoReplace).await, Some(ErrorKind::Unavailable));
+    assert_eq!(rename(&f, "d/a", "c", NoReplace).await, Some(ErrorKind::Unavailable));
     assert_eq!((f.read("d/a").await, f.read("c").await), (b"a".to_vec(), b"a".to_vec()));
 }
 
@@ -178,7 +178,7 @@ async fn rename_streams_where_the_store_cannot_copy() {
     f.store.put_outside("d/sub/", b"").await;
     f.store.cannot_copy.store(true, Ordering::Relaxed);
     let id = f.id("d/a").await;
-    assert_eq!(rename(&f, "d", "e", RenameMode::NoReplace).await, None);
+    assert_eq!(rename(&f, "d", "e", NoReplace).await, None);
     assert_eq!((f.read("e/a").await, f.id("e/a").await), (b"content".to_vec(), id));
     assert_eq!(f.names().await, ["e/a", "e/sub/"]);
     let seen = f.mount.stat(&key("e/a"), Want::File).await.expect("there");
