@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use forebay_core::METRICS;
 use futures::FutureExt;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, SERVER};
 use hyper::{Method, Request, Response, StatusCode};
 use s3s::service::S3Service;
@@ -43,7 +43,7 @@ impl Handler {
     }
 
     /// Answers one request; never fails, so that a connection only ends for its own reasons.
-    pub(crate) async fn handle(&self, request: Request<Incoming>) -> Result<Response<Answer>, Infallible> {
+    pub(crate) async fn handle(&self, request: Request<Body>) -> Result<Response<Answer>, Infallible> {
         let started = Instant::now();
         let in_flight = InFlight::enter();
         let id = RequestId::next();
@@ -65,14 +65,13 @@ impl Handler {
         Ok(response.map(|body| Answer { body, is_content, _in_flight: in_flight }))
     }
 
-    async fn answer(&self, request: Request<Incoming>, tag: &Arc<RequestTag>) -> Response<Body> {
+    async fn answer(&self, mut request: Request<Body>, tag: &Arc<RequestTag>) -> Response<Body> {
         if request.method() == Method::OPTIONS {
             let mut refusal = s3_error!(AccessDenied, "CORS is not enabled for this bucket");
             refusal.set_code(S3ErrorCode::Custom("AccessForbidden".into()));
             refusal.set_status_code(StatusCode::FORBIDDEN);
             return error_response(refusal);
         }
-        let mut request = request.map(Body::from);
         request.extensions_mut().insert(Arc::clone(tag));
         match AssertUnwindSafe(self.0.call(request)).catch_unwind().await {
             Ok(Ok(response)) => {

@@ -24,5 +24,7 @@ mod request_id;
 mod server;
 mod upload;
 
+#[cfg(test)]
+mod testing;
 
 pub use server::{S3Config, S3Server};

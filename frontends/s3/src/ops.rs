@@ -155,3 +155,6 @@ operations! {
     get_bucket_request_payment(GetBucketRequestPaymentInput)
         -> GetBucketRequestPaymentOutput = settings::request_payment;
 }
+
+#[cfg(test)]
+mod tests;

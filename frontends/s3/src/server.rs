@@ -8,10 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_core::{Access, Namespace};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use s3s::Body;
 use s3s::config::{S3Config as ProtocolConfig, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -157,9 +160,9 @@ where
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let handler = Arc::clone(&handler);
-        async move { handler.handle(request).await }
+        async move { handler.handle(request.map(Body::from)).await }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     if let Err(e) = watcher.watch(connection).await {
