@@ -67,7 +67,10 @@ impl S3Access for Auth {
 /// `AccessDenied` when there was no check; `InvalidRequest` for `SigV2`, whose credentials carry no region.
 pub(crate) fn caller<T>(request: &S3Request<T>) -> S3Result<Context> {
     if request.credentials.is_some() && request.region.is_none() {
-        return Err(s3_error!(InvalidRequest, "signature version 2 is not accepted; please use AWS4-HMAC-SHA256"));
+        return Err(s3_error!(
+            InvalidRequest,
+            "signature version 2 is not accepted; please use AWS4-HMAC-SHA256"
+        ));
     }
     match request.extensions.get::<Context>() {
         Some(context) => Ok(context.clone()),
@@ -113,10 +116,9 @@ fn refuse_unsupported(headers: &HeaderMap) -> S3Result<()> {
     for (name, value) in headers {
         let Some(name) = name.as_str().strip_prefix("x-amz-") else { continue };
         let refused = match name {
-            "acl" => !matches!(
-                value.as_bytes(),
-                b"private" | b"bucket-owner-full-control" | b"bucket-owner-read"
-            ),
+            "acl" => {
+                !matches!(value.as_bytes(), b"private" | b"bucket-owner-full-control" | b"bucket-owner-read")
+            }
             "storage-class" => value != "STANDARD",
             "website-redirect-location" => true,
             "tagging" => !value.is_empty(),
@@ -177,7 +179,10 @@ mod tests {
     #[test]
     fn caller_is_what_the_access_check_attached() {
         let mut request = request(Some("us-east-1"));
-        assert_eq!(caller(&request).expect("checked").principal.name, crate::testing::context().principal.name);
+        assert_eq!(
+            caller(&request).expect("checked").principal.name,
+            crate::testing::context().principal.name
+        );
         request.extensions.clear();
         assert_eq!(code(caller(&request).map(|_| ())), "AccessDenied");
     }
@@ -216,6 +221,9 @@ mod tests {
             assert_eq!(code(refuse_unsupported(&headers(name, value))), "NotImplemented", "{name}");
         }
         assert_eq!(code(refuse_unsupported(&headers("x-amz-acl", "private"))), "ok");
-        assert_eq!(code(refuse_unsupported(&headers("x-amz-storage-class", "GLACIER"))), "InvalidStorageClass");
+        assert_eq!(
+            code(refuse_unsupported(&headers("x-amz-storage-class", "GLACIER"))),
+            "InvalidStorageClass"
+        );
     }
 }

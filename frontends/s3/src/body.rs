@@ -39,14 +39,8 @@ pub(crate) async fn body_of(file: Arc<dyn OpenFile>, range: ByteRange) -> Result
     {
         return Ok(Body::from(pieces.remove(0)));
     }
-    let mut outgoing = Outgoing {
-        file,
-        rest: range,
-        queue: VecDeque::new(),
-        copying: None,
-        ahead: None,
-        queued_bytes: 0,
-    };
+    let mut outgoing =
+        Outgoing { file, rest: range, queue: VecDeque::new(), copying: None, ahead: None, queued_bytes: 0 };
     outgoing.enqueue(&content)?;
     Ok(Body::http_body_unsync(outgoing))
 }
@@ -68,7 +62,9 @@ impl<T> Drop for Owned<T> {
 impl<T> Owned<Result<T>> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T>> {
         let joined = ready!(Pin::new(&mut self.0).poll(cx));
-        Poll::Ready(joined.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "a read task died").because(e))))
+        Poll::Ready(
+            joined.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, "a read task died").because(e))),
+        )
     }
 }
 
@@ -220,7 +216,9 @@ mod tests {
         for serve in [Serve::AtOnce, Serve::Later, Serve::Lent] {
             let file = Pieces::new(3 * PIECE_BYTES as usize + 77, serve);
             let all = file.bytes();
-            for range in [(0, all.len()), (5, 10), (PIECE_BYTES as usize - 1, PIECE_BYTES as usize + 2), (7, 0)] {
+            for range in
+                [(0, all.len()), (5, 10), (PIECE_BYTES as usize - 1, PIECE_BYTES as usize + 2), (7, 0)]
+            {
                 let want = &all[range.0..range.0 + range.1];
                 let got = collect(file.clone(), ByteRange::new(range.0 as u64, range.1 as u64)).await;
                 assert!(got.as_deref() == Ok(want), "{serve:?} {range:?}");

@@ -28,7 +28,9 @@ impl Conditions {
     pub(crate) fn evaluate(&self, entry: &Entry) -> Verdict {
         match (&self.if_match, &self.if_unmodified_since) {
             (Some(condition), _) if !matches(condition, &entry.etag) => return Verdict::Failed,
-            (None, Some(date)) if seconds(entry.modified) > timestamp_seconds(date) => return Verdict::Failed,
+            (None, Some(date)) if seconds(entry.modified) > timestamp_seconds(date) => {
+                return Verdict::Failed;
+            }
             (Some(_) | None, _) => {}
         }
         match (&self.if_none_match, &self.if_modified_since) {
@@ -102,8 +104,11 @@ mod tests {
             ..Conditions::default()
         };
         assert_eq!(is(matching), Verdict::Proceed);
-        let other =
-            Conditions { if_none_match: Some(tag("x")), if_modified_since: Some(date(200)), ..Default::default() };
+        let other = Conditions {
+            if_none_match: Some(tag("x")),
+            if_modified_since: Some(date(200)),
+            ..Default::default()
+        };
         assert_eq!(is(other), Verdict::Proceed);
         assert_eq!(is(Conditions { if_match: Some(tag("x")), ..Default::default() }), Verdict::Failed);
         let any = Conditions { if_none_match: Some(ETagCondition::Any), ..Default::default() };

@@ -64,16 +64,21 @@ fn row(kind: ErrorKind) -> Row {
             fault: Some("the disk or quota of the gateway or the store is full"),
         },
         ErrorKind::Busy => fault(S3ErrorCode::SlowDown, "too many requests are in flight; reduce your rate"),
-        ErrorKind::Stale => fault(S3ErrorCode::ServiceUnavailable, "the object changed while it was read; repeat"),
-        ErrorKind::Unavailable => {
-            fault(S3ErrorCode::ServiceUnavailable, "the store behind this bucket cannot be reached; repeat later")
+        ErrorKind::Stale => {
+            fault(S3ErrorCode::ServiceUnavailable, "the object changed while it was read; repeat")
         }
-        ErrorKind::Timeout => {
-            fault(S3ErrorCode::ServiceUnavailable, "the store behind this bucket did not answer in time; repeat")
-        }
-        ErrorKind::Internal => {
-            fault(S3ErrorCode::InternalError, "an internal error; the log has the details under this request id")
-        }
+        ErrorKind::Unavailable => fault(
+            S3ErrorCode::ServiceUnavailable,
+            "the store behind this bucket cannot be reached; repeat later",
+        ),
+        ErrorKind::Timeout => fault(
+            S3ErrorCode::ServiceUnavailable,
+            "the store behind this bucket did not answer in time; repeat",
+        ),
+        ErrorKind::Internal => fault(
+            S3ErrorCode::InternalError,
+            "an internal error; the log has the details under this request id",
+        ),
     }
 }
 

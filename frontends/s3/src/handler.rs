@@ -48,7 +48,8 @@ impl Handler {
         let in_flight = InFlight::enter();
         let id = RequestId::next();
         let path = request.uri().path();
-        let span = tracing::info_span!("request", %id, frontend = "s3", operation = tracing::field::Empty, path);
+        let span =
+            tracing::info_span!("request", %id, frontend = "s3", operation = tracing::field::Empty, path);
         let tag = Arc::new(RequestTag { span: span.clone(), operation: OnceLock::new() });
         let is_last = expects_before_nothing(request.headers());
         let mut response = self.answer(request, &tag).instrument(span).await;

@@ -54,7 +54,8 @@ pub(crate) fn stored(
 
 /// `aws-chunked` describes the request, not the object.
 fn without_framing(coding: &str) -> Option<String> {
-    let kept: Vec<_> = coding.split(',').map(str::trim).filter(|c| !c.is_empty() && *c != "aws-chunked").collect();
+    let kept: Vec<_> =
+        coding.split(',').map(str::trim).filter(|c| !c.is_empty() && *c != "aws-chunked").collect();
     (!kept.is_empty()).then(|| kept.join(", "))
 }
 
@@ -81,7 +82,8 @@ mod tests {
 
     #[test]
     fn expires_survives_the_round_trip() {
-        let date = Timestamp::parse(TimestampFormat::HttpDate, "Wed, 21 Oct 2015 07:28:00 GMT").expect("a date");
+        let date =
+            Timestamp::parse(TimestampFormat::HttpDate, "Wed, 21 Oct 2015 07:28:00 GMT").expect("a date");
         let headers = stored(Headers::default(), Some(date.clone()), None).expect("small");
         assert_eq!(headers.expires.as_deref(), Some("Wed, 21 Oct 2015 07:28:00 GMT"));
         assert_eq!(expires(&headers), Some(date));

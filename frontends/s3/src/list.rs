@@ -76,10 +76,15 @@ impl Query {
         true
     }
 
+    /// Whether the namespace groups by itself.
+    fn is_shallow(&self) -> bool {
+        self.delimiter.as_deref() == Some("/")
+    }
+
     /// Where to go on after `name`: past its whole group.
     fn seek(&self, name: &str) -> String {
         match self.group(name) {
-            Some(group) if group.ends_with('/') => group.to_owned(),
+            Some(group) if self.is_shallow() => group.to_owned(),
             Some(group) => format!("{group}{PAST_GROUP}"),
             None => name.to_owned(),
         }
@@ -102,7 +107,7 @@ pub(crate) async fn page(namespace: &Namespace, context: &Context, query: &Query
     loop {
         let names = ListQuery {
             prefix: query.prefix.clone(),
-            shallow: query.delimiter.as_deref() == Some("/"),
+            shallow: query.is_shallow(),
             start_after: cursor,
             limit: query.max_keys + 1 - page.count(),
         };
@@ -183,7 +188,7 @@ mod tests {
         let mut after = None;
         for pages in 1.. {
             let query = Query {
-                bucket: NsPath::parse("/b").expect("valid"),
+                bucket: NsPath::parse("/bkt").expect("valid"),
                 prefix: prefix.to_owned(),
                 delimiter: delimiter.map(str::to_owned),
                 after,
@@ -205,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn pages_of_any_size_add_up_to_the_same_names() {
-        for delimiter in [None, Some("/"), Some("-"), Some("--"), Some("b")] {
+        for delimiter in [None, Some("/"), Some("-"), Some("--"), Some("b"), Some("b/")] {
             for prefix in ["", "a", "a/", "c-"] {
                 let (whole, pages) = all(delimiter, prefix, 1000).await;
                 assert_eq!(pages, 1);

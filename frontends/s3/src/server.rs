@@ -107,7 +107,10 @@ impl S3Server {
         }
         drop(self.listener);
         if tokio::time::timeout(self.drain, graceful.shutdown()).await.is_err() {
-            tracing::warn!(connections = connections.len(), "S3 requests were cut off at the end of the drain");
+            tracing::warn!(
+                connections = connections.len(),
+                "S3 requests were cut off at the end of the drain"
+            );
         }
         connections.shutdown().await;
         Ok(())

@@ -39,13 +39,13 @@ pub(crate) fn context() -> Context {
     Context::new(principal())
 }
 
-/// The memory mount at `/`, holding these keys in the bucket `b`.
+/// The memory mount at `/`, holding these keys in the bucket `bkt`.
 pub(crate) async fn namespace_with(keys: &[&str]) -> Arc<Namespace> {
     let mount = MemoryMount::default();
-    mount.state().directories.insert("b".to_owned(), ());
+    mount.state().directories.insert("bkt".to_owned(), ());
     for key in keys {
         let entry = Entry { size_bytes: 1, ..entry(key, 1) };
-        mount.state().files.insert(format!("b/{key}"), (entry, Bytes::from_static(b"x")));
+        mount.state().files.insert(format!("bkt/{key}"), (entry, Bytes::from_static(b"x")));
     }
     let mounts: [(NsPath, Arc<dyn Mount>); 1] = [(NsPath::root(), Arc::new(mount))];
     Arc::new(Namespace::new(MountTable::new(mounts).expect("one mount"), UNIX_EPOCH))
@@ -156,7 +156,11 @@ fn holds(entry: Option<&Entry>, condition: &Precondition) -> Result<()> {
         Precondition::Absent => entry.is_none(),
         Precondition::Matches(tag) => entry.is_some_and(|entry| entry.etag == *tag),
     };
-    if is_met { Ok(()) } else { Err(Error::new(ErrorKind::PreconditionFailed, "the precondition does not hold")) }
+    if is_met {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorKind::PreconditionFailed, "the precondition does not hold"))
+    }
 }
 
 impl State {
@@ -292,7 +296,10 @@ impl Mount for MemoryMount {
         }
         let is_after = |name: &str| match query.start_after.as_deref() {
             None => true,
-            Some(after) => name > after && !(query.shallow && after.ends_with('/') && name.starts_with(after)),
+            Some(after) if name <= after => false,
+            Some(after) => {
+                !(query.shallow && after.ends_with('/') && after != query.prefix && name.starts_with(after))
+            }
         };
         let mut rest: Vec<ListItem> = items.into_values().filter(|item| is_after(&item.name)).collect();
         let is_truncated = rest.len() > query.limit;

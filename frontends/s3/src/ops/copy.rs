@@ -50,7 +50,8 @@ pub(super) async fn object(
         Some(_) => return Err(s3_error!(InvalidArgument, "the metadata directive is COPY or REPLACE")),
     };
     if from.path == to.path && !replaces {
-        let message = "this copy request is illegal because it copies an object to itself without changing it";
+        let message =
+            "this copy request is illegal because it copies an object to itself without changing it";
         return Err(s3_error!(InvalidRequest, "{message}"));
     }
     gateway.require_bucket(&context, &to.bucket).await?;

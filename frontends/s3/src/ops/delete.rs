@@ -32,8 +32,9 @@ pub(super) async fn one(
     let context = caller(&request)?;
     let input = request.input;
     only_null_version(input.version_id.as_deref())?;
-    let is_conditional =
-        input.if_match.is_some() || input.if_match_size.is_some() || input.if_match_last_modified_time.is_some();
+    let is_conditional = input.if_match.is_some()
+        || input.if_match_size.is_some()
+        || input.if_match_last_modified_time.is_some();
     if is_conditional {
         // Looking first and deleting then would not be atomic.
         return Err(s3_error!(NotImplemented, "deletes take no conditions"));

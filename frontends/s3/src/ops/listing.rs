@@ -26,7 +26,11 @@ fn object(encoding: Encoding, (name, entry): (String, Entry), owner: Option<Owne
     }
 }
 
-fn objects_of(encoding: Encoding, objects: Vec<(String, Entry)>, owner: Option<&Owner>) -> Option<ObjectList> {
+fn objects_of(
+    encoding: Encoding,
+    objects: Vec<(String, Entry)>,
+    owner: Option<&Owner>,
+) -> Option<ObjectList> {
     Some(objects.into_iter().map(|found| object(encoding, found, owner.cloned())).collect())
 }
 

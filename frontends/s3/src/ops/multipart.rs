@@ -34,9 +34,7 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(5);
 pub(super) fn part_number(number: i32) -> S3Result<u32> {
     match u32::try_from(number) {
         Ok(number @ 1..=PARTS_MAX) => Ok(number),
-        Ok(_) | Err(_) => {
-            Err(s3_error!(InvalidArgument, "part numbers run from 1 to {PARTS_MAX}"))
-        }
+        Ok(_) | Err(_) => Err(s3_error!(InvalidArgument, "part numbers run from 1 to {PARTS_MAX}")),
     }
 }
 
@@ -103,26 +101,31 @@ fn chosen_parts(asked: &[CompletedPart], staged: &[PartInfo]) -> S3Result<Vec<u3
     if asked.is_empty() {
         return Err(s3_error!(MalformedXML, "an upload is completed with at least one part"));
     }
+    let numbers = asked.iter().map(|part| part_number(part.part_number.unwrap_or_default()));
+    let numbers = numbers.collect::<S3Result<Vec<u32>>>()?;
+    if !numbers.is_sorted_by(|a, b| a < b) {
+        return Err(s3_error!(InvalidPartOrder, "the list of parts was not in ascending order"));
+    }
     let staged: HashMap<u32, &PartInfo> = staged.iter().map(|part| (part.number, part)).collect();
-    let mut numbers: Vec<u32> = Vec::with_capacity(asked.len());
-    for (i, part) in asked.iter().enumerate() {
-        let number = part_number(part.part_number.unwrap_or_default())?;
-        if numbers.last().is_some_and(|last| *last >= number) {
-            return Err(s3_error!(InvalidPartOrder, "the list of parts was not in ascending order"));
-        }
-        let found = staged.get(&number).filter(|found| {
+    let mut small = None;
+    for (part, number) in asked.iter().zip(&numbers) {
+        let found = staged.get(number).filter(|found| {
             part.e_tag.as_ref().is_some_and(|tag| tag.value() == found.etag.as_str()) && agrees(part, found)
         });
         let Some(found) = found else {
-            let message = "one or more of the specified parts could not be found or has another ETag or checksum";
+            let message =
+                "one or more of the specified parts could not be found or has another ETag or checksum";
             return Err(s3_error!(InvalidPart, "{message}"));
         };
-        if found.size_bytes < PART_BYTES_MIN && i + 1 < asked.len() {
-            return Err(s3_error!(EntityTooSmall, "part {number} is smaller than 5 MiB and not the last"));
-        }
-        numbers.push(number);
+        let is_last = Some(number) == numbers.last();
+        small = small.or((found.size_bytes < PART_BYTES_MIN && !is_last).then_some(*number));
     }
-    Ok(numbers)
+    match small {
+        Some(number) => {
+            Err(s3_error!(EntityTooSmall, "part {number} is smaller than 5 MiB and not the last"))
+        }
+        None => Ok(numbers),
+    }
 }
 
 /// Whether the checksum named with a part is the one kept with it, as far as both are there.
@@ -232,7 +235,8 @@ pub(super) async fn list_parts(
     let max_parts = list::limit(input.max_parts)?;
     let marker = input.part_number_marker.unwrap_or_default();
     let parts = gateway.namespace.parts(&context, &name.path, &upload).await.map_err(to_s3)?;
-    let rest: Vec<&PartInfo> = parts.iter().filter(|part| i64::from(part.number) > i64::from(marker)).collect();
+    let rest: Vec<&PartInfo> =
+        parts.iter().filter(|part| i64::from(part.number) > i64::from(marker)).collect();
     let shown: Vec<Part> = rest.iter().take(max_parts).map(|part| listed_part(part)).collect();
     let owner = owner(&context);
     Ok(S3Response::new(ListPartsOutput {
@@ -260,7 +264,11 @@ struct UploadPage {
     next: Option<(String, String)>,
 }
 
-fn upload_page(found: Vec<(String, UploadInfo)>, input: &ListMultipartUploadsInput, max: usize) -> UploadPage {
+fn upload_page(
+    found: Vec<(String, UploadInfo)>,
+    input: &ListMultipartUploadsInput,
+    max: usize,
+) -> UploadPage {
     let prefix = input.prefix.as_deref().unwrap_or_default();
     let delimiter = input.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty());
     let group = |key: &str| {
@@ -312,7 +320,8 @@ pub(super) async fn list_uploads(
     let bucket = gateway.bucket(&context, &input.bucket).await?;
     let prefix = input.prefix.clone().unwrap_or_default();
     let found = gateway.namespace.uploads(&context, &bucket, &prefix).await.map_err(to_s3)?;
-    let found = found.into_iter().map(|(path, upload)| (ObjectName::key_of(&bucket, &path), upload)).collect();
+    let found =
+        found.into_iter().map(|(path, upload)| (ObjectName::key_of(&bucket, &path), upload)).collect();
     let page = upload_page(found, &input, max);
     let owner = owner(&context);
     let listed = |(key, upload): (String, UploadInfo)| MultipartUpload {

@@ -44,7 +44,10 @@ pub(super) async fn object(
     let incoming = Incoming::new(input.body.take(), input.content_length)?;
     if name.is_directory {
         if incoming.length_bytes() > 0 {
-            return Err(s3_error!(InvalidArgument, "a key that ends in `/` is a directory and takes no content"));
+            return Err(s3_error!(
+                InvalidArgument,
+                "a key that ends in `/` is a directory and takes no content"
+            ));
         }
         return directory(gateway, &context, &name).await;
     }

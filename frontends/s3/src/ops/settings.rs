@@ -1,7 +1,7 @@
 //! Bucket and object settings: none can be made, so each getter answers what S3 answers where none was made.
 
 use s3s::dto::*;
-use s3s::{S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::{Gateway, only_null_version, owner, require_read};
 use crate::auth::caller;
@@ -29,7 +29,7 @@ macro_rules! missing {
             request: S3Request<$input>,
         ) -> S3Result<S3Response<$output>> {
             gateway.bucket(&caller(&request)?, &request.input.bucket).await?;
-            Err(s3_error!($code, "this bucket has no such configuration"))
+            Err(not_found(s3_error!($code, "there is no such configuration")))
         })*
     };
 }
@@ -73,10 +73,14 @@ pub(super) async fn public_access(
     request: S3Request<GetPublicAccessBlockInput>,
 ) -> S3Result<S3Response<GetPublicAccessBlockOutput>> {
     gateway.bucket(&caller(&request)?, &request.input.bucket).await?;
-    let mut error = s3_error!(NoSuchResource, "this bucket has no public access block");
-    error.set_code(s3s::S3ErrorCode::Custom("NoSuchPublicAccessBlockConfiguration".into()));
+    let code = S3ErrorCode::Custom("NoSuchPublicAccessBlockConfiguration".into());
+    Err(not_found(S3Error::with_message(code, "there is no public access block")))
+}
+
+/// s3s has no status for some of these codes, or another than S3.
+fn not_found(mut error: S3Error) -> S3Error {
     error.set_status_code(hyper::StatusCode::NOT_FOUND);
-    Err(error)
+    error
 }
 
 fn full_control(owner: &Owner) -> Grants {
@@ -134,4 +138,3 @@ pub(super) async fn object_tagging(
     require_object(gateway, &request, &name).await?;
     Ok(S3Response::new(GetObjectTaggingOutput { tag_set: TagSet::new(), version_id: None }))
 }
-
