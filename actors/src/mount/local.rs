@@ -6,7 +6,9 @@
 //!   and conditions hold atomically among this gateway's writers. Others who write to the directory are not locked
 //!   out.
 //! - Lookups and opens run inline: they take microseconds, less than handing them to another thread. Whatever may
-//!   wait for a disk (listings, syncs, copies, deletes) runs off the runtime's workers.
+//!   wait for a disk (listings, syncs, copies, deletes) runs off the runtime's workers. Where the directory lies on a
+//!   network file system, lookups and opens do, too, under the mount's deadlines and breaker, so that a server that
+//!   hangs costs this mount only.
 //!
 //! One file system: directories on other file systems mounted beneath the root are served, but nothing can be
 //! renamed into them.
@@ -33,9 +35,10 @@ use forebay_core::{
 };
 
 use self::disk::Disk;
+use self::file::LocalFile;
 use self::publish::concatenate;
 use self::write::{Modification, Replacement};
-use super::vitals::Vitals;
+use super::vitals::{Repeat, Vitals};
 use crate::config::{MountConfig, StoreConfig};
 use crate::staging::{Staging, blocking};
 
@@ -80,6 +83,23 @@ impl LocalMount {
         blocking(move || work(&disk)).await
     }
 
+    /// Runs a lookup: inline, or as a request to a store where a network is between.
+    async fn look<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl Fn(&Disk) -> Result<T> + Clone + Send + Sync + 'static,
+    ) -> Result<T> {
+        if !self.disk.is_remote {
+            return work(&self.disk);
+        }
+        self.vitals.run(operation, Repeat::Safe, || self.blocking(work.clone())).await
+    }
+
+    async fn open_file(&self, key: &Key, want: Want) -> Result<LocalFile> {
+        let key = key.clone();
+        self.look("open", move |disk| disk.open_file(&key, want)).await
+    }
+
     fn staging(&self) -> Result<&Staging> {
         Ok(&self.disk.changes()?.staging)
     }
@@ -96,15 +116,16 @@ impl Mount for LocalMount {
     }
 
     fn try_stat(&self, key: &Key, want: Want) -> Option<Result<Entry>> {
-        Some(self.disk.stat(key, want))
+        (!self.disk.is_remote).then(|| self.disk.stat(key, want))
     }
 
     async fn stat(&self, key: &Key, want: Want) -> Result<Entry> {
-        self.disk.stat(key, want)
+        let key = key.clone();
+        self.look("stat", move |disk| disk.stat(&key, want)).await
     }
 
     async fn open(&self, key: &Key, want: Want) -> Result<Arc<dyn OpenFile>> {
-        Ok(Arc::new(self.disk.open_file(key, want)?))
+        Ok(Arc::new(self.open_file(key, want).await?))
     }
 
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
@@ -151,7 +172,7 @@ impl Mount for LocalMount {
         headers: Option<Headers>,
         condition: Precondition,
     ) -> Result<Entry> {
-        let source = self.disk.open_file(from, Want::File)?;
+        let source = self.open_file(from, Want::File).await?;
         let size_bytes = source.entry().size_bytes;
         let staged = self.staging()?.file().await?;
         staged.truncate(size_bytes).await?;
@@ -171,7 +192,8 @@ impl Mount for LocalMount {
     }
 
     async fn xattrs(&self, key: &Key) -> Result<Vec<(String, Bytes)>> {
-        self.disk.xattrs(key)
+        let key = key.clone();
+        self.look("xattrs", move |disk| disk.xattrs(&key)).await
     }
 
     async fn set_xattr(&self, key: &Key, name: &str, value: Option<Bytes>, mode: XattrMode) -> Result<()> {

@@ -28,11 +28,33 @@ use crate::staging::Staging;
 /// How many locks all keys of a mount share.
 const LOCKS: usize = 256;
 
+/// File systems behind which a network or another process is: NFS, SMB (three kinds), FUSE, Ceph, 9P, AFS (two kinds),
+/// Lustre, GPFS, `BeeGFS`. From Linux' `magic.h` and `statfs(2)`.
+const REMOTE: [u64; 12] = [
+    0x6969,
+    0x517b,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x6573_5546,
+    0x00c3_6400,
+    0x0102_1997,
+    0x5346_414f,
+    0x6b41_4653,
+    0x0bd0_0bd0,
+    0x4750_4653,
+    0x1983_0326,
+];
+
+/// The kernel's magic numbers have 32 bits, the field that holds them is signed and as long as the machine's words.
+const MAGIC_BITS: u64 = 0xffff_ffff;
+
 /// A local directory with what is needed to change it.
 pub(super) struct Disk {
     pub(super) root: Root,
     pub(super) locks: Locks,
     pub(super) snapshots: Snapshots,
+    /// Whether any call may have to wait for another machine or process.
+    pub(super) is_remote: bool,
     pub(super) clock: Clock,
     /// Whether S3 headers and implicit directories can be told.
     pub(super) keeps_xattrs: bool,
@@ -83,7 +105,7 @@ impl Disk {
         let at = |e: Error| e.at("open", path.display());
         let Some((limit_bytes, mount)) = staging else {
             let root = Root::open(path).map_err(at)?;
-            return Ok(Self::new(root, true, None, clock));
+            return Self::new(root, true, None, clock);
         };
         make_root(path)?;
         let own = path.join(OWN_DIRECTORY);
@@ -95,11 +117,20 @@ impl Disk {
         }
         let root = Root::open(path).map_err(at)?;
         let keeps_xattrs = xattr::are_kept(root.directory(OWN_DIRECTORY)?).map_err(at)?;
-        Ok(Self::new(root, keeps_xattrs, Some(Changes { staging, doomed }), clock))
+        Self::new(root, keeps_xattrs, Some(Changes { staging, doomed }), clock)
     }
 
-    fn new(root: Root, keeps_xattrs: bool, changes: Option<Changes>, clock: Clock) -> Self {
-        Self { root, locks: Locks::new(), snapshots: Snapshots::default(), clock, keeps_xattrs, changes }
+    fn new(root: Root, keeps_xattrs: bool, changes: Option<Changes>, clock: Clock) -> Result<Self> {
+        let file_system = rustix::fs::fstatfs(root.fd()).map_err(error)?.f_type;
+        Ok(Self {
+            root,
+            locks: Locks::new(),
+            snapshots: Snapshots::default(),
+            is_remote: REMOTE.contains(&(file_system as u64 & MAGIC_BITS)),
+            clock,
+            keeps_xattrs,
+            changes,
+        })
     }
 
     pub(super) fn changes(&self) -> Result<&Changes> {
@@ -131,7 +162,7 @@ impl Disk {
         if entry.is_directory() {
             return Err(Error::new(ErrorKind::IsDirectory, "this is a directory"));
         }
-        Ok(LocalFile::new(File::from(fd), entry, stat))
+        Ok(LocalFile::new(File::from(fd), entry, stat, self.is_remote))
     }
 
     /// Moves within the mount. The source's parent stays a directory.

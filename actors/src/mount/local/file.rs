@@ -11,19 +11,21 @@ use forebay_core::{ByteRange, Content, Entry, Error, ErrorKind, Extent, Lent, Op
 use rustix::fs::Statx;
 
 use super::root::stat;
+use crate::staging::blocking;
 
 /// One version of a local file.
 pub(super) struct LocalFile {
     entry: Entry,
     whole: Lent,
     opened: Statx,
+    is_remote: bool,
 }
 
 impl LocalFile {
-    /// `opened` is what `file` looked like when `entry` was made of it.
-    pub(super) fn new(file: File, entry: Entry, opened: Statx) -> Self {
+    /// `opened` is what `file` looked like when `entry` was made of it; `is_remote` that a network is between.
+    pub(super) fn new(file: File, entry: Entry, opened: Statx, is_remote: bool) -> Self {
         let range = ByteRange::new(0, entry.size_bytes);
-        Self { entry, whole: Lent::new(Arc::new(file), range, Arc::new(())), opened }
+        Self { entry, whole: Lent::new(Arc::new(file), range, Arc::new(())), opened, is_remote }
     }
 
     /// The file itself.
@@ -34,12 +36,11 @@ impl LocalFile {
     /// # Errors
     /// `Stale` once the file was written to.
     pub(super) fn check(&self) -> Result<()> {
-        let now = stat(self.whole.file())?;
-        let stamp = |stat: &Statx| (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec, stat.stx_size);
-        if stamp(&now) == stamp(&self.opened) {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Stale, "the file was changed in place since it was opened"))
+        check(self.whole.file(), &self.opened)
+    }
+
+    fn part(&self, range: ByteRange) -> Content {
+        Content::one(Extent::Lent(self.whole.slice(range)))
     }
 }
 
@@ -50,16 +51,33 @@ impl OpenFile for LocalFile {
     }
 
     fn try_read(&self, range: ByteRange) -> Option<Content> {
+        if self.is_remote {
+            return None;
+        }
         self.check().ok()?;
-        Some(Content::one(Extent::Lent(self.whole.slice(range))))
+        Some(self.part(range))
     }
 
     async fn read(&self, range: ByteRange) -> Result<Content> {
-        self.check()?;
-        Ok(Content::one(Extent::Lent(self.whole.slice(range))))
+        if self.is_remote {
+            let (file, opened) = (self.file(), self.opened);
+            blocking(move || check(&file, &opened)).await?;
+        } else {
+            self.check()?;
+        }
+        Ok(self.part(range))
     }
 
     fn lend(&self) -> Option<Lent> {
         Some(self.whole.clone())
     }
+}
+
+fn check(file: &File, opened: &Statx) -> Result<()> {
+    let now = stat(file)?;
+    let stamp = |stat: &Statx| (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec, stat.stx_size);
+    if stamp(&now) == stamp(opened) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Stale, "the file was changed in place since it was opened"))
 }

@@ -17,6 +17,7 @@ use forebay_core::{
 use tempfile::TempDir;
 
 use super::LocalMount;
+use super::disk::Disk;
 use crate::config::{MountConfig, MountLimits, Revalidate, StoreConfig};
 use crate::mount::vitals::Vitals;
 
@@ -272,4 +273,22 @@ async fn a_second_gateway_on_one_directory_is_refused() {
 async fn usage_is_that_of_the_disk() {
     let usage = Fixture::new().mount.usage().await.expect("answered");
     assert!(usage.capacity_bytes > 0 && usage.free_bytes <= usage.capacity_bytes);
+}
+
+#[tokio::test]
+async fn behind_a_network_nothing_is_answered_inline() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("f"), "text").expect("written");
+    let mut disk = Disk::open(directory.path(), None, Clock::system()).expect("opens");
+    assert!(!disk.is_remote);
+    disk.is_remote = true;
+    let info = open(directory.path(), true).expect("opens").info.clone();
+    let vitals = Vitals::new("/data", &MountLimits::default());
+    let mount = LocalMount { info, vitals, disk: Arc::new(disk) };
+    assert!(mount.try_stat(&key("f"), Want::Any).is_none());
+    assert_eq!(mount.stat(&key("f"), Want::Any).await.expect("there").size_bytes, 4);
+    assert_eq!(kind(mount.stat(&key("x"), Want::Any).await), Some(ErrorKind::NotFound));
+    let file = mount.open(&key("f"), Want::File).await.expect("opens");
+    assert!(file.try_read(ByteRange::new(0, 4)).is_none());
+    assert_eq!(text(&*file).await, "text");
 }

@@ -49,7 +49,7 @@ impl Replacement {
 impl Staged for Replacement {
     async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
         if self.is_published() {
-            return write_in_place(self.staged.file(), offset, bytes).await;
+            return write_in_place(&self.disk, self.staged.file(), offset, bytes).await;
         }
         self.staged.write_at(offset, bytes).await
     }
@@ -142,7 +142,7 @@ impl Modification {
 #[async_trait]
 impl Staged for Modification {
     async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
-        write_in_place(&self.file, offset, bytes).await
+        write_in_place(&self.disk, &self.file, offset, bytes).await
     }
 
     async fn truncate(&self, size_bytes: u64) -> Result<()> {
@@ -196,8 +196,8 @@ fn republish(file: &File, publish: &Publish) -> Result<Entry> {
     Ok(entry_of(file)?.0)
 }
 
-async fn write_in_place(file: &Arc<File>, offset: u64, bytes: Bytes) -> Result<()> {
-    if bytes.len() <= INLINE_WRITE_BYTES {
+async fn write_in_place(disk: &Disk, file: &Arc<File>, offset: u64, bytes: Bytes) -> Result<()> {
+    if bytes.len() <= INLINE_WRITE_BYTES && !disk.is_remote {
         return Ok(file.write_all_at(&bytes, offset)?);
     }
     let file = Arc::clone(file);

@@ -221,9 +221,18 @@ async fn a_prefix_that_nothing_can_have_is_an_empty_page() {
     let fixture = Fixture::new();
     fixture.write("f", "").await;
     symlink("self", fixture.path("self")).expect("linked");
-    for prefix in
-        ["x/", "f/", "a//b", "/", "/f", "../", "./", "self/", &"x".repeat(5000), &format!("{}/", "x".repeat(300))]
-    {
+    for prefix in [
+        "x/",
+        "f/",
+        "a//b",
+        "/",
+        "/f",
+        "../",
+        "./",
+        "self/",
+        &"x".repeat(5000),
+        &format!("{}/", "x".repeat(300)),
+    ] {
         assert!(fixture.names(prefix, true).await.is_empty(), "{prefix}");
     }
 }
