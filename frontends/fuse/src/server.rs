@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use forebay_core::{Context, MountInfo, Namespace, NsPath};
+use forebay_core::{Clock, Context, MountInfo, Namespace, NsPath};
 use fuser::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -47,6 +47,7 @@ pub(crate) struct Server {
     pub(crate) room: Room,
     pub(crate) kernel: Kernel,
     pub(crate) counters: Counters,
+    pub(crate) clock: Clock,
     runtime: Handle,
     tasks: Arc<Semaphore>,
     next_request: AtomicU64,
@@ -72,6 +73,7 @@ impl Server {
             room: Room::new(),
             kernel: Kernel::new(),
             counters,
+            clock: Clock::system(),
             runtime,
             tasks: Arc::new(Semaphore::new(TASKS_MAX as usize)),
             next_request: AtomicU64::new(1),

@@ -3,6 +3,8 @@
 //! Writes may bypass us (passthrough), so what changed is told by the local file's size and times ([`Stamp`]), which
 //! the kernel keeps at full resolution since 6.13. Stores through a shared map show in the times only when a page is
 //! first dirtied; a file that may be mapped is therefore synced before its stamp is taken.
+//! Not seen: stores through a map that outlives its last descriptor. Where the stored file itself is mapped that does
+//! not matter; on an object store they are lost, so programs there keep the descriptor open until they unmap.
 //! A content is published once: closing again, or syncing in a loop, publishes nothing.
 
 use std::fs::{File, Metadata};

@@ -28,10 +28,10 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    fn attributes(&self) -> AttributeChange {
+    fn attributes(&self, now: SystemTime) -> AttributeChange {
         let time = |time: TimeOrNow| match time {
             TimeOrNow::SpecificTime(time) => time,
-            TimeOrNow::Now => SystemTime::now(),
+            TimeOrNow::Now => now,
         };
         AttributeChange {
             mode: self.mode.map(|mode| mode & 0o7777),
@@ -55,8 +55,9 @@ impl Server {
         if let Some(size_bytes) = changes.size_bytes {
             self.set_size(&inode, size_bytes).await?;
         }
-        if changes.attributes() != AttributeChange::default() {
-            self.set_attributes(&inode, &changes).await?;
+        let change = changes.attributes(self.clock.now());
+        if change != AttributeChange::default() {
+            self.set_attributes(&inode, change, changes.is_dated()).await?;
         }
         self.getattr(number).await
     }
@@ -75,12 +76,16 @@ impl Server {
         self.publish(inode, &writing, Reach::Visible, &turn).await
     }
 
-    async fn set_attributes(&self, inode: &Arc<Inode>, changes: &Changes) -> Result<(), Failure> {
+    async fn set_attributes(
+        &self,
+        inode: &Arc<Inode>,
+        change: AttributeChange,
+        is_dated: bool,
+    ) -> Result<(), Failure> {
         let Some(path) = inode.path() else { return Ok(()) };
-        let change = changes.attributes();
         let writing = inode.writing();
         if let Some(writing) = writing.as_ref().filter(|writing| !writing.is_in_place()) {
-            let is_kept = !changes.is_dated()
+            let is_kept = !is_dated
                 && writing.change_new(|entry| {
                     let attributes = &mut entry.attributes;
                     attributes.mode = change.mode.unwrap_or(attributes.mode);

@@ -107,7 +107,7 @@ impl Server {
         wish: Wish,
     ) -> Result<(Found, Offer), Failure> {
         let writer = self.namespace.replace(&self.context, path).await?;
-        let entry = unpublished(path, new);
+        let entry = unpublished(path, new, self.clock.now());
         let begin =
             Begin { writer, is_in_place: false, entry: entry.clone(), is_published: false, is_new: true };
         let writing = Arc::new(Writing::new(begin)?);
@@ -129,10 +129,9 @@ fn taken() -> Failure {
 }
 
 /// The entry of a file that no store knows yet.
-fn unpublished(path: &NsPath, new: NewFile) -> Entry {
+fn unpublished(path: &NsPath, new: NewFile, now: SystemTime) -> Entry {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let serial = NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes();
-    let now = SystemTime::now();
     let identity: [&[u8]; 3] = [b"fuse unpublished", path.as_str().as_bytes(), &serial];
     Entry {
         file_id: FileId::of(&identity),
