@@ -13,6 +13,7 @@ use forebay_actors::mount::{self, Environment};
 use forebay_actors::supervisor::Supervisor;
 use forebay_core::{Clock, METRICS, Mount, MountTable, Namespace, NsPath};
 use futures::future::try_join_all;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::Readiness;
@@ -53,11 +54,21 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
 /// # Errors
 /// Something that was configured cannot be started.
 pub(crate) fn until_signal(config: Config) -> anyhow::Result<ExitCode> {
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let code = runtime.block_on(serve(config));
     // Blocking work that is still stuck on a dead disk must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
+}
+
+/// Cached files keep a descriptor each, and the cache sizes itself by the limit.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(error = %e, "the limit of open files stays where it is; the disk cache will hold fewer files");
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
