@@ -1,5 +1,7 @@
 //! A request's body on its way to the main runtime: a bounded channel that tells a whole body from a broken one.
 
+use std::time::Duration;
+
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use forebay_core::{Error, ErrorKind};
@@ -13,6 +15,9 @@ const PIECES: usize = 32;
 
 /// How much is written to staging at once.
 const STEP_BYTES: usize = 512 << 10;
+
+/// How long a client may send nothing before its write is given up and its staging space freed.
+const IDLE_DEADLINE: Duration = Duration::from_mins(5);
 
 enum Piece {
     Bytes(Bytes),
@@ -60,12 +65,13 @@ impl Body {
     /// The next bytes, joined as far as they are here already; `None` at the end of a whole body.
     ///
     /// # Errors
-    /// `Incomplete` when the client broke off.
+    /// `Incomplete` when the client broke off, `Timeout` when it stopped sending.
     pub(crate) async fn next(&mut self) -> forebay_core::Result<Option<Bytes>> {
         if self.is_whole {
             return Ok(None);
         }
-        let first = match self.pieces.recv().await {
+        let waited = tokio::time::timeout(IDLE_DEADLINE, self.pieces.recv()).await;
+        let first = match waited.map_err(|_| Error::new(ErrorKind::Timeout, "the client stopped sending"))? {
             Some(Piece::Bytes(bytes)) => bytes,
             Some(Piece::End) => {
                 self.is_whole = true;
@@ -95,6 +101,12 @@ impl Body {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stops_sending_is_given_up() {
+        let (_pump, mut body) = channel();
+        assert_eq!(body.next().await.expect_err("timeout").kind(), ErrorKind::Timeout);
+    }
 
     #[tokio::test]
     async fn a_body_that_breaks_off_is_told_from_a_whole_one() {

@@ -1,4 +1,4 @@
-//! WebHDFS as Hadoop 3.3's NameNode and DataNode speak it, over the namespace.
+//! WebHDFS as the servers of Hadoop 3.3 speak it, over the namespace.
 //!
 //! Invariants:
 //! - A request crosses to the main runtime at most once for its answer; actix's worker parses, answers what needs no

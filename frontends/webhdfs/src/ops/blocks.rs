@@ -1,7 +1,7 @@
-//! GET_BLOCK_LOCATIONS (Hadoop up to 3.3) and GETFILEBLOCKLOCATIONS (from 3.4).
+//! `GET_BLOCK_LOCATIONS` (Hadoop up to 3.3) and GETFILEBLOCKLOCATIONS (from 3.4).
 //!
 //! A file is one block on `localhost`, as Hadoop says of every store without locality. An empty list would do for
-//! Spark's own readers, but MapReduce's input formats index into it and fail.
+//! Spark's own readers, but `MapReduce`'s input formats index into it and fail.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ pub(crate) async fn locations(call: &Call) -> Result<Reply> {
     Ok(Reply::Json(json!({ "BlockLocations": { "BlockLocation": locations } }).to_string()))
 }
 
-/// GET_BLOCK_LOCATIONS. No client can reach the datanode in it, and none tries: WebHDFS reads go through OPEN.
+/// `GET_BLOCK_LOCATIONS`. No client can reach the datanode in it, and none tries: WebHDFS reads go through OPEN.
 pub(crate) async fn located(call: &Call) -> Result<Reply> {
     let length = block_bytes(call).await?;
     let datanode = json!({

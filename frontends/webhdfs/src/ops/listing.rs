@@ -1,4 +1,4 @@
-//! LISTSTATUS and LISTSTATUS_BATCH: pages of the namespace's listing, in constant memory however long it is.
+//! LISTSTATUS and `LISTSTATUS_BATCH`: pages of the namespace's listing, in constant memory however long it is.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ fn rest(
     .inspect_err(|e: &Error| tracing::warn!(error = %e, "a listing broke off"))
 }
 
-/// LISTSTATUS_BATCH after the name `startAfter`. What remains is counted as 1: clients only ask whether it is 0.
+/// `LISTSTATUS_BATCH` after the name `startAfter`. What remains is counted as 1: clients only ask whether it is 0.
 pub(crate) async fn batch(call: &Call) -> Result<Reply> {
     let entry = call.stat(&call.path).await.map_err(|e| read::missing(call, e))?;
     let (text, remaining) = if entry.is_directory() {

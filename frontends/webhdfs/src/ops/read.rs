@@ -35,21 +35,20 @@ fn status_reply(call: &Call, entry: &Entry) -> Reply {
 
 /// A failed look at `call.path` as Hadoop words it; what lies under a file is missing, too.
 pub(crate) fn missing(call: &Call, error: Error) -> RemoteException {
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotDirectory => {
-            let path = &call.path;
-            let message = match call.operation {
-                Operation::Open | Operation::Append => format!("File {path} not found."),
-                Operation::ListStatus | Operation::ListStatusBatch => format!("File {path} does not exist."),
-                Operation::SetPermission | Operation::SetOwner => {
-                    format!("Directory/File does not exist {path}")
-                }
-                _ => format!("File does not exist: {path}"),
-            };
-            RemoteException::new(Exception::FileNotFound, message)
-        }
-        _ => error.into(),
+    if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotDirectory) {
+        return error.into();
     }
+    let (path, operation) = (&call.path, call.operation);
+    let message = if matches!(operation, Operation::Open | Operation::Append) {
+        format!("File {path} not found.")
+    } else if matches!(operation, Operation::ListStatus | Operation::ListStatusBatch) {
+        format!("File {path} does not exist.")
+    } else if matches!(operation, Operation::SetPermission | Operation::SetOwner) {
+        format!("Directory/File does not exist {path}")
+    } else {
+        format!("File does not exist: {path}")
+    };
+    RemoteException::new(Exception::FileNotFound, message)
 }
 
 /// The first step of OPEN, APPEND and GETFILECHECKSUM, if the attributes are at hand.
@@ -90,11 +89,11 @@ pub(crate) async fn open(call: Arc<Call>) -> Result<Reply> {
         return redirect(&call).await;
     }
     let opened = call.namespace().open(&call.context, &call.path, Want::Any).await;
-    let file = opened.map_err(|e| match e.kind() {
-        ErrorKind::IsDirectory => {
-            RemoteException::new(Exception::FileNotFound, format!("Path is not a file: {}", call.path))
+    let file = opened.map_err(|e| {
+        if e.kind() != ErrorKind::IsDirectory {
+            return missing(&call, e);
         }
-        _ => missing(&call, e),
+        RemoteException::new(Exception::FileNotFound, format!("Path is not a file: {}", call.path))
     })?;
     let range = range(&call, file.entry().size_bytes)?;
     let stream = Download::new(file, range, Arc::clone(&call.frontend)).into_stream().boxed();

@@ -133,12 +133,12 @@ async fn with_options(call: &Call, to: NsPath, mode: RenameMode) -> Result<()> {
         }
         Some(_) => {}
     }
-    call.namespace().rename(&call.context, from, &to, mode).await.map_err(|e| match e.kind() {
-        ErrorKind::AlreadyExists => exists(&to),
-        ErrorKind::NotEmpty => {
-            let message = format!("rename destination directory is not empty: {to}");
-            RemoteException::new(Exception::Io, message)
+    match call.namespace().rename(&call.context, from, &to, mode).await {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Err(exists(&to)),
+        Err(e) if e.kind() == ErrorKind::NotEmpty => {
+            io(format!("rename destination directory is not empty: {to}"))
         }
-        _ => e.into(),
-    })
+        Err(e) => Err(e.into()),
+    }
 }

@@ -35,14 +35,14 @@ pub(crate) async fn create(call: &Call, mut body: Body) -> Result<Reply> {
     };
     match writer.publish(publish).await {
         Ok(_) => {}
-        Err(e) => {
-            return Err(match e.kind() {
-                ErrorKind::PreconditionFailed | ErrorKind::AlreadyExists => already_exists(call),
-                ErrorKind::IsDirectory => is_directory(call),
-                ErrorKind::NotDirectory => namespace::under_file(call, &call.path).await,
-                _ => e.into(),
-            });
+        Err(e) if matches!(e.kind(), ErrorKind::PreconditionFailed | ErrorKind::AlreadyExists) => {
+            return Err(already_exists(call));
         }
+        Err(e) if e.kind() == ErrorKind::IsDirectory => return Err(is_directory(call)),
+        Err(e) if e.kind() == ErrorKind::NotDirectory => {
+            return Err(namespace::under_file(call, &call.path).await);
+        }
+        Err(e) => return Err(e.into()),
     }
     let (_, authority) = call.server.split_once("://").unwrap_or(("", &call.server));
     Ok(Reply::Created(format!("webhdfs://{authority}{}", path::encode(&call.path))))

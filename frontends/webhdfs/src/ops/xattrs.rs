@@ -134,11 +134,13 @@ pub(crate) async fn remove(call: &Call) -> Result<Reply> {
     call.stat(&call.path).await.map_err(|e| read::missing(call, e))?;
     let removed =
         call.namespace().set_xattr(&call.context, &call.path, (name, None), XattrMode::Replace).await;
-    removed.map_err(|e| match e.kind() {
-        ErrorKind::NotFound => io("No matching attributes found for remove operation"),
-        _ => e.into(),
-    })?;
-    Ok(Reply::Empty)
+    match removed {
+        Ok(()) => Ok(Reply::Empty),
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            Err(io("No matching attributes found for remove operation"))
+        }
+        Err(e) => Err(e.into()),
+    }
 }
 
 #[cfg(test)]

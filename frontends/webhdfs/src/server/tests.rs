@@ -1,4 +1,4 @@
-//! The whole server, asked over a socket: golden replies of a real NameNode (Hadoop 3.3.6) and the traps of clients.
+//! The whole server, asked over a socket: golden replies of a real HDFS (Hadoop 3.3.6) and the traps of clients.
 
 use crate::config::ColonPolicy;
 use crate::listener::Panic;
