@@ -40,15 +40,12 @@ impl S3Access for Auth {
         if let Some(tag) = cx.extensions_mut().get::<Arc<RequestTag>>().cloned() {
             tag.operation(cx.s3_op().name());
         }
-        let principal = match cx.credentials() {
-            Some(credentials) => {
-                refuse_long_life(cx.uri())?;
-                self.0.s3(&credentials.access_key).map(|(_, principal)| principal)
-            }
-            None => {
-                refuse_framed_bodies(cx.headers(), true)?;
-                self.0.anonymous()
-            }
+        let principal = if let Some(credentials) = cx.credentials() {
+            refuse_long_life(cx.uri())?;
+            self.0.s3(&credentials.access_key).map(|(_, principal)| principal)
+        } else {
+            refuse_framed_bodies(cx.headers(), true)?;
+            self.0.anonymous()
         };
         let Some(principal) = principal else {
             return Err(s3_error!(AccessDenied, "requests must be signed with a configured access key"));

@@ -9,10 +9,10 @@ use s3s::{S3Result, s3_error};
 /// The conditions of a read, or of the source of a copy.
 #[derive(Default)]
 pub(crate) struct Conditions {
-    pub(crate) if_match: Option<ETagCondition>,
-    pub(crate) if_none_match: Option<ETagCondition>,
-    pub(crate) if_modified_since: Option<Timestamp>,
-    pub(crate) if_unmodified_since: Option<Timestamp>,
+    pub(crate) matches: Option<ETagCondition>,
+    pub(crate) none_match: Option<ETagCondition>,
+    pub(crate) modified_since: Option<Timestamp>,
+    pub(crate) unmodified_since: Option<Timestamp>,
 }
 
 /// What the conditions of a read say.
@@ -26,22 +26,22 @@ pub(crate) enum Verdict {
 impl Conditions {
     /// Evaluates in the order of RFC 9110, section 13.2.2: a tag condition silences the date condition of its kind.
     pub(crate) fn evaluate(&self, entry: &Entry) -> Verdict {
-        match (&self.if_match, &self.if_unmodified_since) {
-            (Some(condition), _) if !matches(condition, &entry.etag) => return Verdict::Failed,
+        match (&self.matches, &self.unmodified_since) {
+            (Some(condition), _) if !is_met(condition, &entry.etag) => return Verdict::Failed,
             (None, Some(date)) if seconds(entry.modified) > timestamp_seconds(date) => {
                 return Verdict::Failed;
             }
             (Some(_) | None, _) => {}
         }
-        match (&self.if_none_match, &self.if_modified_since) {
-            (Some(condition), _) if matches(condition, &entry.etag) => Verdict::NotModified,
+        match (&self.none_match, &self.modified_since) {
+            (Some(condition), _) if is_met(condition, &entry.etag) => Verdict::NotModified,
             (None, Some(date)) if seconds(entry.modified) <= timestamp_seconds(date) => Verdict::NotModified,
             (Some(_) | None, _) => Verdict::Proceed,
         }
     }
 }
 
-fn matches(condition: &ETagCondition, etag: &ETag) -> bool {
+fn is_met(condition: &ETagCondition, etag: &ETag) -> bool {
     match condition {
         ETagCondition::Any => true,
         ETagCondition::ETag(tag) => tag.value() == etag.as_str(),
@@ -99,19 +99,16 @@ mod tests {
         let entry = testing::entry("tag", 100);
         let is = |conditions: Conditions| conditions.evaluate(&entry);
         let matching = Conditions {
-            if_match: Some(tag("tag")),
-            if_unmodified_since: Some(date(50)),
+            matches: Some(tag("tag")),
+            unmodified_since: Some(date(50)),
             ..Conditions::default()
         };
         assert_eq!(is(matching), Verdict::Proceed);
-        let other = Conditions {
-            if_none_match: Some(tag("x")),
-            if_modified_since: Some(date(200)),
-            ..Default::default()
-        };
+        let other =
+            Conditions { none_match: Some(tag("x")), modified_since: Some(date(200)), ..Default::default() };
         assert_eq!(is(other), Verdict::Proceed);
-        assert_eq!(is(Conditions { if_match: Some(tag("x")), ..Default::default() }), Verdict::Failed);
-        let any = Conditions { if_none_match: Some(ETagCondition::Any), ..Default::default() };
+        assert_eq!(is(Conditions { matches: Some(tag("x")), ..Default::default() }), Verdict::Failed);
+        let any = Conditions { none_match: Some(ETagCondition::Any), ..Default::default() };
         assert_eq!(is(any), Verdict::NotModified);
     }
 
@@ -119,9 +116,9 @@ mod tests {
     fn dates_count_whole_seconds() {
         let mut entry = testing::entry("tag", 100);
         entry.modified += Duration::from_millis(700);
-        let since = Conditions { if_modified_since: Some(date(100)), ..Default::default() };
+        let since = Conditions { modified_since: Some(date(100)), ..Default::default() };
         assert_eq!(since.evaluate(&entry), Verdict::NotModified);
-        let unmodified = Conditions { if_unmodified_since: Some(date(99)), ..Default::default() };
+        let unmodified = Conditions { unmodified_since: Some(date(99)), ..Default::default() };
         assert_eq!(unmodified.evaluate(&entry), Verdict::Failed);
     }
 

@@ -7,7 +7,7 @@
 //! - Nothing of an upload is visible before its length and every checksum sent with it were verified.
 //! - A body that cannot be read to its end breaks the connection; it never ends early as if it were complete.
 //!
-//! Deliberately absent: SigV2, server-side encryption, ACLs beyond private, versions, tags, and bucket settings.
+//! Deliberately absent: `SigV2`, server-side encryption, ACLs beyond private, versions, tags, and bucket settings.
 //! Requests for them are refused, never silently accepted.
 
 mod auth;

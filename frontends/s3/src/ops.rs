@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use forebay_core::{Context, Error, ErrorKind, Namespace, NsPath, Permission, Want};
+#[allow(clippy::wildcard_imports, reason = "a list would repeat each name of the table below")]
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 

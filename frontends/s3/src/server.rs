@@ -32,7 +32,7 @@ use crate::ops::Gateway;
 /// Most connections; more wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 4096;
 /// How long a client may take to send a request's head, and an idle connection lives.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+const HEADER_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed for want of descriptors or memory.

@@ -1,6 +1,6 @@
 //! Test doubles: a mount in memory at `/`, and open files that answer at once, later, from a file, or fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
@@ -42,7 +42,7 @@ pub(crate) fn context() -> Context {
 /// The memory mount at `/`, holding these keys in the bucket `bkt`.
 pub(crate) async fn namespace_with(keys: &[&str]) -> Arc<Namespace> {
     let mount = MemoryMount::default();
-    mount.state().directories.insert("bkt".to_owned(), ());
+    mount.state().directories.insert("bkt".to_owned());
     for key in keys {
         let entry = Entry { size_bytes: 1, ..entry(key, 1) };
         mount.state().files.insert(format!("bkt/{key}"), (entry, Bytes::from_static(b"x")));
@@ -120,11 +120,14 @@ impl OpenFile for Pieces {
     }
 }
 
+/// What an upload will become, and its parts.
+type Upload = (Key, Headers, BTreeMap<u32, (PartInfo, Bytes)>);
+
 #[derive(Default)]
 struct State {
     files: BTreeMap<String, (Entry, Bytes)>,
-    directories: BTreeMap<String, ()>,
-    uploads: BTreeMap<String, (Key, Headers, BTreeMap<u32, (PartInfo, Bytes)>)>,
+    directories: BTreeSet<String>,
+    uploads: BTreeMap<String, Upload>,
 }
 
 /// A store in memory. A key named `panic` panics when it is opened.
@@ -264,7 +267,7 @@ impl Mount for MemoryMount {
         let file = state.files.get(key.as_str()).map(|(entry, _)| entry.clone());
         let below = format!("{}/", key.as_str());
         let is_directory = key.is_root()
-            || state.directories.contains_key(key.as_str())
+            || state.directories.contains(key.as_str())
             || state.files.keys().any(|name| name.starts_with(&below));
         let found = match want {
             Want::File => file,
@@ -284,7 +287,7 @@ impl Mount for MemoryMount {
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
         let state = self.state();
         let files = state.files.iter().map(|(name, (entry, _))| (name.clone(), entry.clone()));
-        let markers = state.directories.keys().map(|name| (format!("{name}/"), directory()));
+        let markers = state.directories.iter().map(|name| (format!("{name}/"), directory()));
         let all: BTreeMap<String, Entry> = files.chain(markers).collect();
         let mut items: BTreeMap<String, ListItem> = BTreeMap::new();
         for (name, entry) in all.into_iter().filter(|(name, _)| name.starts_with(&query.prefix)) {
@@ -312,7 +315,7 @@ impl Mount for MemoryMount {
     }
 
     async fn mkdir(&self, key: &Key, _: MkdirMode) -> Result<Entry> {
-        self.state().directories.insert(key.as_str().to_owned(), ());
+        self.state().directories.insert(key.as_str().to_owned());
         Ok(directory())
     }
 
@@ -325,7 +328,7 @@ impl Mount for MemoryMount {
                 Err(Error::new(ErrorKind::NotEmpty, "the directory has children"))
             }
             DeleteMode::Marker | DeleteMode::EmptyDirectory | DeleteMode::Tree => {
-                Ok(state.directories.remove(key.as_str()).is_some())
+                Ok(state.directories.remove(key.as_str()))
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::error::to_s3;
 /// Pieces below this are gathered before they are written.
 const GATHER_BYTES: usize = 256 << 10;
 /// How long a client may pause inside a body.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A body and the length that the client announced for it.
 pub(crate) struct Incoming {

@@ -1,7 +1,11 @@
 //! Buckets: the directories at the top of the namespace.
 
 use forebay_core::{DeleteMode, ErrorKind, ListQuery, MkdirMode, NsPath};
-use s3s::dto::*;
+use s3s::dto::{
+    Bucket, BucketLocationConstraint, CreateBucketInput, CreateBucketOutput, DeleteBucketInput,
+    DeleteBucketOutput, GetBucketLocationInput, GetBucketLocationOutput, HeadBucketInput, HeadBucketOutput,
+    ListBucketsInput, ListBucketsOutput, Timestamp,
+};
 use s3s::path::check_bucket_name;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 

@@ -1,7 +1,10 @@
 //! Copies: of whole objects, inside the store where it can, and of ranges into parts.
 
 use forebay_core::{ByteRange, Context, Entry, MkdirMode, Precondition, Publish, UploadId, Want, copy_range};
-use s3s::dto::*;
+use s3s::dto::{
+    CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult, CopySource, MetadataDirective,
+    Range, Timestamp, UploadPartCopyInput, UploadPartCopyOutput,
+};
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::multipart::part_number;
@@ -56,10 +59,10 @@ pub(super) async fn object(
     }
     gateway.require_bucket(&context, &to.bucket).await?;
     let conditions = Conditions {
-        if_match: input.copy_source_if_match.take(),
-        if_none_match: input.copy_source_if_none_match.take(),
-        if_modified_since: input.copy_source_if_modified_since.take(),
-        if_unmodified_since: input.copy_source_if_unmodified_since.take(),
+        matches: input.copy_source_if_match.take(),
+        none_match: input.copy_source_if_none_match.take(),
+        modified_since: input.copy_source_if_modified_since.take(),
+        unmodified_since: input.copy_source_if_unmodified_since.take(),
     };
     let source = stat_source(gateway, &context, &from).await?;
     check_source(&conditions, &source)?;
@@ -122,10 +125,10 @@ pub(super) async fn part(
     let to = ObjectName::parse(&input.bucket, &input.key)?;
     let number = part_number(input.part_number)?;
     let conditions = Conditions {
-        if_match: input.copy_source_if_match.take(),
-        if_none_match: input.copy_source_if_none_match.take(),
-        if_modified_since: input.copy_source_if_modified_since.take(),
-        if_unmodified_since: input.copy_source_if_unmodified_since.take(),
+        matches: input.copy_source_if_match.take(),
+        none_match: input.copy_source_if_none_match.take(),
+        modified_since: input.copy_source_if_modified_since.take(),
+        unmodified_since: input.copy_source_if_unmodified_since.take(),
     };
     let file = match gateway.namespace.open(&context, &from.path, Want::File).await {
         Ok(file) => file,

@@ -2,7 +2,10 @@
 
 use forebay_core::{Context, DeleteMode};
 use futures::{StreamExt, stream};
-use s3s::dto::*;
+use s3s::dto::{
+    Delete, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject,
+    Error, ObjectIdentifier,
+};
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use super::{Gateway, is_missing, only_null_version};

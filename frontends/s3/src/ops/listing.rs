@@ -1,7 +1,11 @@
 //! Listings of a bucket in the three forms of S3.
 
 use forebay_core::Entry;
-use s3s::dto::*;
+use s3s::dto::{
+    CommonPrefix, CommonPrefixList, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput,
+    ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectList, ObjectStorageClass,
+    ObjectVersion, ObjectVersionStorageClass, Owner, Timestamp,
+};
 use s3s::{S3Request, S3Response, S3Result};
 
 use super::{Gateway, owner};
@@ -26,16 +30,12 @@ fn object(encoding: Encoding, (name, entry): (String, Entry), owner: Option<Owne
     }
 }
 
-fn objects_of(
-    encoding: Encoding,
-    objects: Vec<(String, Entry)>,
-    owner: Option<&Owner>,
-) -> Option<ObjectList> {
-    Some(objects.into_iter().map(|found| object(encoding, found, owner.cloned())).collect())
+fn objects_of(encoding: Encoding, objects: Vec<(String, Entry)>, owner: Option<&Owner>) -> ObjectList {
+    objects.into_iter().map(|found| object(encoding, found, owner.cloned())).collect()
 }
 
-fn prefixes_of(encoding: Encoding, prefixes: &[String]) -> Option<CommonPrefixList> {
-    Some(prefixes.iter().map(|prefix| CommonPrefix { prefix: Some(encoding.write(prefix)) }).collect())
+fn prefixes_of(encoding: Encoding, prefixes: &[String]) -> CommonPrefixList {
+    prefixes.iter().map(|prefix| CommonPrefix { prefix: Some(encoding.write(prefix)) }).collect()
 }
 
 /// `ListObjects`, the first version.
@@ -63,8 +63,8 @@ pub(super) async fn objects(
         max_keys: Some(query.max_keys as i32),
         is_truncated: Some(page.is_truncated),
         next_marker: next.map(|name| encoding.write(name)),
-        common_prefixes: prefixes_of(encoding, &page.prefixes),
-        contents: objects_of(encoding, page.objects, Some(&owner(&context))),
+        common_prefixes: Some(prefixes_of(encoding, &page.prefixes)),
+        contents: Some(objects_of(encoding, page.objects, Some(&owner(&context)))),
         delimiter: query.delimiter.as_deref().map(|delimiter| encoding.write(delimiter)),
         encoding_type: input.encoding_type,
         ..Default::default()
@@ -101,8 +101,8 @@ pub(super) async fn objects_v2(
         continuation_token: input.continuation_token,
         is_truncated: Some(page.is_truncated),
         next_continuation_token: page.last.as_deref().filter(|_| page.is_truncated).map(token),
-        common_prefixes: prefixes_of(encoding, &page.prefixes),
-        contents: objects_of(encoding, page.objects, owner.as_ref()),
+        common_prefixes: Some(prefixes_of(encoding, &page.prefixes)),
+        contents: Some(objects_of(encoding, page.objects, owner.as_ref())),
         delimiter: query.delimiter.as_deref().map(|delimiter| encoding.write(delimiter)),
         encoding_type: input.encoding_type,
         start_after: input.start_after.as_deref().map(|after| encoding.write(after)),
@@ -143,7 +143,7 @@ pub(super) async fn versions(
     };
     Ok(S3Response::new(ListObjectVersionsOutput {
         versions: Some(objects.iter().map(version).collect()),
-        common_prefixes: prefixes_of(encoding, prefixes),
+        common_prefixes: Some(prefixes_of(encoding, prefixes)),
         is_truncated: Some(*is_truncated),
         next_key_marker: next.map(|name| encoding.write(name)),
         next_version_id_marker: next.filter(|_| is_object).map(|_| "null".to_owned()),

@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use forebay_core::{Context, NsPath, PartInfo, Precondition, Publish, UploadId, UploadInfo};
 use futures::FutureExt;
-use s3s::dto::*;
+use s3s::dto::{
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, CommonPrefix, CompleteMultipartUploadInput,
+    CompleteMultipartUploadOutput, CompletedPart, CreateMultipartUploadInput, CreateMultipartUploadOutput,
+    ETag, Initiator, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput,
+    MultipartUpload, Owner, Part, StorageClass, Timestamp, UploadPartInput, UploadPartOutput,
+};
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tracing::Instrument;
 

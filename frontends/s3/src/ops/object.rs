@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use forebay_core::{ByteRange, Context, Entry, ErrorKind, Headers, OpenFile, Want};
 use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
-use s3s::dto::*;
+use s3s::dto::{
+    GetObjectAttributesInput, GetObjectAttributesOutput, GetObjectInput, GetObjectOutput, HeadObjectInput,
+    HeadObjectOutput, ObjectAttributes, Range, StorageClass, StreamingBlob, Timestamp, TimestampFormat,
+};
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use super::{Gateway, only_null_version, require_read};
@@ -47,10 +50,10 @@ pub(super) async fn head(
     let name = ObjectName::parse(&input.bucket, &input.key)?;
     let entry = stat(gateway, &context, &name).await?;
     let conditions = Conditions {
-        if_match: input.if_match.take(),
-        if_none_match: input.if_none_match.take(),
-        if_modified_since: input.if_modified_since.take(),
-        if_unmodified_since: input.if_unmodified_since.take(),
+        matches: input.if_match.take(),
+        none_match: input.if_none_match.take(),
+        modified_since: input.if_modified_since.take(),
+        unmodified_since: input.if_unmodified_since.take(),
     };
     proceed(&conditions, &entry)?;
     let stored = headers_of(&entry);
@@ -150,10 +153,10 @@ pub(super) async fn get(
     refuse_part(input.part_number)?;
     let name = ObjectName::parse(&input.bucket, &input.key)?;
     let conditions = Conditions {
-        if_match: input.if_match.take(),
-        if_none_match: input.if_none_match.take(),
-        if_modified_since: input.if_modified_since.take(),
-        if_unmodified_since: input.if_unmodified_since.take(),
+        matches: input.if_match.take(),
+        none_match: input.if_none_match.take(),
+        modified_since: input.if_modified_since.take(),
+        unmodified_since: input.if_unmodified_since.take(),
     };
     if name.is_directory {
         let entry = stat(gateway, &context, &name).await?;

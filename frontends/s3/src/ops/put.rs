@@ -1,7 +1,7 @@
 //! Writing objects: PUT, and POST forms, which s3s turns into PUTs. A key that ends in `/` makes a directory.
 
 use forebay_core::{Context, MkdirMode, Publish};
-use s3s::dto::*;
+use s3s::dto::{ChecksumType, PutObjectInput, PutObjectOutput};
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::Gateway;

@@ -1,5 +1,6 @@
 //! Bucket and object settings: none can be made, so each getter answers what S3 answers where none was made.
 
+#[allow(clippy::wildcard_imports, reason = "a list would repeat each name of the table below")]
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 

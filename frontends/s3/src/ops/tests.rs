@@ -135,8 +135,8 @@ async fn ranges_and_response_headers_are_answered() {
     let part = client.send("GET", "/bkt/k?response-content-type=text/y", &[("range", "bytes=-3")], "").await;
     assert_eq!((part.status.as_u16(), part.body.as_str()), (206, "789"));
     assert_eq!((part.header("content-range"), part.header("content-type")), ("bytes 7-9/10", "text/y"));
-    let past = client.send("GET", "/bkt/k", &[("range", "bytes=10-")], "").await;
-    assert_eq!((past.status.as_u16(), past.header("content-range")), (416, "bytes */10"));
+    let beyond = client.send("GET", "/bkt/k", &[("range", "bytes=10-")], "").await;
+    assert_eq!((beyond.status.as_u16(), beyond.header("content-range")), (416, "bytes */10"));
     assert_eq!(client.get("/bkt/k?versionId=1").await.code(), "NoSuchVersion");
     assert_eq!(client.get("/bkt/k?versionId=null").await.status, 200);
 }
