@@ -293,6 +293,15 @@ const DOORS: &[(&str, &str)] = &[
     ("GET", "/bkt/k?uploadId=u"),
 ];
 
+/// How a signature is refused; any other answer came from behind the check.
+const REFUSALS: &[&str] = &[
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "RequestTimeTooSkewed",
+    "InvalidRequest",
+];
+
 const XML: &str = "<Delete><Object><Key>k</Key></Object></Delete>";
 
 #[tokio::test]
@@ -319,11 +328,7 @@ async fn no_door_opens_to_the_unsigned_the_unknown_or_the_wrongly_signed() {
             vec![("authorization", "Bearer x")],
         ] {
             let reply = client.send(method, uri, &headers, XML).await;
-            assert!(
-                [400, 403].contains(&reply.status.as_u16()),
-                "{method} {uri} {headers:?}: {}",
-                reply.body
-            );
+            assert!(REFUSALS.contains(&reply.code()), "{method} {uri} {headers:?}: {}", reply.body);
         }
     }
     assert_eq!(client.get("/bkt/k").await.code(), "AccessDenied");
@@ -336,7 +341,11 @@ async fn no_door_opens_without_a_grant() {
     let stranger = Arc::new(Principal { name: "stranger".into(), grants });
     let client = Client::new(&["k"], AccessBuilder::default().anonymous(&stranger).build()).await;
     for (method, uri) in DOORS.iter().filter(|(_, uri)| *uri != "/") {
-        let body = if uri.ends_with("?delete") { XML } else { "" };
+        let body = match (*method, uri.rsplit_once('?')) {
+            ("POST", Some((_, "delete"))) => XML,
+            ("POST", Some((_, "uploadId=u"))) => "<CompleteMultipartUpload/>",
+            _ => "",
+        };
         let reply = client.send(method, uri, &[("x-amz-object-attributes", "ETag")], body).await;
         assert_eq!(reply.status.as_u16(), 403, "{method} {uri}: {}", reply.body);
     }
