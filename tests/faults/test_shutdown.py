@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import signal
-import threading
 import time
 
 import pytest
@@ -20,7 +18,7 @@ def test_a_download_in_flight_is_finished(own):
     own.s3().put_object(Bucket="disk", Key="big", Body=body)
     stream = own.s3().get_object(Bucket="disk", Key="big")["Body"]
     first = stream.read(MIB)
-    os.kill(own.process.pid, signal.SIGTERM)
+    own.process.terminate()
     assert first + stream.read() == body
     own.stop()
 
@@ -30,7 +28,7 @@ def test_it_stops_being_ready_and_takes_no_new_connections(own):
     own.s3().put_object(Bucket="disk", Key="big", Body=bytes(64 * MIB))
     stream = own.s3().get_object(Bucket="disk", Key="big")["Body"]
     stream.read(MIB)
-    os.kill(own.process.pid, signal.SIGTERM)
+    own.process.terminate()
 
     def not_ready():
         try:
@@ -71,10 +69,7 @@ def test_a_file_open_through_fuse_is_flushed(own):
     for target in targets:
         target.write(b"acknowledged")
         os.fsync(target.fileno())
-    stopper = threading.Thread(target=own.stop)
-    stopper.start()
-    stopper.join(SHUTDOWN_DEADLINE_S + 5)
-    assert not stopper.is_alive()
+    own.stop()
     for target in targets:
         with contextlib.suppress(OSError):  # the mount is gone; what was fsynced is not
             target.close()

@@ -18,7 +18,7 @@ from harness.webhdfs import WebHdfs
 OWNER = Credentials("forebay-owner", "forebay-owner-secret")
 READER = Credentials("forebay-reader", "forebay-reader-secret")
 GUEST = Credentials("forebay-guest", "forebay-guest-secret")
-SHUTDOWN_DEADLINE_S = 20
+SHUTDOWN_DEADLINE_S = 8
 
 ACCESS = [
     {
@@ -66,6 +66,7 @@ class Gateway:
         self.config_path = directory / "mounts.yaml"
         self.log = directory / "gateway.log"
         self.process: Process | None = None
+        self.panics = 0
         directory.mkdir(parents=True, exist_ok=True)
         self.rewrite()
 
@@ -105,7 +106,7 @@ class Gateway:
         code = process.stop(SHUTDOWN_DEADLINE_S + 5)
         self.clear_mount()
         assert code == 0, f"exit {code}:\n{process.tail()}"
-        assert "panicked at" not in self.log.read_text(errors="replace")
+        assert self.log.read_text(errors="replace").count("panicked at") == self.panics
 
     def kill(self) -> None:
         """SIGKILL: what a crash leaves behind stays as it is, the dead mount included."""
@@ -128,8 +129,21 @@ class Gateway:
         return Metrics.scrape(f"{self.url('admin')}/metrics")
 
     def cli(self, *arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess:
-        argv = [str(self.binary), *arguments, "--config", str(self.config_path)]
-        return subprocess.run(argv, input=stdin, capture_output=True, cwd=self.directory, env=self.environment, timeout=60)
+        """A command against this gateway; `serve` and `check` read its configuration."""
+        argv = [str(self.binary), *arguments]
+        if arguments[0] in ("serve", "check"):
+            argv += ["--config", str(self.config_path)]
+        environment = self.environment | {"FOREBAY_ADMIN": self.url("admin")}
+        return subprocess.run(argv, input=stdin, capture_output=True, cwd=self.directory, env=environment, timeout=60)
+
+    def actors(self) -> list[dict]:
+        return requests.get(f"{self.url('admin')}/api/v1/actors", timeout=5).json()
+
+    def panic_actor(self, name: str) -> None:
+        """Debug builds let a test panic any supervised actor, once it runs (again)."""
+        url = f"{self.url('admin')}/debug/actors/{name}/panic"
+        wait_for(lambda: requests.post(url, timeout=5).status_code == 204, 10, f"{name} to take its panic")
+        self.panics += 1
 
     def wait_for_metric(self, name: str, at_least: float, deadline_s: float = 10, **labels: str) -> None:
         wait_for(lambda: self.metrics().total(name, **labels) >= at_least, deadline_s, f"{name} {labels} >= {at_least}")

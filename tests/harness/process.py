@@ -15,6 +15,7 @@ class Process:
     def __init__(self, name: str, argv: list, log: Path, **kwargs) -> None:
         self.name = name
         self.log = log
+        self.is_told = False
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self.child = subprocess.Popen(
@@ -40,10 +41,15 @@ class Process:
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def terminate(self) -> None:
+        """SIGTERM, once: a second one may mean "at once"."""
+        if not self.is_told and self.child.poll() is None:
+            self.is_told = True
+            self.child.send_signal(signal.SIGTERM)
+
     def stop(self, deadline_s: float = 20) -> int:
         """SIGTERM, then the exit code; SIGKILL and an error when it does not end in time."""
-        if self.child.poll() is None:
-            self.child.send_signal(signal.SIGTERM)
+        self.terminate()
         try:
             return self.child.wait(deadline_s)
         except subprocess.TimeoutExpired:

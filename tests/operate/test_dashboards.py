@@ -47,6 +47,7 @@ def concrete(expression: str) -> str:
 @pytest.fixture(scope="module")
 def prometheus(gateway, tmp_path_factory):
     """Traffic goes on for as long as queries are asked, so that every rate has something to show."""
+    gateway.panic_actor("Mount:/scratch")
     server = Prometheus(tmp_path_factory.mktemp("prometheus") / "server", gateway.address("admin"))
     stop = threading.Event()
     traffic = threading.Thread(target=work, args=(gateway, stop))
@@ -69,6 +70,7 @@ def work(gateway, stop):
             s3.put_object(Bucket=bucket, Key=f"traffic/{number}", Body=b"x" * 100_000)
             s3.get_object(Bucket=bucket, Key=f"traffic/{number}")["Body"].read()
             hdfs.open(f"/{bucket}/traffic/{number}")
+            hdfs.status(f"/{bucket}/traffic/no such file")
             hdfs.names(f"/{bucket}/traffic")
             if gateway.mountpoint:
                 (gateway.mountpoint / bucket / "traffic" / str(number)).read_bytes()
