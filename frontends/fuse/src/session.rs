@@ -23,7 +23,7 @@ use crate::observer::Observer;
 use crate::ops::open::Passthrough;
 use crate::server::{Server, Settings};
 
-/// How long an unmount waits for the event threads once the kernel has let go.
+/// Longest wait for the event threads once the kernel has let go; less where the whole unmount has less.
 const JOIN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How to mount the namespace.
@@ -132,23 +132,24 @@ impl FuseSession {
     /// # Errors
     /// The unmount's.
     pub async fn unmount(self, deadline: Duration) -> io::Result<()> {
+        let join = JOIN_DEADLINE.min(deadline / 4);
         let deadline = Instant::now() + deadline;
         if timeout_at(deadline, self.server.publish_all()).await.is_err() {
             tracing::error!("what was written could not be published before the deadline");
         }
         self.mounted.unmount(deadline).await?;
         // Requests that were taken before are still answered.
-        if timeout_at(deadline.max(Instant::now() + JOIN_DEADLINE), self.server.idle()).await.is_err() {
+        if timeout_at(deadline.max(Instant::now() + join), self.server.idle()).await.is_err() {
             tracing::warn!("FUSE requests still waited for a store at the deadline");
         }
         let mut ended = self.ended.clone();
         let wait = ended.wait_for(Option::is_some);
-        if tokio::time::timeout(JOIN_DEADLINE, wait).await.is_err() {
+        if tokio::time::timeout(join, wait).await.is_err() {
             self.mounted.abort();
         }
         let thread = self.thread;
         let joined = tokio::task::spawn_blocking(move || thread.join());
-        if tokio::time::timeout(JOIN_DEADLINE, joined).await.is_err() {
+        if tokio::time::timeout(join, joined).await.is_err() {
             tracing::warn!("the FUSE thread did not end");
         }
         Ok(())
