@@ -60,20 +60,25 @@ async fn check_target(call: &Call, overwrite: bool) -> Result<()> {
         }
         Err(e) => return Err(e.into()),
     }
-    let parent = call.path.parent().unwrap_or_else(NsPath::root);
-    match call.stat(&parent).await {
-        Ok(entry) if entry.is_directory() => Ok(()),
-        Ok(_) => Err(namespace::under_file(call, &call.path).await),
-        Err(e) if e.kind() == ErrorKind::NotDirectory => Err(namespace::under_file(call, &call.path).await),
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            if call.params.boolean("createparent", true)? {
-                return Ok(());
+    // Stores of flat keys would take a file under a file, so the nearest ancestor that exists decides.
+    let mut ancestor = call.path.parent();
+    while let Some(candidate) = ancestor {
+        match call.stat(&candidate).await {
+            Ok(entry) if entry.is_directory() => return Ok(()),
+            Ok(_) => return Err(namespace::under_file(call, &call.path).await),
+            Err(e) if e.kind() == ErrorKind::NotDirectory => {
+                return Err(namespace::under_file(call, &call.path).await);
             }
-            let message = format!("Parent directory doesn't exist: {parent}");
-            Err(RemoteException::new(Exception::FileNotFound, message))
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e.into()),
         }
-        Err(e) => Err(e.into()),
+        if !call.params.boolean("createparent", true)? {
+            let message = format!("Parent directory doesn't exist: {candidate}");
+            return Err(RemoteException::new(Exception::FileNotFound, message));
+        }
+        ancestor = candidate.parent();
     }
+    Ok(())
 }
 
 fn already_exists(call: &Call) -> RemoteException {
