@@ -11,7 +11,7 @@ use bytes::Bytes;
 use forebay_core::METRICS;
 use futures::FutureExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, SERVER};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, SERVER, TRANSFER_ENCODING};
 use hyper::{Method, Request, Response, StatusCode};
 use s3s::service::S3Service;
 use s3s::{Body, S3Error, S3ErrorCode, s3_error};
@@ -51,10 +51,10 @@ impl Handler {
         let span =
             tracing::info_span!("request", %id, frontend = "s3", operation = tracing::field::Empty, path);
         let tag = Arc::new(RequestTag { span: span.clone(), operation: OnceLock::new() });
-        let is_last = expects_before_nothing(request.headers());
+        let upload = Upload::of(request.headers());
         let mut response = self.answer(request, &tag).instrument(span).await;
         decorate(&mut response, id);
-        if is_last {
+        if upload.ends_connection(response.status()) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let operation = tag.operation.get().map_or("unknown", String::as_str);
@@ -92,10 +92,35 @@ impl Handler {
     }
 }
 
-/// Whether a client asks for `100 Continue` before a body of no bytes. hyper does not send it then, and botocore
-/// (`aws s3 sync` of an empty file) takes the next request's for a final answer: the connection must not be used again.
-fn expects_before_nothing(headers: &HeaderMap) -> bool {
-    headers.contains_key(EXPECT) && headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+/// What a request's head says of its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upload {
+    None,
+    /// `Expect: 100-continue` before a body of no bytes. hyper does not send the 100 then, and botocore (`aws s3 sync`
+    /// of an empty file) takes the next request's for a final answer.
+    ExpectsBeforeNothing,
+    Body,
+}
+
+impl Upload {
+    fn of(headers: &HeaderMap) -> Self {
+        match headers.get(CONTENT_LENGTH) {
+            Some(length) if length == "0" && headers.contains_key(EXPECT) => Self::ExpectsBeforeNothing,
+            Some(length) if length != "0" => Self::Body,
+            None if headers.contains_key(TRANSFER_ENCODING) => Self::Body,
+            Some(_) | None => Self::None,
+        }
+    }
+
+    /// Whether the connection must not be used again. A refusal may leave a body unread, after which hyper closes:
+    /// a client that is not told sends its next request into the closed connection.
+    fn ends_connection(self, status: StatusCode) -> bool {
+        match self {
+            Self::None => false,
+            Self::ExpectsBeforeNothing => true,
+            Self::Body => status.is_client_error() || status.is_server_error(),
+        }
+    }
 }
 
 fn error_response(error: S3Error) -> Response<Body> {
@@ -200,6 +225,21 @@ mod tests {
         let text = std::str::from_utf8(&body).expect("XML");
         assert!(text.ends_with(&format!("<RequestId>{id}</RequestId></Error>")), "{text}");
         assert_eq!(response.headers()["x-amz-request-id"], id.to_string().as_str());
+    }
+
+    #[test]
+    fn answers_that_may_leave_a_body_unread_close_the_connection() {
+        let head = |pairs: &[(hyper::header::HeaderName, &'static str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value)));
+            Upload::of(&pairs.collect())
+        };
+        let body = head(&[(CONTENT_LENGTH, "1"), (EXPECT, "100-continue")]);
+        assert!(body.ends_connection(StatusCode::FORBIDDEN) && !body.ends_connection(StatusCode::OK));
+        assert!(head(&[(TRANSFER_ENCODING, "chunked")]).ends_connection(StatusCode::FORBIDDEN));
+        let empty = head(&[(CONTENT_LENGTH, "0"), (EXPECT, "100-continue")]);
+        assert!(empty.ends_connection(StatusCode::OK));
+        assert!(!head(&[(CONTENT_LENGTH, "0")]).ends_connection(StatusCode::NOT_FOUND));
+        assert!(!head(&[]).ends_connection(StatusCode::NOT_FOUND));
     }
 
     #[test]
