@@ -24,7 +24,13 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def gateway(tmp_path_factory, store):
+def fuse_options():
+    """Options of the shared gateway's FUSE mount; a part may override them."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory, store, fuse_options):
     directory = tmp_path_factory.mktemp("gateway")
     frozen = directory / "frozen"
     frozen.mkdir()
@@ -37,7 +43,10 @@ def gateway(tmp_path_factory, store):
         "/frozen": {"store": "fs", "options": {"root": str(frozen)}, "read_only": True},
     }
     (directory / "local").mkdir()
-    running = Gateway(directory, settings(directory, mounts)).start()
+    config = settings(directory, mounts)
+    if fuse := config["gateway"]["listeners"].get("fuse"):
+        fuse.update(fuse_options)
+    running = Gateway(directory, config).start()
     yield running
     running.stop()
 

@@ -30,7 +30,7 @@ class Nginx:
         (directory / "nginx.conf").write_text(CONFIG.format(directory=directory, root=root, port=port))
         argv = [tool("nginx"), "-c", directory / "nginx.conf", "-p", directory, "-g", "user root;"]
         self.process = Process("nginx", argv, directory / "nginx.log")
-        self.process.ready(lambda: requests.get(self.url, timeout=2), 10)
+        self.process.ready(lambda: requests.get(self.url, timeout=2).status_code < 500, 10)
 
     def cpu_seconds(self) -> float:
         """Master and worker together."""
