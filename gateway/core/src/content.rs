@@ -178,6 +178,18 @@ impl Content {
         Ok(Some(pieces))
     }
 
+    /// The bytes in pieces, read off the runtime's workers where a disk has to be waited for.
+    ///
+    /// # Errors
+    /// As [`Lent::read`].
+    pub async fn into_bytes(self) -> crate::Result<Vec<Bytes>> {
+        if let Some(pieces) = self.try_bytes()? {
+            return Ok(pieces);
+        }
+        let read = tokio::task::spawn_blocking(move || self.read()).await;
+        Ok(read.map_err(|e| crate::Error::new(crate::ErrorKind::Internal, "a read task died").because(e))??)
+    }
+
     /// The bytes in pieces; blocks on the disk for lent extents, so call it off the runtime's workers.
     ///
     /// # Errors

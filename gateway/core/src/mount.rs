@@ -187,6 +187,18 @@ pub trait OpenFile: Send + Sync {
     /// `Stale` when the store no longer has this version; `Unavailable`, `Timeout`, `Busy`.
     async fn read(&self, range: ByteRange) -> Result<Content>;
 
+    /// As [`OpenFile::read`], with lent content read from its file. A loan whose disk fails is taken back by its
+    /// tier, so the range is asked for once more.
+    ///
+    /// # Errors
+    /// As [`OpenFile::read`].
+    async fn read_bytes(&self, range: ByteRange) -> Result<Vec<Bytes>> {
+        match self.read(range).await?.into_bytes().await {
+            Ok(pieces) => Ok(pieces),
+            Err(_) => self.read(range).await?.into_bytes().await,
+        }
+    }
+
     /// The whole content as a local file, complete and verified, if there is one.
     fn lend(&self) -> Option<Lent>;
 }

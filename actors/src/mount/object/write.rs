@@ -84,13 +84,8 @@ async fn copy_into(open: &ObjectFile, file: &Arc<StagingFile>) -> Result<()> {
     let mut done = 0;
     while done < size_bytes {
         let step = ByteRange::new(done, (size_bytes - done).min(COPY_STEP_BYTES));
-        let content = open.read(step).await?;
-        let pieces = match content.try_bytes()? {
-            Some(pieces) => pieces,
-            None => blocking(move || Ok(content.read()?)).await?,
-        };
         let before = done;
-        for piece in pieces {
+        for piece in open.read_bytes(step).await? {
             let len = piece.len() as u64;
             file.write_at(done, piece).await?;
             done += len;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use forebay_core::{ByteRange, Content, OpenFile};
+use forebay_core::{ByteRange, OpenFile};
 use fuser::Errno;
 use rustix::io::ReadWriteFlags;
 
@@ -83,20 +83,13 @@ pub(crate) async fn read_stored(file: &dyn OpenFile, range: ByteRange) -> Result
     }
     let mut pieces = Vec::new();
     while !rest.is_empty() {
-        let content = file.read(rest).await?;
-        let len = content.len();
+        let read = file.read_bytes(rest).await?;
+        let len = read.iter().map(|piece| piece.len() as u64).sum();
         if len == 0 {
             return Err(Failure::Refused(Errno::EIO, "a store read nothing inside a file"));
         }
-        pieces.extend(bytes_of(content).await?);
+        pieces.extend(read);
         rest = ByteRange::new(rest.offset + len, rest.len.saturating_sub(len));
     }
     Ok(pieces)
-}
-
-async fn bytes_of(content: Content) -> Result<Vec<Bytes>, Failure> {
-    match content.try_bytes()? {
-        Some(pieces) => Ok(pieces),
-        None => blocking(move || Ok(content.read()?)).await,
-    }
 }

@@ -8,7 +8,6 @@ use forebay_core::{ByteRange, Entry, Error, ErrorKind, Want};
 use futures::StreamExt;
 
 use self::download::Download;
-pub(crate) use self::download::bytes;
 use crate::call::Call;
 use crate::error::{Exception, RemoteException, Result};
 use crate::json::FileStatus;

@@ -191,7 +191,7 @@ async fn copy(file: &dyn OpenFile, mut to: u64, writer: &Writer) -> forebay_core
     let mut rest = ByteRange::new(0, file.entry().size_bytes);
     while !rest.is_empty() {
         let step = ByteRange::new(rest.offset, rest.len.min(CONCAT_STEP_BYTES));
-        for piece in read::bytes(file.read(step).await?).await? {
+        for piece in file.read_bytes(step).await? {
             let len = piece.len() as u64;
             writer.write_at(to, piece).await?;
             to += len;

@@ -306,14 +306,7 @@ pub async fn copy_range(file: &dyn OpenFile, range: ByteRange, writer: &Writer) 
     let mut written = 0;
     while written < range.len {
         let step = ByteRange::new(range.offset + written, (range.len - written).min(COPY_STEP_BYTES));
-        let content = file.read(step).await?;
-        let pieces = match content.try_bytes()? {
-            Some(pieces) => pieces,
-            None => tokio::task::spawn_blocking(move || content.read())
-                .await
-                .map_err(|e| Error::new(ErrorKind::Internal, "a read task died").because(e))??,
-        };
-        for piece in pieces {
+        for piece in file.read_bytes(step).await? {
             let len = piece.len() as u64;
             writer.write_at(written, piece).await?;
             written += len;

@@ -40,7 +40,7 @@ async fn send(file: std::sync::Arc<dyn OpenFile>, sender: mpsc::Sender<Result<By
     let mut offset = 0;
     while offset < size_bytes {
         let range = ByteRange::new(offset, READ_BYTES.min(size_bytes - offset));
-        let pieces = match read(&*file, range).await {
+        let pieces = match file.read_bytes(range).await {
             Ok(pieces) => pieces,
             Err(e) => {
                 // The receiver is gone only when the client is.
@@ -55,15 +55,6 @@ async fn send(file: std::sync::Arc<dyn OpenFile>, sender: mpsc::Sender<Result<By
             }
         }
     }
-}
-
-async fn read(file: &dyn OpenFile, range: ByteRange) -> Result<Vec<Bytes>> {
-    let content = file.read(range).await?;
-    if let Some(pieces) = content.try_bytes()? {
-        return Ok(pieces);
-    }
-    let read = tokio::task::spawn_blocking(move || content.read()).await;
-    Ok(read.map_err(|e| Error::new(ErrorKind::Internal, "a read task died").because(e))??)
 }
 
 pub(super) async fn put(

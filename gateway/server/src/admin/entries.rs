@@ -84,12 +84,10 @@ pub(super) async fn remove(
     let work = state.clone();
     let removed = state
         .run(async move {
-            match work.namespace.delete(&work.context, &path, mode).await? {
-                true => Ok(()),
-                false => {
-                    Err(Error::new(ErrorKind::NotFound, "no such file or directory").at("remove", &path))
-                }
+            if work.namespace.delete(&work.context, &path, mode).await? {
+                return Ok(());
             }
+            Err(Error::new(ErrorKind::NotFound, "no such file or directory").at("remove", &path))
         })
         .await;
     removed.map(|()| HttpResponse::NoContent().finish())

@@ -104,12 +104,12 @@ fn check_path(path: &str) -> Result<NsPath, String> {
 
 fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Option<MountConfig> {
     let kind: Option<StoreKind> = section.required("store");
-    let store = match kind {
-        Some(kind) => read_store(section, kind, base),
-        None => {
-            section.node("options");
-            None
-        }
+    let store = if let Some(kind) = kind {
+        read_store(section, kind, base)
+    } else {
+        // Known, even if it cannot be read without its kind.
+        section.node("options");
+        None
     };
     let revalidate = section.section("cache").map(|cache| {
         let revalidate = cache.value("revalidate", Revalidate::After(Duration::from_secs(1)));

@@ -68,7 +68,7 @@ impl Reader {
     }
 
     /// The items of a list; a single value counts as a list of one.
-    pub(crate) fn items<'a>(&self, node: &'a Node) -> &'a [Node] {
+    pub(crate) fn items(node: &Node) -> &[Node] {
         match &node.value {
             Value::Sequence(items) => items,
             Value::Scalar { .. } | Value::Mapping(_) => std::slice::from_ref(node),

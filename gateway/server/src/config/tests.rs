@@ -23,7 +23,7 @@ fn shipped_sample_is_valid() {
 #[test]
 fn commented_options_of_the_sample_are_valid_too() {
     let sample = include_str!("../../../../mounts.yaml");
-    let open: String = sample.lines().map(|line| format!("{}\n", line.replacen("# opt ", "", 1))).collect();
+    let open = sample.lines().map(|line| line.replacen("# opt ", "", 1)).collect::<Vec<_>>().join("\n");
     assert_eq!(open.matches("# opt").count(), 0);
     let unset = |line: &String| {
         !["environment variable", "cannot read", "cannot use"].iter().any(|text| line.contains(text))

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use forebay_core::{ByteRange, Content, Error, ErrorKind, OpenFile, Result};
+use forebay_core::{ByteRange, Error, ErrorKind, OpenFile, Result};
 use futures::{Stream, stream};
 
 use crate::call::Frontend;
@@ -101,7 +101,7 @@ impl Download {
     fn start(&mut self) {
         let range = ByteRange::new(self.rest.offset, self.rest.len.min(self.step_bytes));
         let file = Arc::clone(&self.file);
-        let read = async move { bytes(file.read(range).await?).await };
+        let read = async move { file.read_bytes(range).await };
         self.ahead = Some(self.frontend.crossing.read(read));
     }
 
@@ -114,13 +114,4 @@ impl Download {
         self.ready.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
         Ok(())
     }
-}
-
-/// The bytes of content, from the disk where they are lent.
-pub(crate) async fn bytes(content: Content) -> Result<Vec<Bytes>> {
-    if let Some(pieces) = content.try_bytes()? {
-        return Ok(pieces);
-    }
-    let read = tokio::task::spawn_blocking(move || content.read()).await;
-    Ok(read.map_err(|e| Error::new(ErrorKind::Internal, "a read task died").because(e))??)
 }
