@@ -1,9 +1,13 @@
 //! The inodes that the kernel remembers, by number, by `FileId` and by path.
 //!
-//! Lock order: index, then one inode's state. No I/O and no await under either.
+//! Lock order: index, then one inode's state, then the map of numbers. No I/O and no await under either.
 //! An inode lives while the kernel counts look-ups of it or a handle is open. Its `path` is where the namespace has
 //! it now; it has none once it was removed, replaced, or set aside for an open that could not join (then only its
 //! open handles and `/proc/self/fd` reach it).
+//!
+//! The kernel gives a directory one name, with all its children cached below it. So a directory inode changes its
+//! path only by a rename that was seen; one that shows its `FileId` elsewhere is another inode. A rename may change
+//! the `FileId` of directories (stores that know them by name only), and their inodes take the new one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -37,6 +41,8 @@ pub(crate) struct Inode {
 pub(crate) struct State {
     /// Where it is.
     pub(crate) path: Option<NsPath>,
+    /// Where it was last, once it is nowhere.
+    pub(crate) left: Option<NsPath>,
     /// Which file it is.
     pub(crate) file_id: FileId,
     /// How the open handles are served.
@@ -48,9 +54,16 @@ pub(crate) struct State {
     /// For the open that follows a repeated look-up: see [`crate::ops::open::Repeats`].
     pub(crate) pinned: Option<Arc<dyn OpenFile>>,
     lookups: u64,
+    /// A directory that was renamed since its `file_id` was read.
+    is_moved: bool,
 }
 
 impl State {
+    /// Whether the inode is what `entry` shows at its path.
+    fn is(&self, entry: &Entry) -> bool {
+        self.file_id == entry.file_id || (self.is_moved && entry.is_directory())
+    }
+
     fn is_idle(&self) -> bool {
         self.lookups == 0 && self.open.is_none()
     }
@@ -60,12 +73,14 @@ impl Inode {
     fn new(number: u64, path: &NsPath, file_id: FileId, is_directory: bool) -> Self {
         let state = State {
             path: Some(path.clone()),
+            left: None,
             file_id,
             open: None,
             writing: None,
             cached: None,
             pinned: None,
             lookups: 1,
+            is_moved: false,
         };
         Self { number, is_directory, state: Mutex::new(state), turn: OnceLock::new() }
     }
@@ -100,17 +115,27 @@ struct Index {
 impl Index {
     /// Forgets where `state` is, if the index still leads there.
     fn unlink(&mut self, number: u64, state: &mut State) {
-        if let Some(path) = state.path.take()
-            && self.by_path.get(path.as_str()) == Some(&number)
-        {
+        let Some(path) = state.path.take() else { return };
+        if self.by_path.get(path.as_str()) == Some(&number) {
             self.by_path.remove(path.as_str());
         }
+        state.left = Some(path);
     }
 
     fn forget_id(&mut self, number: u64, file_id: FileId) {
         if self.by_id.get(&file_id) == Some(&number) {
             self.by_id.remove(&file_id);
         }
+    }
+
+    /// Notes which file `state` is.
+    fn identify(&mut self, number: u64, state: &mut State, file_id: FileId) {
+        if state.file_id != file_id {
+            self.forget_id(number, state.file_id);
+            state.file_id = file_id;
+        }
+        state.is_moved = false;
+        self.by_id.insert(file_id, number);
     }
 
     /// Numbers at and below a path, with their paths.
@@ -164,8 +189,9 @@ impl InodeTable {
 
     /// All inodes that are being written.
     pub(crate) fn writing(&self) -> Vec<Arc<Inode>> {
-        let is_written = |inode: &Inode| inode.lock().writing.is_some();
-        self.by_number.iter().filter(|inode| is_written(inode)).map(|inode| Arc::clone(&inode)).collect()
+        // Dropping an inode takes its state before the map, so no state is taken while the map is held.
+        let all: Vec<_> = self.by_number.iter().map(|inode| Arc::clone(&inode)).collect();
+        all.into_iter().filter(|inode| inode.writing().is_some()).collect()
     }
 
     /// The number that a look-up of `path` would show now.
@@ -204,12 +230,16 @@ impl InodeTable {
                 drop(state);
                 return holder;
             }
-            if state.file_id != entry.file_id {
-                index.unlink(holder.number, &mut state);
+            if state.is(entry) {
+                state.lookups += 1;
+                index.identify(holder.number, &mut state, entry.file_id);
+                drop(state);
+                return holder;
             }
+            index.unlink(holder.number, &mut state);
         }
         let known = index.by_id.get(&entry.file_id).copied().and_then(|number| self.by_number(number));
-        let inode = match known.filter(|inode| inode.is_directory == entry.is_directory()) {
+        let inode = match known.filter(|inode| !inode.is_directory && !entry.is_directory()) {
             Some(inode) => {
                 let mut state = inode.lock();
                 index.unlink(inode.number, &mut state);
@@ -309,13 +339,19 @@ impl InodeTable {
 
     /// Notes that an inode's content was published as a whole new file.
     pub(crate) fn rebind(&self, inode: &Inode, file_id: FileId) {
-        let mut index = self.write();
-        let mut state = inode.lock();
-        if state.file_id != file_id {
-            index.forget_id(inode.number, state.file_id);
-            state.file_id = file_id;
+        self.write().identify(inode.number, &mut inode.lock(), file_id);
+    }
+
+    /// Whether an inode is what the namespace shows at its path.
+    pub(crate) fn is_still(&self, inode: &Inode, entry: &Entry) -> bool {
+        let (is_same, is_moved) = {
+            let state = inode.lock();
+            (state.is(entry), state.is_moved)
+        };
+        if is_same && is_moved {
+            self.rebind(inode, entry.file_id);
         }
-        index.by_id.insert(file_id, inode.number);
+        is_same
     }
 
     /// Notes that `path` is gone with all below it.
@@ -344,6 +380,7 @@ impl InodeTable {
             }
             index.by_path.insert(new.as_str().into(), number);
             state.path = Some(new);
+            state.is_moved = inode.is_directory;
         }
     }
 }
@@ -430,6 +467,33 @@ mod tests {
         assert_eq!(table.remember(&path("/b"), &entry("x", EntryKind::File)).number, inode.number);
         assert_eq!(inode.path(), Some(path("/b")));
         assert!(table.at(&path("/a")).is_none());
+    }
+
+    #[test]
+    fn a_directory_moved_with_its_parent_takes_the_identity_of_its_new_name() {
+        let table = table();
+        let inside = table.remember(&path("/a/x"), &entry("dir a/x", EntryKind::Directory));
+        table.renamed(&path("/a"), &path("/b"));
+        assert!(table.is_still(&inside, &entry("dir b/x", EntryKind::Directory)));
+        assert!(!table.is_still(&inside, &entry("dir c", EntryKind::Directory)), "taken once");
+        table.renamed(&path("/b"), &path("/c"));
+        let found = table.remember(&path("/c/x"), &entry("dir c/x", EntryKind::Directory));
+        assert_eq!((found.number, found.path()), (inside.number, Some(path("/c/x"))));
+    }
+
+    #[test]
+    fn a_new_directory_does_not_take_the_inode_of_one_that_moved_away() {
+        let table = table();
+        let moved = table.remember(&path("/a/x"), &entry("dir a/x", EntryKind::Directory));
+        let child = table.remember(&path("/a/x/y"), &entry("dir a/x/y", EntryKind::Directory));
+        table.renamed(&path("/a"), &path("/b"));
+        let new = table.remember(&path("/a/x"), &entry("dir a/x", EntryKind::Directory));
+        assert_ne!(new.number, moved.number);
+        assert_eq!(moved.path(), Some(path("/b/x")));
+        assert_eq!(child.path(), Some(path("/b/x/y")));
+        assert_eq!(table.at(&path("/b/x")).map(|inode| inode.number), Some(moved.number));
+        let again = table.remember(&path("/b/x"), &entry("dir b/x", EntryKind::Directory));
+        assert_eq!(again.number, moved.number, "and it keeps its own");
     }
 
     #[test]

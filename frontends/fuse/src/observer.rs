@@ -43,8 +43,7 @@ impl Server {
     async fn written_elsewhere(&self, path: &NsPath) {
         if let Some(inode) = self.table.at(path) {
             let now = self.namespace.stat(&self.context, path, Want::Any).await;
-            let known = inode.lock().file_id;
-            if now.is_ok_and(|entry| entry.file_id == known) {
+            if now.is_ok_and(|entry| self.table.is_still(&inode, &entry)) {
                 let what = if inode.is_directory { Forget::Attributes } else { Forget::Content };
                 self.kernel.forget_inode(inode.number, what).await;
             } else {
@@ -83,10 +82,8 @@ impl Server {
             if self.namespace.stat(&self.context, &directory, Want::Directory).await.is_ok() {
                 return;
             }
-            if self.table.at(&directory).is_some() {
-                self.table.removed(&directory);
-                self.forget_name(&directory).await;
-            }
+            self.table.removed(&directory);
+            self.forget_name(&directory).await;
             next = directory.parent();
         }
     }

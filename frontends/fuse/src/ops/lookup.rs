@@ -107,7 +107,7 @@ impl Server {
             return Ok(self.found(&inode, &entry));
         }
         match self.stat(&path).await {
-            Ok(entry) if number == ROOT || entry.file_id == inode.lock().file_id => {
+            Ok(entry) if number == ROOT || self.table.is_still(&inode, &entry) => {
                 Ok(self.found(&inode, &entry))
             }
             Ok(_) => {

@@ -185,9 +185,17 @@ impl Server {
         }
         let kept = inode.lock().pinned.clone();
         let Some(path) = inode.path() else {
-            let open = inode.lock().open.as_ref().map(|open| open.source.clone());
-            let source = open.or(kept.map(Source::Stored));
-            return Ok(Offer::to_read(inode, source.ok_or_else(Failure::stale)?, wish));
+            let (open, left) = {
+                let state = inode.lock();
+                (state.open.as_ref().map(|open| open.source.clone()), state.left.clone())
+            };
+            if let Some(source) = open.or(kept.map(Source::Stored)) {
+                return Ok(Offer::to_read(inode, source, wish));
+            }
+            if let Some(left) = left {
+                self.repeats.expect(&left);
+            }
+            return Err(Failure::stale());
         };
         let file = self.namespace.open(&self.context, &path, Want::File).await?;
         let known = inode.lock().file_id;
