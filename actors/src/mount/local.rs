@@ -1,7 +1,7 @@
 //! A local directory as a mount. Its files are lent as they are; nothing of them is cached.
 //!
 //! Invariants:
-//! - What a client names lies beneath the root, whatever links say ([`root`]).
+//! - What a client names lies beneath the root, whatever links say (module `root`).
 //! - A replacement is staged on the same file system and renamed into place: readers see the old or the new file,
 //!   and conditions hold atomically among this gateway's writers. Others who write to the directory are not locked
 //!   out.
