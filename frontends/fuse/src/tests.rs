@@ -249,6 +249,18 @@ fn closing_and_syncing_again_publishes_nothing_more() {
 }
 
 #[test]
+fn syncing_through_a_handle_opened_for_reading_publishes_what_another_one_wrote() {
+    let _alone = alone();
+    let Some(stage) = Stage::new(OBJECTS) else { return };
+    stage.put("f", "old");
+    let mut writer = OpenOptions::new().write(true).open(stage.at("f")).expect("open");
+    let reader = File::open(stage.at("f")).expect("open");
+    writer.write_all(b"new").expect("write");
+    reader.sync_all().expect("sync");
+    assert_eq!(stage.get("f").as_deref(), Some("new"));
+}
+
+#[test]
 fn writes_in_place_keep_the_inode_and_readers_see_them() {
     let _alone = alone();
     for (traits, passthrough) in [(IN_PLACE, true), (IN_PLACE, false), (OBJECTS, false)] {

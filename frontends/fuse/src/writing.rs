@@ -82,7 +82,6 @@ struct Progress {
     entry: Entry,
     /// What the other frontends see; `None` before the first publication.
     published: Option<Stamp>,
-    is_durable: bool,
     is_new: bool,
     /// Renamed since the write began: the writer's target is no longer the file's path.
     is_moved: bool,
@@ -92,14 +91,8 @@ impl Writing {
     pub(crate) fn new(begin: Begin) -> io::Result<Self> {
         let file = begin.writer.file();
         let published = begin.is_published.then(|| Stamp::of(file.file())).transpose()?;
-        let progress = Progress {
-            handles: 0,
-            entry: begin.entry,
-            published,
-            is_durable: begin.is_published,
-            is_new: begin.is_new,
-            is_moved: false,
-        };
+        let progress =
+            Progress { handles: 0, entry: begin.entry, published, is_new: begin.is_new, is_moved: false };
         Ok(Self {
             writer: begin.writer,
             file,
@@ -220,8 +213,15 @@ impl Writing {
     }
 }
 
+/// Waits until a local file is on its disk.
+pub(crate) async fn sync(file: &File) -> Result<(), Failure> {
+    let file = file.try_clone()?;
+    blocking(move || Ok(file.sync_all()?)).await
+}
+
 impl Server {
     /// Makes what was written visible, if anything was. A removed or replaced file has nowhere to be visible.
+    /// What is durable is not remembered: a stored file may have been written by others, or through a map, since.
     pub(crate) async fn publish(
         &self,
         inode: &Inode,
@@ -229,24 +229,22 @@ impl Server {
         reach: Reach,
         _turn: &Turn,
     ) -> Result<(), Failure> {
-        let Some(path) = inode.path() else { return Ok(()) };
+        let must_sync = reach == Reach::Durable && writing.is_in_place;
+        let Some(path) = inode.path() else {
+            // The stored file may have another name.
+            return if must_sync { sync(writing.file()).await } else { Ok(()) };
+        };
         if writing.must_sync_first() {
             let file = writing.file().try_clone()?;
             blocking(move || Ok(file.sync_data()?)).await?;
         }
         let stamp = Stamp::of(writing.file())?;
-        let (is_visible, is_durable, is_moved) = {
+        let (is_visible, is_moved) = {
             let progress = writing.progress();
-            (progress.published == Some(stamp), progress.is_durable, progress.is_moved)
+            (progress.published == Some(stamp), progress.is_moved)
         };
-        if is_visible && (reach == Reach::Visible || is_durable || !writing.is_in_place) {
-            return Ok(());
-        }
         if is_visible {
-            let file = writing.file().try_clone()?;
-            blocking(move || Ok(file.sync_all()?)).await?;
-            writing.progress().is_durable = true;
-            return Ok(());
+            return if must_sync { sync(writing.file()).await } else { Ok(()) };
         }
         let publish = writing.publication(reach);
         // The stored file itself has moved along.
@@ -260,7 +258,6 @@ impl Server {
         let mut progress = writing.progress();
         progress.entry = entry;
         progress.published = Some(stamp);
-        progress.is_durable = reach == Reach::Durable;
         progress.is_new = false;
         Ok(())
     }

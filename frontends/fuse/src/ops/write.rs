@@ -7,10 +7,11 @@ use fuser::Errno;
 use rustix::fs::FallocateFlags;
 
 use crate::error::Failure;
-use crate::handle::FileHandle;
+use crate::handle::{FileHandle, Source};
+use crate::inode::Inode;
 use crate::kernel::Forget;
 use crate::server::{Server, blocking};
-use crate::writing::{Reach, Writing};
+use crate::writing::{Reach, Writing, sync};
 
 impl Server {
     fn file(&self, handle: u64) -> Result<Arc<FileHandle>, Failure> {
@@ -36,18 +37,33 @@ impl Server {
 
     /// Publishes on `close`, whose error the application sees.
     pub(crate) async fn flush(&self, handle: u64) -> Result<(), Failure> {
-        self.publish_handle(&*self.file(handle)?, Reach::Visible).await
-    }
-
-    /// Publishes, and waits until a crash cannot lose it.
-    pub(crate) async fn fsync(&self, handle: u64) -> Result<(), Failure> {
-        self.publish_handle(&*self.file(handle)?, Reach::Durable).await
-    }
-
-    async fn publish_handle(&self, handle: &FileHandle, reach: Reach) -> Result<(), Failure> {
+        let handle = self.file(handle)?;
         let Some(writing) = &handle.writing else { return Ok(()) };
-        let turn = handle.inode.turn().await;
-        self.publish(&handle.inode, writing, reach, &turn).await
+        self.publish_in_turn(&handle.inode, writing, Reach::Visible).await
+    }
+
+    /// Publishes, and waits until a crash cannot lose it; whoever wrote it, and however this handle was opened.
+    pub(crate) async fn fsync(&self, handle: u64) -> Result<(), Failure> {
+        let handle = self.file(handle)?;
+        if let Some(writing) = handle.writing.clone().or_else(|| handle.inode.writing()) {
+            return self.publish_in_turn(&handle.inode, &writing, Reach::Durable).await;
+        }
+        // What is on a store is durable there.
+        if !handle.inode.path().is_none_or(|path| self.is_in_place(&path)) {
+            return Ok(());
+        }
+        match &handle.source {
+            Source::Written(writing) => sync(writing.file()).await,
+            Source::Stored(file) => match file.lend() {
+                Some(lent) => sync(lent.file()).await,
+                None => Ok(()),
+            },
+        }
+    }
+
+    async fn publish_in_turn(&self, inode: &Inode, writing: &Writing, reach: Reach) -> Result<(), Failure> {
+        let turn = inode.turn().await;
+        self.publish(inode, writing, reach, &turn).await
     }
 
     /// Closes a handle. What `flush` could not publish is tried once more; then it is lost, and said so.
