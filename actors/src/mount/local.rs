@@ -160,6 +160,11 @@ impl Mount for LocalMount {
         self.blocking(move |disk| disk.delete(&key, mode)).await
     }
 
+    async fn sync_directory(&self, key: &Key) -> Result<()> {
+        let key = key.clone();
+        self.blocking(move |disk| disk.sync_directory(&key)).await
+    }
+
     async fn rename(&self, from: &Key, to: &Key, mode: RenameMode) -> Result<()> {
         let (from, to) = (from.clone(), to.clone());
         self.blocking(move |disk| disk.rename(&from, &to, mode)).await

@@ -28,7 +28,7 @@ macro_rules! operations {
 operations! {
     Lookup "lookup", Getattr "getattr", Setattr "setattr", Access "access", Open "open", Create "create",
     Mknod "mknod", Read "read", Write "write", Flush "flush", Fsync "fsync", Release "release",
-    Fallocate "fallocate", Opendir "opendir", Readdir "readdir", Mkdir "mkdir", Rmdir "rmdir",
+    Fallocate "fallocate", Opendir "opendir", Readdir "readdir", Fsyncdir "fsyncdir", Mkdir "mkdir", Rmdir "rmdir",
     Unlink "unlink", Rename "rename", Statfs "statfs", Getxattr "getxattr", Listxattr "listxattr",
     Setxattr "setxattr", Removexattr "removexattr",
 }

@@ -387,12 +387,11 @@ impl Filesystem for Frontend {
         &self,
         _request: &Request,
         _inode: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        // A name is in its store when the call that made it returns.
-        reply.ok();
+        self.server.serve(Operation::Fsyncdir, call!(self.fsyncdir(handle.0)), answer_empty(reply));
     }
 
     fn mkdir(

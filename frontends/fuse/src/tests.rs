@@ -261,6 +261,19 @@ fn syncing_through_a_handle_opened_for_reading_publishes_what_another_one_wrote(
 }
 
 #[test]
+fn syncing_a_directory_syncs_it_in_its_mount() {
+    let _alone = alone();
+    let Some(stage) = Stage::new(IN_PLACE) else { return };
+    fs::create_dir(stage.at("d")).expect("mkdir");
+    File::open(stage.at("d")).expect("open").sync_all().expect("sync");
+    assert_eq!(stage.double.synced(), ["d"]);
+    File::open(&stage.mountpoint)
+        .expect("open")
+        .sync_all()
+        .expect("above all mounts there is nothing to sync");
+}
+
+#[test]
 fn writes_in_place_keep_the_inode_and_readers_see_them() {
     let _alone = alone();
     for (traits, passthrough) in [(IN_PLACE, true), (IN_PLACE, false), (OBJECTS, false)] {

@@ -251,6 +251,14 @@ pub trait Mount: Send + Sync {
     /// `NotEmpty`, `IsDirectory`, `NotDirectory`, `PreconditionFailed`.
     async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool>;
 
+    /// Waits until the names in a directory are on stable storage. Stores have them there at once.
+    ///
+    /// # Errors
+    /// As [`Mount::stat`], and the disk's.
+    async fn sync_directory(&self, _key: &Key) -> Result<()> {
+        Ok(())
+    }
+
     /// Moves a file or a directory with all below it. The destination's parent must be a directory.
     ///
     /// # Errors

@@ -136,6 +136,20 @@ impl Namespace {
         mount.open(&key, want).await.map_err(|e| e.at("open", path))
     }
 
+    /// Waits until the names in a directory are on stable storage.
+    ///
+    /// # Errors
+    /// As [`Mount::sync_directory`]; `AccessDenied`.
+    pub async fn sync_directory(&self, context: &Context, path: &NsPath) -> Result<()> {
+        context.check(Permission::Read, path)?;
+        let table = self.table.load_full();
+        let Some((mount, key)) = table.owner(path) else { return Ok(()) };
+        match mount.sync_directory(&key).await {
+            Err(e) if is_missing(&e) && table.is_above_mount(path) => Ok(()),
+            answer => answer.map_err(|e| e.at("sync", path)),
+        }
+    }
+
     /// All xattrs of an entry.
     ///
     /// # Errors

@@ -191,6 +191,11 @@ impl Disk {
         }
     }
 
+    /// Waits until the names in a directory are on the disk.
+    pub(super) fn sync_directory(&self, key: &Key) -> Result<()> {
+        rustix::fs::fsync(self.root.directory(checked(key)?)?).map_err(error)
+    }
+
     pub(super) fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
         let (fd, _) = self.root.look(checked(key)?)?;
         let path = proc_path(&fd);

@@ -76,6 +76,14 @@ impl Server {
         Ok(self.directories.insert(DirectoryHandle { inode, cursor: Mutex::default() }))
     }
 
+    /// Waits until a crash cannot lose the directory's names. On a store a name is durable when the call that made
+    /// it returns, on a local disk only now. A removed directory has none.
+    pub(crate) async fn fsyncdir(&self, handle: u64) -> Result<(), Failure> {
+        let handle = self.directories.find(handle).ok_or(Failure::Refused(Errno::EBADF, "no such handle"))?;
+        let Some(path) = handle.inode.path() else { return Ok(()) };
+        Ok(self.namespace.sync_directory(&self.context, &path).await?)
+    }
+
     /// Entries of a directory from an offset on: at least one unless it ends there.
     pub(crate) async fn readdir(&self, handle: u64, offset: u64) -> Result<Batch, Failure> {
         let Some(handle) = self.directories.find(handle) else {

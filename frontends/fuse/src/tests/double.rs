@@ -41,6 +41,7 @@ struct Tree {
     objects: BTreeMap<String, Object>,
     directories: BTreeSet<String>,
     publications: u64,
+    synced: Vec<String>,
 }
 
 struct Shared {
@@ -166,6 +167,11 @@ impl Double {
     /// How often anything was published.
     pub(crate) fn publications(&self) -> u64 {
         self.shared.tree().publications
+    }
+
+    /// The directories that were synced.
+    pub(crate) fn synced(&self) -> Vec<String> {
+        self.shared.tree().synced.clone()
     }
 }
 
@@ -363,6 +369,11 @@ impl Mount for Double {
             return Ok(tree.directories.remove(key.as_str()));
         }
         Ok(tree.objects.remove(key.as_str()).is_some())
+    }
+
+    async fn sync_directory(&self, key: &Key) -> Result<()> {
+        self.shared.tree().synced.push(key.as_str().to_owned());
+        Ok(())
     }
 
     async fn rename(&self, from: &Key, to: &Key, mode: RenameMode) -> Result<()> {
