@@ -220,3 +220,35 @@ def test_too_many_keys_in_one_delete_are_refused(gateway, local):
     quiet = client(gateway.url("s3"), OWNER, parameter_validation=False)
     keys = [{"Key": local.key(str(number))} for number in range(1001)]
     assert refused(quiet.delete_objects, Bucket=local.bucket, Delete={"Objects": keys}) == (400, "MalformedXML")
+
+
+def test_an_unsigned_header_cannot_turn_a_presigned_put_into_a_copy(s3, local):
+    s3.put_object(Bucket=local.bucket, Key=local.key("private"), Body=b"private")
+    url = s3.generate_presigned_url("put_object", {"Bucket": local.bucket, "Key": local.key("inbox")}, ExpiresIn=60)
+    source = {"x-amz-copy-source": f"/{local.bucket}/{local.key('private')}"}
+    assert requests.put(url, headers=source, timeout=10).status_code == 403
+    assert refused(s3.head_object, Bucket=local.bucket, Key=local.key("inbox"))[0] == 404
+    assert requests.put(url, data=b"mine", timeout=10).status_code == 200
+
+
+def test_a_copy_keeps_to_its_condition_on_the_destination(s3, local):
+    source = {"Bucket": local.bucket, "Key": local.key("from")}
+    s3.put_object(**source, Body=b"from")
+    s3.put_object(Bucket=local.bucket, Key=local.key("to"), Body=b"to")
+
+    def absent(request, **_):
+        request.headers["If-None-Match"] = "*"
+
+    s3.meta.events.register("before-sign.s3.CopyObject", absent)
+    try:
+        copy = {"Bucket": local.bucket, "Key": local.key("to"), "CopySource": source}
+        assert refused(s3.copy_object, **copy)[0] == 412
+    finally:
+        s3.meta.events.unregister("before-sign.s3.CopyObject", absent)
+    assert s3.get_object(Bucket=local.bucket, Key=local.key("to"))["Body"].read() == b"to"
+
+
+def test_a_file_cannot_take_the_place_of_a_way_to_a_mount(s3, local):
+    nested = {"Bucket": "local", "Key": "nested"}  # a mount lies at /local/nested
+    assert refused(s3.put_object, **nested, Body=b"x")[0] in (400, 409)
+    assert refused(s3.copy_object, **nested, CopySource=nested)[0] in (400, 403, 404, 409)

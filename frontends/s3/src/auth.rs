@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use forebay_core::{Access, Context};
+use hyper::header::{AUTHORIZATION, HeaderName};
 use hyper::{HeaderMap, Uri};
 use percent_encoding::percent_decode_str;
 use s3s::access::{S3Access, S3AccessContext};
@@ -42,6 +43,7 @@ impl S3Access for Auth {
         }
         let principal = if let Some(credentials) = cx.credentials() {
             refuse_long_life(cx.uri())?;
+            refuse_unsigned(cx.uri(), cx.headers())?;
             self.0.s3(&credentials.access_key).map(|(_, principal)| principal)
         } else {
             refuse_framed_bodies(cx.headers(), true)?;
@@ -85,6 +87,30 @@ fn refuse_long_life(uri: &Uri) -> S3Result<()> {
         return Err(s3_error!(AuthorizationQueryParametersError, "{message}"));
     }
     Ok(())
+}
+
+/// Refuses `x-amz-*` headers that the signature does not cover: one of them could turn a signed request into another
+/// (`x-amz-copy-source` makes a PUT a copy).
+///
+/// # Errors
+/// `AccessDenied`, as S3 answers.
+fn refuse_unsigned(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
+    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let in_header =
+        authorization.split([',', ' ']).find_map(|part| part.trim().strip_prefix("SignedHeaders="));
+    let in_query = query(uri).find(|(name, _)| name == "X-Amz-SignedHeaders").map(|(_, value)| value);
+    let Some(signed) = in_header.map(Cow::Borrowed).or(in_query) else { return Ok(()) };
+    let is_unsigned = |name: &&str| {
+        name.starts_with("x-amz-")
+            && *name != "x-amz-content-sha256"
+            && !signed.split(';').any(|signed| signed.eq_ignore_ascii_case(name))
+    };
+    match headers.keys().map(HeaderName::as_str).find(is_unsigned) {
+        None => Ok(()),
+        Some(name) => {
+            Err(s3_error!(AccessDenied, "there was a header in the request which was not signed: {name}"))
+        }
+    }
 }
 
 fn query(uri: &Uri) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
@@ -194,6 +220,22 @@ mod tests {
         assert_eq!(code(refuse_long_life(&Uri::from_static("/b/k?X-Amz-Expires=604800"))), "ok");
         let more = Uri::from_static("/b/k?X%2dAmz-Expires=604801");
         assert_eq!(code(refuse_long_life(&more)), "AuthorizationQueryParametersError");
+    }
+
+    #[test]
+    fn headers_that_the_signature_does_not_cover_are_refused() {
+        let presigned = Uri::from_static("/b/k?X-Amz-SignedHeaders=host%3Bx-amz-meta-a");
+        let plain = Uri::from_static("/b/k");
+        assert_eq!(code(refuse_unsigned(&presigned, &headers("x-amz-meta-a", "1"))), "ok");
+        assert_eq!(code(refuse_unsigned(&presigned, &headers("x-amz-copy-source", "/b/x"))), "AccessDenied");
+        let mut signed = headers(
+            "authorization",
+            "AWS4-HMAC-SHA256 Credential=k, SignedHeaders=host;x-amz-date, Signature=s",
+        );
+        signed.insert("x-amz-date", "20260101T000000Z".parse().expect("a value"));
+        assert_eq!(code(refuse_unsigned(&plain, &signed)), "ok");
+        signed.insert("x-amz-copy-source", "/b/x".parse().expect("a value"));
+        assert_eq!(code(refuse_unsigned(&plain, &signed)), "AccessDenied");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use forebay_core::{ETag, Entry, Precondition};
+use forebay_core::{ETag, Entry, Precondition, calendar};
 use s3s::dto::{ETag as S3Tag, ETagCondition, Timestamp};
 use s3s::{S3Result, s3_error};
 
@@ -72,6 +72,11 @@ pub(crate) fn precondition(
             Err(s3_error!(NotImplemented, "writes take `If-None-Match: *` or `If-Match: <tag>`, not both"))
         }
     }
+}
+
+/// The time as S3 shows it.
+pub(crate) fn s3_time(time: SystemTime) -> Timestamp {
+    Timestamp::from(calendar(time))
 }
 
 /// The tag as S3 shows it.

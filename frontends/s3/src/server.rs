@@ -31,6 +31,8 @@ use crate::ops::Gateway;
 
 /// Most connections; more wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 4096;
+/// Requests at once on one HTTP/2 connection; each may hold a form of 16 MiB before it is admitted.
+const STREAMS_MAX: u32 = 32;
 /// How long a client may take to send a request's head, and an idle connection lives.
 const HEADER_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a client may take for the TLS handshake.
@@ -162,7 +164,11 @@ where
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEADER_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX);
     let service = service_fn(move |request: Request<Incoming>| {
         let handler = Arc::clone(&handler);
         async move { handler.handle(request.map(Body::from)).await }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, System};
 use forebay_core::{Access, Namespace};
@@ -103,15 +103,21 @@ struct Running {
 impl Running {
     async fn until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let Serving { listener, server, system } = self.serving;
+        let mut drain = self.drain;
         let outcome = tokio::select! {
-            () = shutdown => listener.send(Drain).await.map_err(io::Error::other),
+            () = shutdown => {
+                let begun = Instant::now();
+                let drained = listener.send(Drain).await.map_err(io::Error::other);
+                drain = drain.saturating_sub(begun.elapsed());
+                drained
+            }
             _ = self.ended => {
                 // The actor may have died without its server, which would go on holding the port.
                 server.stop(false).await;
                 Err(io::Error::other("the WebHDFS listener ended by itself"))
             }
         };
-        finish(&self.frontend, self.drain).await;
+        finish(&self.frontend, drain).await;
         system.stop();
         join(self.thread).await.and(outcome)
     }

@@ -8,6 +8,14 @@ use std::time::{Duration, SystemTime};
 #[derive(Clone, Default)]
 pub struct Clock(Option<ManualClock>);
 
+/// Seconds from the epoch to the end of year 9999, the last that HTTP dates and RFC 3339 can write.
+const CALENDAR_END_S: u64 = 253_402_300_799;
+
+/// `time` where a protocol has to write it as a date: clamped to the years 1970 to 9999.
+pub fn calendar(time: SystemTime) -> SystemTime {
+    time.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(CALENDAR_END_S))
+}
+
 /// A clock that stands still until it is moved.
 #[derive(Clone, Default)]
 pub struct ManualClock(Arc<AtomicU64>);
@@ -42,6 +50,14 @@ impl ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_that_no_protocol_can_write_are_clamped() {
+        let epoch = SystemTime::UNIX_EPOCH;
+        assert_eq!(calendar(epoch - Duration::from_secs(1)), epoch);
+        let end = epoch + Duration::from_secs(CALENDAR_END_S);
+        assert_eq!(calendar(end + Duration::from_secs(1)), end);
+    }
 
     #[test]
     fn manual_clock_moves_only_when_told() {

@@ -4,13 +4,14 @@ use forebay_core::{DeleteMode, ErrorKind, ListQuery, MkdirMode, NsPath};
 use s3s::dto::{
     Bucket, BucketLocationConstraint, CreateBucketInput, CreateBucketOutput, DeleteBucketInput,
     DeleteBucketOutput, GetBucketLocationInput, GetBucketLocationOutput, HeadBucketInput, HeadBucketOutput,
-    ListBucketsInput, ListBucketsOutput, Timestamp,
+    ListBucketsInput, ListBucketsOutput,
 };
 use s3s::path::check_bucket_name;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::{Gateway, no_such_bucket, owner};
 use crate::auth::caller;
+use crate::conditions::s3_time;
 use crate::error::to_s3;
 use crate::list::{from_token, token};
 use crate::name::bucket_path;
@@ -45,7 +46,7 @@ pub(super) async fn list(
             let Some(name) = item.name.strip_suffix('/') else { continue };
             buckets.push(Bucket {
                 bucket_region: Some(gateway.region.clone()),
-                creation_date: Some(Timestamp::from(item.entry.modified)),
+                creation_date: Some(s3_time(item.entry.modified)),
                 name: Some(name.to_owned()),
             });
         }

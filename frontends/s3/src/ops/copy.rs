@@ -1,16 +1,20 @@
 //! Copies: of whole objects, inside the store where it can, and of ranges into parts.
 
-use forebay_core::{ByteRange, Context, Entry, MkdirMode, Precondition, Publish, UploadId, Want, copy_range};
+use forebay_core::{
+    ByteRange, Context, ETag, Entry, MkdirMode, Precondition, Publish, UploadId, Want, copy_range,
+};
+use hyper::HeaderMap;
+use hyper::header::{HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use s3s::dto::{
     CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult, CopySource, MetadataDirective,
-    Range, Timestamp, UploadPartCopyInput, UploadPartCopyOutput,
+    Range, UploadPartCopyInput, UploadPartCopyOutput,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
 use super::multipart::part_number;
 use super::{Gateway, only_null_version, require_read};
 use crate::auth::caller;
-use crate::conditions::{Conditions, Verdict, s3_tag};
+use crate::conditions::{Conditions, Verdict, s3_tag, s3_time};
 use crate::error::to_s3;
 use crate::headers::stored_headers;
 use crate::name::ObjectName;
@@ -38,12 +42,26 @@ fn check_source(conditions: &Conditions, entry: &Entry) -> S3Result<()> {
     }
 }
 
+/// The condition on the destination, which s3s leaves in the headers.
+fn destination_condition(headers: &HeaderMap) -> S3Result<Precondition> {
+    let value = |name| headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap_or_default().trim());
+    match (value(IF_MATCH), value(IF_NONE_MATCH)) {
+        (None, None) => Ok(Precondition::None),
+        (None, Some("*")) => Ok(Precondition::Absent),
+        (Some(tag), None) if tag != "*" => Ok(Precondition::Matches(ETag::new(tag))),
+        (Some(_), _) | (None, Some(_)) => {
+            Err(s3_error!(NotImplemented, "copies take `If-None-Match: *` or `If-Match: <tag>`, not both"))
+        }
+    }
+}
+
 /// `CopyObject`.
 pub(super) async fn object(
     gateway: &Gateway,
     request: S3Request<CopyObjectInput>,
 ) -> S3Result<S3Response<CopyObjectOutput>> {
     let context = caller(&request)?;
+    let condition = destination_condition(&request.headers)?;
     let mut input = request.input;
     let from = source_name(&input.copy_source)?;
     let to = ObjectName::parse(&input.bucket, &input.key)?;
@@ -70,7 +88,7 @@ pub(super) async fn object(
     let entry = match (from.is_directory, to.is_directory) {
         (false, false) => {
             let paths = (&from.path, &to.path);
-            match gateway.namespace.copy(&context, paths, headers, Precondition::None).await {
+            match gateway.namespace.copy(&context, paths, headers, condition).await {
                 Ok(entry) => entry,
                 Err(e) => return Err(gateway.object_error(&context, &from.bucket, e).await),
             }
@@ -84,7 +102,7 @@ pub(super) async fn object(
     };
     let result = CopyObjectResult {
         e_tag: Some(s3_tag(&entry.etag)),
-        last_modified: Some(Timestamp::from(entry.modified)),
+        last_modified: Some(s3_time(entry.modified)),
         ..Default::default()
     };
     Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..Default::default() }))
@@ -143,7 +161,7 @@ pub(super) async fn part(
     let entry = writer.publish(Publish::default()).await.map_err(to_s3)?;
     let result = CopyPartResult {
         e_tag: Some(s3_tag(&entry.etag)),
-        last_modified: Some(Timestamp::from(entry.modified)),
+        last_modified: Some(s3_time(entry.modified)),
         ..Default::default()
     };
     Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))

@@ -4,13 +4,13 @@ use forebay_core::Entry;
 use s3s::dto::{
     CommonPrefix, CommonPrefixList, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput,
     ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectList, ObjectStorageClass,
-    ObjectVersion, ObjectVersionStorageClass, Owner, Timestamp,
+    ObjectVersion, ObjectVersionStorageClass, Owner,
 };
 use s3s::{S3Request, S3Response, S3Result};
 
 use super::{Gateway, owner};
 use crate::auth::caller;
-use crate::conditions::s3_tag;
+use crate::conditions::{s3_tag, s3_time};
 use crate::error::to_s3;
 use crate::list::{self, Encoding, Page, Query, from_token, token};
 
@@ -22,7 +22,7 @@ fn object(encoding: Encoding, (name, entry): (String, Entry), owner: Option<Owne
     Object {
         e_tag: Some(s3_tag(&entry.etag)),
         key: Some(encoding.write(&name)),
-        last_modified: Some(Timestamp::from(entry.modified)),
+        last_modified: Some(s3_time(entry.modified)),
         owner,
         size: Some(entry.size_bytes as i64),
         storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
@@ -134,7 +134,7 @@ pub(super) async fn versions(
         e_tag: Some(s3_tag(&entry.etag)),
         is_latest: Some(true),
         key: Some(encoding.write(name)),
-        last_modified: Some(Timestamp::from(entry.modified)),
+        last_modified: Some(s3_time(entry.modified)),
         owner: Some(owner.clone()),
         size: Some(entry.size_bytes as i64),
         storage_class: Some(ObjectVersionStorageClass::from_static(ObjectVersionStorageClass::STANDARD)),

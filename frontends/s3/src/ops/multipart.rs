@@ -9,7 +9,7 @@ use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CommonPrefix, CompleteMultipartUploadInput,
     CompleteMultipartUploadOutput, CompletedPart, CreateMultipartUploadInput, CreateMultipartUploadOutput,
     ETag, Initiator, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput,
-    MultipartUpload, Owner, Part, StorageClass, Timestamp, UploadPartInput, UploadPartOutput,
+    MultipartUpload, Owner, Part, StorageClass, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 use tracing::Instrument;
@@ -18,7 +18,7 @@ use super::put::sent_checksums;
 use super::{Gateway, owner};
 use crate::auth::caller;
 use crate::checksum::{Algorithm, Digests, Verified};
-use crate::conditions::{precondition, s3_tag};
+use crate::conditions::{precondition, s3_tag, s3_time};
 use crate::error::to_s3;
 use crate::headers::stored_headers;
 use crate::list::{self, Encoding};
@@ -218,7 +218,7 @@ fn listed_part(part: &PartInfo) -> Part {
         checksum_sha1: kept(Algorithm::Sha1),
         checksum_sha256: kept(Algorithm::Sha256),
         e_tag: Some(s3_tag(&part.etag)),
-        last_modified: Some(Timestamp::from(part.modified)),
+        last_modified: Some(s3_time(part.modified)),
         part_number: Some(part.number as i32),
         size: Some(part.size_bytes as i64),
     }
@@ -330,7 +330,7 @@ pub(super) async fn list_uploads(
     let page = upload_page(found, &input, max);
     let owner = owner(&context);
     let listed = |(key, upload): (String, UploadInfo)| MultipartUpload {
-        initiated: Some(Timestamp::from(upload.started)),
+        initiated: Some(s3_time(upload.started)),
         initiator: Some(initiator(&owner)),
         key: Some(encoding.write(&key)),
         owner: Some(owner.clone()),

@@ -7,14 +7,14 @@ use forebay_core::{ByteRange, Context, Entry, ErrorKind, Headers, OpenFile, Want
 use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
 use s3s::dto::{
     GetObjectAttributesInput, GetObjectAttributesOutput, GetObjectInput, GetObjectOutput, HeadObjectInput,
-    HeadObjectOutput, ObjectAttributes, Range, StorageClass, StreamingBlob, Timestamp, TimestampFormat,
+    HeadObjectOutput, ObjectAttributes, Range, StorageClass, StreamingBlob, TimestampFormat,
 };
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use super::{Gateway, only_null_version, require_read};
 use crate::auth::caller;
 use crate::body::body_of;
-use crate::conditions::{Conditions, Verdict, s3_tag};
+use crate::conditions::{Conditions, Verdict, s3_tag, s3_time};
 use crate::error::to_s3;
 use crate::headers::{DEFAULT_CONTENT_TYPE, expires};
 use crate::name::ObjectName;
@@ -25,7 +25,7 @@ macro_rules! described {
         $output {
             accept_ranges: Some("bytes".to_owned()),
             e_tag: Some(s3_tag(&$entry.etag)),
-            last_modified: Some(Timestamp::from($entry.modified)),
+            last_modified: Some(s3_time($entry.modified)),
             content_type: Some($headers.content_type.unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned())),
             cache_control: $headers.cache_control,
             content_disposition: $headers.content_disposition,
@@ -114,7 +114,7 @@ fn not_modified(entry: &Entry) -> S3Error {
         headers.insert(ETAG, etag);
     }
     let mut date = Vec::new();
-    let is_written = Timestamp::from(entry.modified).format(TimestampFormat::HttpDate, &mut date).is_ok();
+    let is_written = s3_time(entry.modified).format(TimestampFormat::HttpDate, &mut date).is_ok();
     if let (true, Ok(date)) = (is_written, HeaderValue::try_from(date)) {
         headers.insert(LAST_MODIFIED, date);
     }
@@ -220,7 +220,7 @@ pub(super) async fn attributes(
     let asked = |attribute| input.object_attributes.iter().any(|asked| asked.as_str() == attribute);
     Ok(S3Response::new(GetObjectAttributesOutput {
         e_tag: asked(ObjectAttributes::ETAG).then(|| s3_tag(&entry.etag)),
-        last_modified: Some(Timestamp::from(entry.modified)),
+        last_modified: Some(s3_time(entry.modified)),
         object_size: asked(ObjectAttributes::OBJECT_SIZE).then_some(entry.size_bytes as i64),
         storage_class: asked(ObjectAttributes::STORAGE_CLASS)
             .then(|| StorageClass::from_static(StorageClass::STANDARD)),

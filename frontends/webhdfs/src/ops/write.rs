@@ -1,7 +1,8 @@
 //! CREATE, APPEND, CONCAT and TRUNCATE: staged, then published whole.
 
 use forebay_core::{
-    ByteRange, DeleteMode, Entry, ErrorKind, NsPath, OpenFile, Precondition, Publish, Want, Writer,
+    ByteRange, DeleteMode, Entry, ErrorKind, NsPath, OpenFile, Permission, Precondition, Publish, Want,
+    Writer,
 };
 
 use crate::body::Body;
@@ -152,6 +153,11 @@ pub(crate) async fn concat(call: &Call) -> Result<Reply> {
     let _lease = call.frontend.appends.lease(&call.path)?;
     let mut files = Vec::with_capacity(sources.len());
     for source in &sources {
+        let is_writable = call.context.principal.may(Permission::Write, source);
+        if !is_writable || call.namespace().mount_info(source).is_none_or(|mount| mount.read_only) {
+            let message = format!("Permission denied: {source} cannot be removed");
+            return Err(RemoteException::new(Exception::AccessControl, message));
+        }
         files.push(call.namespace().open(&call.context, source, Want::Any).await?);
     }
     let writer = call.namespace().modify(&call.context, &call.path).await?;

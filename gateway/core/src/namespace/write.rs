@@ -88,6 +88,15 @@ impl Namespace {
         Ok((mount, key))
     }
 
+    /// As [`Namespace::writable`], for calls that put a file: not where a mount point is or must lead through.
+    fn replaceable(&self, context: &Context, path: &NsPath) -> Result<(Arc<dyn Mount>, Key)> {
+        let (mount, key) = self.writable(context, path)?;
+        if key.is_root() || self.table().is_above_mount(path) {
+            return Err(Error::new(ErrorKind::IsDirectory, "a mount lies here or below").at("write", path));
+        }
+        Ok((mount, key))
+    }
+
     async fn tell(&self, context: &Context, path: &NsPath, kind: ChangeKind) {
         self.committed(Change { origin: context.origin, path: path.clone(), kind }).await;
     }
@@ -130,10 +139,7 @@ impl Namespace {
         target: impl FnOnce(Key) -> Target,
         told: Option<NsPath>,
     ) -> Result<Writer> {
-        let (mount, key) = self.writable(context, path)?;
-        if key.is_root() {
-            return Err(Error::new(ErrorKind::IsDirectory, "this is a mount point").at("write", path));
-        }
+        let (mount, key) = self.replaceable(context, path)?;
         let staged = mount.stage(target(key)).await.map_err(|e| e.at("write", path))?;
         Ok(Writer { namespace: Arc::clone(self), staged, context: context.clone(), path: told })
     }
@@ -164,11 +170,12 @@ impl Namespace {
     /// As [`Mount::delete`]; `AccessDenied`, `ReadOnly` (also for mount points and what holds them).
     pub async fn delete(&self, context: &Context, path: &NsPath, mode: DeleteMode) -> Result<bool> {
         let (mount, key) = self.removable(context, path)?;
-        let removed = mount.delete(&key, mode).await.map_err(|e| e.at("delete", path))?;
-        if removed {
+        let answer = mount.delete(&key, mode).await.map_err(|e| e.at("delete", path));
+        // A tree that failed half-way has changed, too.
+        if !matches!(answer, Ok(false)) {
             self.tell(context, path, ChangeKind::Removed).await;
         }
-        Ok(removed)
+        answer
     }
 
     /// Moves a file or directory within one mount.
@@ -205,7 +212,7 @@ impl Namespace {
         condition: Precondition,
     ) -> Result<Entry> {
         let (source, from_key) = self.readable(context, from)?;
-        let (destination, to_key) = self.writable(context, to)?;
+        let (destination, to_key) = self.replaceable(context, to)?;
         if Arc::ptr_eq(&source, &destination) {
             match source.copy(&from_key, &to_key, headers.clone(), condition.clone()).await {
                 Err(e) if e.kind() == ErrorKind::Unsupported => {}
@@ -220,7 +227,7 @@ impl Namespace {
         let writer = self.replace(context, to).await?;
         copy_range(&*file, ByteRange::new(0, file.entry().size_bytes), &writer).await?;
         let headers = headers.or_else(|| file.entry().headers.as_deref().cloned());
-        writer.publish(Publish { condition, headers, ..Publish::default() }).await
+        writer.publish(Publish { condition, headers, is_durable: true, ..Publish::default() }).await
     }
 
     /// Changes POSIX attributes.
@@ -266,7 +273,7 @@ impl Namespace {
         path: &NsPath,
         headers: Headers,
     ) -> Result<UploadId> {
-        let (mount, key) = self.writable(context, path)?;
+        let (mount, key) = self.replaceable(context, path)?;
         mount.create_upload(&key, headers).await.map_err(|e| e.at("create upload", path))
     }
 

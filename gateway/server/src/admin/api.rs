@@ -11,7 +11,7 @@
 //! | `PUT /api/v1/content?path=` | `EntryView`; nothing is visible before the whole body is there |
 //! | `PUT /api/v1/copy?path=&to=` | `EntryView` |
 
-use forebay_core::{Entry, EntryKind};
+use forebay_core::{Entry, EntryKind, calendar};
 use serde::{Deserialize, Serialize};
 
 /// A mount and its state.
@@ -54,7 +54,7 @@ impl EntryView {
             name,
             kind: kind.to_owned(),
             size_bytes: entry.size_bytes,
-            modified: humantime::format_rfc3339_seconds(entry.modified).to_string(),
+            modified: humantime::format_rfc3339_seconds(calendar(entry.modified)).to_string(),
             etag: entry.etag.as_str().to_owned(),
             mode: entry.attributes.mode,
             uid: entry.attributes.uid,

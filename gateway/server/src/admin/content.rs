@@ -81,7 +81,7 @@ pub(super) async fn put(
         if is_whole.await.is_err() || announced.is_some_and(|announced| announced != offset) {
             return Err(Error::new(ErrorKind::Incomplete, "the body ended early; nothing was written"));
         }
-        writer.publish(Publish::default()).await
+        writer.publish(Publish { is_durable: true, ..Publish::default() }).await
     });
     let is_broken = loop {
         match body.next().await {

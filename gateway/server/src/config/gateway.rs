@@ -141,11 +141,11 @@ fn read_listeners(config: &mut GatewayConfig, listeners: &Section<'_>, base: &Pa
             colon: s.value("colon", ColonPolicy::default()),
             http: http(&s, base)?,
         };
-        if !options.http.listen.ip().is_loopback()
-            && options.http.tls.is_none()
-            && !access.webhdfs_needs_token()
-        {
-            s.problem("listen", "without TLS or a token for each user, WebHDFS listens on loopback only");
+        if !options.http.listen.ip().is_loopback() && !access.webhdfs_needs_token() {
+            s.problem(
+                "listen",
+                "without a token for each user in `access`, WebHDFS listens on loopback only",
+            );
         }
         s.finish();
         Some(options)

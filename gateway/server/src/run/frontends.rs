@@ -60,7 +60,7 @@ async fn start_s3(
         tls: options.http.tls.clone(),
         region: options.region.clone(),
         domain: options.domain.clone(),
-        drain: config.gateway.shutdown_deadline / 2,
+        drain: config.gateway.shutdown_deadline / 4,
     };
     let (namespace, access) = (Arc::clone(namespace), Arc::clone(&config.access));
     let bind = move || S3Server::bind(s3.clone(), Arc::clone(&namespace), Arc::clone(&access));
@@ -83,7 +83,7 @@ async fn start_webhdfs(
         tls: options.http.tls.as_deref().cloned(),
         advertised: options.advertised.clone(),
         colon: options.colon,
-        drain: config.gateway.shutdown_deadline / 2,
+        drain: config.gateway.shutdown_deadline / 4,
     };
     let (namespace, access) = (Arc::clone(namespace), Arc::clone(&config.access));
     let bind = move || {
