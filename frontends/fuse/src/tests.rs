@@ -145,6 +145,18 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// Waits until `condition` holds; `false` when it did not in time.
+fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = std::time::Instant::now() + time;
+    while !condition() {
+        if std::time::Instant::now() > deadline {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
 #[test]
 fn a_lent_file_is_read_by_passthrough_and_its_bytes_do_not_pass_here() {
     let _alone = alone();
@@ -455,6 +467,26 @@ fn unmounting_publishes_what_is_still_open() {
     let session = stage.session.take().expect("mounted");
     stage.runtime.block_on(session.unmount(Duration::from_millis(200))).expect("detached");
     assert_eq!(stage.get("a").as_deref(), Some("kept"));
+}
+
+#[test]
+fn files_whose_publication_hangs_keep_no_other_from_being_published_before_unmounting() {
+    let _alone = alone();
+    let Some(mut stage) = Stage::new(OBJECTS) else { return };
+    let begin = |name: &str| {
+        let mut file = File::create(stage.at(name)).expect("create");
+        file.write_all(b"kept").expect("write");
+        file
+    };
+    let files = ["held 1", "a", "held 2", "b", "held 3", "c"].map(begin);
+    let session = stage.session.take().expect("mounted");
+    let unmount = stage.runtime.spawn(session.unmount(Duration::from_secs(20)));
+    let is_kept = |name: &&str| stage.get(name).as_deref() == Some("kept");
+    let are_kept = within(Duration::from_secs(10), || ["a", "b", "c"].iter().all(is_kept));
+    stage.double.release();
+    drop(files);
+    stage.runtime.block_on(unmount).expect("no panic").expect("unmounted");
+    assert!(are_kept);
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Writing, and making what was written visible.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use fuser::Errno;
 use rustix::fs::FallocateFlags;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::error::Failure;
 use crate::handle::{FileHandle, Source};
@@ -12,6 +15,9 @@ use crate::inode::Inode;
 use crate::kernel::Forget;
 use crate::server::{Server, blocking};
 use crate::writing::{Reach, Writing, sync};
+
+/// Most files of one mount that are published at once when the session ends.
+const PUBLISHED_AT_ONCE: usize = 16;
 
 impl Server {
     fn file(&self, handle: u64) -> Result<Arc<FileHandle>, Failure> {
@@ -84,15 +90,32 @@ impl Server {
         self.table.closed(&handle.inode);
     }
 
-    /// Publishes everything that is being written; for the end of the session.
-    pub(crate) async fn publish_all(&self) {
+    /// Publishes everything that is being written; for the end of the session. No mount waits for another one.
+    pub(crate) async fn publish_all(self: &Arc<Self>) {
+        let mut rooms = HashMap::new();
+        let mut tasks = JoinSet::new();
         for inode in self.table.writing() {
-            let turn = inode.turn().await;
-            let Some(writing) = inode.writing() else { continue };
-            if let Err(e) = self.publish(&inode, &writing, Reach::Durable, &turn).await {
-                let path = inode.path().map(|path| path.to_string());
-                tracing::error!(path, error = %e, "what was written could not be published before unmounting");
+            let mount = inode.path().and_then(|path| self.mount(&path)).map(|mount| mount.name);
+            let room = rooms.entry(mount).or_insert_with(|| Arc::new(Semaphore::new(PUBLISHED_AT_ONCE)));
+            let (server, room) = (Arc::clone(self), Arc::clone(room));
+            tasks.spawn(async move {
+                let _room = room.acquire().await.expect("nothing closes it");
+                server.publish_last(&inode).await;
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            if let Err(e) = done {
+                tracing::error!(error = %e, "a publication before unmounting died");
             }
+        }
+    }
+
+    async fn publish_last(&self, inode: &Inode) {
+        let turn = inode.turn().await;
+        let Some(writing) = inode.writing() else { return };
+        if let Err(e) = self.publish(inode, &writing, Reach::Durable, &turn).await {
+            let path = inode.path().map(|path| path.to_string());
+            tracing::error!(path, error = %e, "what was written could not be published before unmounting");
         }
     }
 

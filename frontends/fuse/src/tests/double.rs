@@ -49,6 +49,8 @@ struct Shared {
     directory: tempfile::TempDir,
     traits: Traits,
     lends: std::sync::atomic::AtomicBool,
+    /// Publications of names that begin with `held` wait here.
+    gate: tokio::sync::Semaphore,
 }
 
 pub(crate) struct Double {
@@ -155,6 +157,7 @@ impl Double {
             directory: tempfile::tempdir()?,
             traits,
             lends: traits.lends.into(),
+            gate: tokio::sync::Semaphore::new(0),
         };
         Ok(Arc::new(Self { info, shared: Arc::new(shared) }))
     }
@@ -162,6 +165,11 @@ impl Double {
     /// From now on files are lent or not: caching of a file was finished, or it was evicted.
     pub(crate) fn lend_files(&self, lends: bool) {
         self.shared.lends.store(lends, Ordering::Relaxed);
+    }
+
+    /// Lets publications of names that begin with `held` go on.
+    pub(crate) fn release(&self) {
+        self.shared.gate.close();
     }
 
     /// How often anything was published.
@@ -238,6 +246,9 @@ impl Staged for Write {
     }
 
     async fn publish(&self, publish: Publish) -> Result<Entry> {
+        if self.key.starts_with("held") {
+            drop(self.shared.gate.acquire().await);
+        }
         let mut tree = self.shared.tree();
         let present = tree.objects.get(&self.key).cloned();
         if publish.condition == Precondition::Absent && present.is_some() {
