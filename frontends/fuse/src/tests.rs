@@ -343,6 +343,26 @@ fn a_file_renamed_while_it_is_written_ends_at_its_new_path() {
 }
 
 #[test]
+fn a_file_moved_over_one_that_is_being_published_stays() {
+    let _alone = alone();
+    let Some(stage) = Stage::new(OBJECTS) else { return };
+    stage.put("new", "new");
+    let mut old = File::create(stage.at("held")).expect("create");
+    old.write_all(b"old").expect("write");
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop(old));
+        let is_held = within(Duration::from_secs(10), || stage.double.held() == 1);
+        let rename = scope.spawn(|| fs::rename(stage.at("new"), stage.at("held")));
+        // Time enough to overtake.
+        within(Duration::from_millis(100), || rename.is_finished());
+        stage.double.release();
+        rename.join().expect("no panic").expect("rename");
+        assert!(is_held);
+    });
+    assert_eq!(stage.get("held").as_deref(), Some("new"));
+}
+
+#[test]
 fn a_removed_open_file_works_on_and_is_never_published() {
     let _alone = alone();
     for traits in [IN_PLACE, OBJECTS] {

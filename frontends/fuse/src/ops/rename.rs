@@ -37,16 +37,29 @@ impl Server {
         if target_is_new && mode == RenameMode::NoReplace {
             return Err(Error::new(ErrorKind::AlreadyExists, "the target exists").into());
         }
-        let turns = self.publish_subtree(&from).await?;
+        let turns = if to < from {
+            let target = self.turn_of_target(&to).await;
+            (self.publish_subtree(&from).await?, target)
+        } else {
+            let turns = self.publish_subtree(&from).await?;
+            (turns, self.turn_of_target(&to).await)
+        };
         self.namespace.rename(&self.context, &from, &to, mode).await?;
         self.table.renamed(&from, &to);
         drop(turns);
         Ok(())
     }
 
+    /// Keeps a staged write at `to` from publishing over what is moved there: once the turn is given back it has no
+    /// path any more.
+    async fn turn_of_target(&self, to: &NsPath) -> Option<Turn> {
+        let inode = self.table.at(to)?;
+        inode.writing().filter(|writing| !writing.is_in_place())?;
+        Some(inode.turn().await)
+    }
+
     /// Publishes all staged writes at and below a path, and keeps them from publishing again until their turns are
-    /// given back. Taken in the order of paths; only renames take more than one, and the kernel runs those that
-    /// could meet one after the other.
+    /// given back. Only renames take more than one turn, all in the order of paths.
     async fn publish_subtree(&self, path: &NsPath) -> Result<Vec<Turn>, Failure> {
         let mut turns = Vec::new();
         for (_, inode) in self.table.subtree(path) {

@@ -51,6 +51,7 @@ struct Shared {
     lends: std::sync::atomic::AtomicBool,
     /// Publications of names that begin with `held` wait here.
     gate: tokio::sync::Semaphore,
+    waiting: AtomicU64,
 }
 
 pub(crate) struct Double {
@@ -158,6 +159,7 @@ impl Double {
             traits,
             lends: traits.lends.into(),
             gate: tokio::sync::Semaphore::new(0),
+            waiting: AtomicU64::new(0),
         };
         Ok(Arc::new(Self { info, shared: Arc::new(shared) }))
     }
@@ -167,7 +169,12 @@ impl Double {
         self.shared.lends.store(lends, Ordering::Relaxed);
     }
 
-    /// Lets publications of names that begin with `held` go on.
+    /// How many publications of names that begin with `held` have begun.
+    pub(crate) fn held(&self) -> u64 {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Lets them go on.
     pub(crate) fn release(&self) {
         self.shared.gate.close();
     }
@@ -247,6 +254,7 @@ impl Staged for Write {
 
     async fn publish(&self, publish: Publish) -> Result<Entry> {
         if self.key.starts_with("held") {
+            self.shared.waiting.fetch_add(1, Ordering::Relaxed);
             drop(self.shared.gate.acquire().await);
         }
         let mut tree = self.shared.tree();
