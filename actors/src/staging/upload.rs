@@ -254,6 +254,9 @@ impl Shared {
             let mut data = HashSet::new();
             for entry in fs::read_dir(&directory)? {
                 let path = entry?.path();
+                if path.extension().is_none_or(|extension| extension != "json") {
+                    continue;
+                }
                 let record =
                     fs::read(&path).ok().and_then(|text| serde_json::from_slice::<PartRecord>(&text).ok());
                 data.extend(record.map(|record| record.data));
