@@ -351,8 +351,13 @@ impl Backend for S3 {
         match sent {
             Ok(metadata) => {
                 let (object, _) = self.head(key).await?;
-                let is_ours = metadata.etag().is_some_and(|etag| ETag::new(etag) == object.etag);
-                if is_ours && object.size_bytes != source.size_bytes() {
+                let own = metadata.etag().map(ETag::new);
+                // Somebody else replaced it already; what was stored here is not what they stored.
+                if let Some(etag) = own.clone().filter(|own| *own != object.etag) {
+                    let (size_bytes, headers) = (source.size_bytes(), Some(Arc::new(headers.clone())));
+                    return Ok(Object { etag, size_bytes, headers, ..object });
+                }
+                if own.is_some() && object.size_bytes != source.size_bytes() {
                     let text =
                         format!("the store kept {} of {} bytes", object.size_bytes, source.size_bytes());
                     return Err(Error::new(ErrorKind::Internal, text));
