@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use forebay_core::{
-    ByteRange, Entry, EntryKind, Error, ErrorKind, Headers, Key, ListQuery, Precondition, RenameMode, Result,
-    Want,
+    ByteRange, ETag, Entry, EntryKind, Error, ErrorKind, Headers, Key, ListQuery, Precondition, RenameMode,
+    Result, Want,
 };
 use futures::stream::{self, TryStreamExt};
 
@@ -111,7 +111,16 @@ impl Core {
         };
         let moved = self.copy_to(&object, to.as_str(), &condition).await;
         moved.map_err(|e| if e.kind() == ErrorKind::PreconditionFailed { exists() } else { e })?;
-        self.remove(from.as_str()).await
+        self.remove_copied(from.as_str(), &object.etag).await
+    }
+
+    /// Removes a file that was copied, unless another content was stored there since.
+    async fn remove_copied(&self, name: &str, etag: &ETag) -> Result<()> {
+        if self.look(name).await?.is_some_and(|present| present.etag == *etag) {
+            return self.remove(name).await;
+        }
+        self.attributes.forget_file(name);
+        Ok(())
     }
 
     /// Copies all below `from`, then removes what was copied; what came to `from` meanwhile stays.
@@ -124,7 +133,8 @@ impl Core {
         loop {
             let page = self.page(&query).await?;
             query.start_after = page.objects.last().map(|object| object.key.clone());
-            let names: Vec<String> = page.objects.iter().map(|object| object.key.clone()).collect();
+            let names: Vec<_> =
+                page.objects.iter().map(|object| (object.key.clone(), object.etag.clone())).collect();
             stream::iter(page.objects.into_iter().map(Ok))
                 .try_for_each_concurrent(TREE_REQUESTS, |object| {
                     let target = format!("{new}{}", &object.key[old.len()..]);
@@ -138,9 +148,13 @@ impl Core {
         }
         self.identities.keep(&new, &identity.etag, identity.file_id);
         self.overlay.rename(&old, &new, &identity.etag);
-        let (markers, files) = copied.into_iter().partition::<Vec<_>, _>(|name| name.ends_with('/'));
-        self.remove_all(files).await?;
-        self.remove_all(markers.into_iter().rev().collect()).await
+        let (markers, files) = copied.into_iter().partition::<Vec<_>, _>(|(name, _)| name.ends_with('/'));
+        stream::iter(files.into_iter().map(Ok))
+            .try_for_each_concurrent(TREE_REQUESTS, |(name, etag)| async move {
+                self.remove_copied(&name, &etag).await
+            })
+            .await?;
+        self.remove_all(markers.into_iter().rev().map(|(name, _)| name).collect()).await
     }
 
     /// Copies a file or marker; a file at the new name is the one it was at the old.

@@ -186,3 +186,20 @@ async fn rename_streams_where_the_store_cannot_copy() {
     let refused = f.mount.copy(&key("e/a"), &key("x"), None, Precondition::None).await;
     assert_eq!(kind(refused), Some(ErrorKind::Unsupported));
 }
+
+#[tokio::test]
+async fn rename_keeps_what_was_written_to_the_old_name_meanwhile() {
+    for (from, to) in [("d/a", "d/b"), ("d", "e")] {
+        let f = fixture(TRUSTED);
+        f.put("d/a", b"old").await;
+        let gate = f.store.hold("copy");
+        let write = async {
+            gate.arrived().await;
+            f.put("d/a", b"newer").await;
+            gate.open();
+        };
+        let (refused, ()) = futures::future::join(rename(&f, from, to, Replace), write).await;
+        assert_eq!(refused, None);
+        assert_eq!(f.read("d/a").await, b"newer", "{from}");
+    }
+}
