@@ -111,10 +111,12 @@ impl Disk {
         let own = path.join(OWN_DIRECTORY);
         let staging = Staging::open(&own, limit_bytes, mount)?;
         let doomed = own.join("doomed");
-        match std::fs::remove_dir_all(&doomed) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(at(e.into())),
-            Ok(()) | Err(_) => std::fs::create_dir(&doomed).map_err(|e| at(e.into()))?,
+        if let Err(e) = std::fs::remove_dir_all(&doomed)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %doomed.display(), error = %e, "deleted trees still take space");
         }
+        std::fs::create_dir_all(&doomed).map_err(|e| at(e.into()))?;
         let root = Root::open(path).map_err(at)?;
         let keeps_xattrs = xattr::are_kept(root.directory(OWN_DIRECTORY)?).map_err(at)?;
         Self::new(root, keeps_xattrs, Some(Changes { staging, doomed }), clock)
