@@ -355,7 +355,7 @@ impl Backend for S3 {
                 // Somebody else replaced it already; what was stored here is not what they stored.
                 if let Some(etag) = own.clone().filter(|own| *own != object.etag) {
                     let (size_bytes, headers) = (source.size_bytes(), Some(Arc::new(headers.clone())));
-                    return Ok(Object { etag, size_bytes, headers, ..object });
+                    return Ok(Object { size_bytes, etag, headers, ..object });
                 }
                 if own.is_some() && object.size_bytes != source.size_bytes() {
                     let text =
