@@ -8,8 +8,8 @@ use dashmap::DashMap;
 /// At most `limit` values by name.
 pub(super) struct Bounded<V> {
     entries: DashMap<Arc<str>, V>,
-    /// Names in the order they came, with those removed since; never longer than `limit`. Taken alone, for one
-    /// push and one pop.
+    /// Names in the order they came, with those removed since; at most twice `limit`. A name counts only while the
+    /// table holds that very `Arc`: one that was removed and came again stands here twice.
     order: Mutex<VecDeque<Arc<str>>>,
     limit: usize,
 }
@@ -38,13 +38,15 @@ impl<V: Default> Bounded<V> {
         }
         let name: Arc<str> = Arc::from(name);
         let result = change(&mut self.entries.entry(Arc::clone(&name)).or_default());
-        let oldest = {
-            let mut order = self.order.lock().expect("no panic under this lock");
-            order.push_back(name);
-            if order.len() > self.limit { order.pop_front() } else { None }
-        };
-        if let Some(oldest) = oldest {
-            self.entries.remove(&oldest);
+        let mut order = self.order.lock().expect("no panic under this lock");
+        order.push_back(name);
+        if order.len() > self.limit.saturating_mul(2) {
+            order.retain(|name| self.entries.get(name).is_some_and(|entry| Arc::ptr_eq(entry.key(), name)));
+        }
+        while self.entries.len() > self.limit
+            && let Some(oldest) = order.pop_front()
+        {
+            self.entries.remove_if(&oldest, |name, _| Arc::ptr_eq(name, &oldest));
         }
         result
     }
@@ -57,6 +59,18 @@ impl<V: Default> Bounded<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_comes_and_goes_pushes_nobody_out() {
+        let table = Bounded::<u32>::new(2);
+        table.update("kept", |slot| *slot = 1);
+        for round in 0..20 {
+            table.remove("again");
+            table.update("again", |slot| *slot = round);
+        }
+        assert_eq!((table.read("kept", |v| *v), table.read("again", |v| *v)), (Some(1), Some(19)));
+        assert!(table.order.lock().expect("no panic under this lock").len() <= 4);
+    }
 
     #[test]
     fn full_table_forgets_the_oldest() {

@@ -103,10 +103,16 @@ impl Identities {
         table.kept.insert(Arc::clone(&name), (etag.clone(), id));
         table.owners.insert(id, Arc::clone(&name));
         table.order.push_back(name);
-        if table.order.len() > self.limit
+        if table.order.len() > self.limit.saturating_mul(2) {
+            let Table { order, kept, .. } = table;
+            order.retain(|name| is_held(kept, name));
+        }
+        while table.kept.len() > self.limit
             && let Some(oldest) = table.order.pop_front()
         {
-            table.remove(&oldest);
+            if is_held(&table.kept, &oldest) {
+                table.remove(&oldest);
+            }
         }
         self.count(table);
     }
@@ -118,6 +124,11 @@ impl Identities {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().expect("no panic under this lock")
     }
+}
+
+/// Whether the table holds that very `Arc`: a name that was kept again stands in the order twice.
+fn is_held(kept: &HashMap<Arc<str>, (ETag, FileId)>, name: &Arc<str>) -> bool {
+    kept.get_key_value(name).is_some_and(|(held, _)| Arc::ptr_eq(held, name))
 }
 
 impl Table {
@@ -174,6 +185,19 @@ mod tests {
         assert_eq!(identities.resolve("a", &new, id("other")), id("a"));
         drop(changing);
         assert_eq!(identities.resolve("a", &new, id("other")), id("other"));
+    }
+
+    #[test]
+    fn a_name_that_is_kept_again_and_again_pushes_nobody_out() {
+        let identities = Identities::new(2);
+        let etag = ETag::new("tag");
+        identities.keep("quiet", &etag, id("quiet"));
+        for _ in 0..20 {
+            identities.keep("log", &etag, id("log"));
+        }
+        assert_eq!(identities.resolve("quiet", &etag, id("own")), id("quiet"));
+        assert_eq!(identities.resolve("log", &etag, id("own")), id("log"));
+        assert!(identities.table().order.len() <= 4);
     }
 
     #[test]

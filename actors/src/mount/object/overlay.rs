@@ -54,7 +54,8 @@ impl Overlay {
             attributes.uid = posix.uid.unwrap_or(attributes.uid);
             attributes.gid = posix.gid.unwrap_or(attributes.gid);
             attributes.accessed = posix.accessed.unwrap_or(attributes.accessed);
-            attributes.changed = posix.changed.unwrap_or(attributes.changed);
+            attributes.changed =
+                posix.changed.map_or(attributes.changed, |changed| changed.max(attributes.changed));
             if let Some((etag, modified)) = &posix.modified
                 && *etag == entry.etag
             {
