@@ -108,8 +108,8 @@ class Exchange:
 class Connection:
     """A client's connection and its own one to the store, for as many requests as both keep it."""
 
-    def __init__(self, proxy: "FaultProxy", client: Wire, store: Wire) -> None:
-        self.proxy, self.client, self.store = proxy, client, store
+    def __init__(self, proxy: "FaultProxy", client: Wire, store: Wire, upstream: str) -> None:
+        self.proxy, self.client, self.store, self.upstream = proxy, client, store, upstream
         self.early: Head | None = None
 
     def exchange(self) -> bool:
@@ -124,6 +124,8 @@ class Connection:
         if exchange.is_answered:
             return True
         self.early = None
+        if not self.proxy.keeps_host:
+            head.replace("host", self.upstream)
         self.store.send(head.encode())
         self._send_request_body(exchange)
         answer = self.early or self._answer()
@@ -190,8 +192,7 @@ class Door:
 
     def __init__(self, proxy: "FaultProxy", upstream: str) -> None:
         self.proxy = proxy
-        host, _, port = upstream.rpartition(":")
-        self.upstream = (host, int(port))
+        self.upstream = upstream
         self.connections: set[Connection] = set()
         self.port = 0
         self.listener: socket.socket | None = None
@@ -227,8 +228,9 @@ class Door:
             threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
 
     def _serve(self, peer: socket.socket) -> None:
-        with peer, contextlib.suppress(OSError, Closed, Dropped), socket.create_connection(self.upstream) as store:
-            connection = Connection(self.proxy, Wire(peer), Wire(store))
+        host, _, port = self.upstream.rpartition(":")
+        with peer, contextlib.suppress(OSError, Closed, Dropped), socket.create_connection((host, int(port))) as store:
+            connection = Connection(self.proxy, Wire(peer), Wire(store), self.upstream)
             try:
                 self.connections.add(connection)
                 while self.listener and connection.exchange():

@@ -1,8 +1,8 @@
 """A proxy in front of a store whose faults a test puts in and takes out while it runs.
 
 `FaultProxy.before(store)` listens on loopback and passes everything on: keep-alive, HEAD, chunked bodies and 100-continue
-as they come, the Host header too, so that signatures made for the proxy's address hold at the store. `add` puts in a
-fault for the requests it names; the first rule that matches decides. `latency_s` and `bandwidth` shape the whole link,
+as they come, the Host header too (unless `keeps_host` is off), so that signatures made for the proxy's address hold at
+the store. `add` puts in a fault for the requests it names; the first rule that matches decides. `latency_s` and `bandwidth` shape the whole link,
 `refuse` and `freeze` act on connections. Where a store redirects to another of its ports (HDFS' DataNodes, resumable
 uploads), `Location` is rewritten to a door of the same proxy, under the same rules.
 """
@@ -173,8 +173,9 @@ class Rule:
 class FaultProxy:
     """Listens on `endpoint`, knows what it has `seen`, and does to it what its rules say."""
 
-    def __init__(self, store: str, error: ErrorBody | None = None, seed: int = 0) -> None:
+    def __init__(self, store: str, error: ErrorBody | None = None, seed: int = 0, keeps_host: bool = True) -> None:
         self.error = error or plain_error
+        self.keeps_host = keeps_host
         self.seen: list[Seen] = []
         self.rules: list[Rule] = []
         self.choose = random.Random(seed)
@@ -192,7 +193,7 @@ class FaultProxy:
     @staticmethod
     def before(store, seed: int = 0) -> "FaultProxy":
         """In front of a store of the registry, with its words for errors."""
-        return FaultProxy(store.endpoint, store.error, seed)
+        return FaultProxy(store.endpoint, store.error, seed, store.signs_host)
 
     def door(self, upstream: str) -> Door:
         """The listener that leads to `upstream`, made when it is first asked for."""
