@@ -17,15 +17,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use forebay_core::{ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQuery, Precondition, Result};
-use futures::FutureExt;
+use futures::{FutureExt, Stream};
 use opendal::options::{CopyOptions, ListOptions, ReadOptions, WriteOptions};
 use opendal::raw::{OpCopy, OpDelete, OpList, OpRead, OpReader, OpStat, Servicer, oio};
-use opendal::{Builder as _, BytesRange, Executor, HttpTransporter, Metadata, OperationContext};
+use opendal::{Buffer, Builder as _, BytesRange, Executor, HttpTransporter, Metadata, OperationContext};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
+use super::deadline::{Pace, exactly};
 use super::error::from_opendal;
 use super::{Backend, Object, ObjectPage, Source, check_marker, passed_group, require};
 use crate::config::{MountLimits, S3StoreConfig};
@@ -52,6 +53,7 @@ pub struct S3 {
     context: OperationContext,
     prefix: String,
     fingerprint: String,
+    pace: Pace,
     uploads: Uploads,
     /// Whether the server refuses writes whose condition does not hold; unknown before the first of them.
     checks_conditions: OnceCell<bool>,
@@ -92,6 +94,7 @@ impl S3 {
             context: OperationContext::from_parts(HttpTransporter::new(transport), Executor::with(Parts)),
             prefix: config.prefix.clone(),
             fingerprint,
+            pace: Pace::new(limits),
             uploads: Uploads::new(),
             checks_conditions: OnceCell::new(),
         })
@@ -213,23 +216,12 @@ fn whole_seconds(at: SystemTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
-/// The `len` bytes of a stream: neither fewer nor, from a server that ignores ranges, more.
-async fn exactly(mut stream: Box<dyn oio::ReadStreamDyn>, len: u64) -> Result<Bytes> {
-    let mut content = BytesMut::with_capacity(len as usize);
-    loop {
+/// The body of a read, as its chunks come.
+fn chunks(stream: Box<dyn oio::ReadStreamDyn>) -> impl Stream<Item = Result<Buffer>> {
+    futures::stream::try_unfold(stream, |mut stream| async move {
         let buffer = stream.read_dyn().await.map_err(|e| from_opendal(&e))?;
-        if buffer.is_empty() {
-            break;
-        }
-        if (content.len() + buffer.len()) as u64 > len {
-            return Err(Error::new(ErrorKind::Internal, "the store sent more than the range asked for"));
-        }
-        buffer.for_each(|piece| content.extend_from_slice(&piece));
-    }
-    if (content.len() as u64) < len {
-        return Err(Error::new(ErrorKind::Unavailable, "the store closed the connection early"));
-    }
-    Ok(content.freeze())
+        Ok((!buffer.is_empty()).then_some((buffer, stream)))
+    })
 }
 
 fn changed() -> Error {
@@ -280,7 +272,7 @@ impl Backend for S3 {
         if seen.is_some_and(|seen| ETag::new(seen) != *etag) {
             return Err(changed());
         }
-        exactly(stream, range.len).await
+        exactly(chunks(stream), range.len, self.pace).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<ObjectPage> {
