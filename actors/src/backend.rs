@@ -17,6 +17,7 @@ use forebay_core::{ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQ
 
 #[cfg(test)]
 mod conformance;
+mod deadline;
 mod error;
 mod memory;
 mod object;

@@ -81,16 +81,30 @@ pub enum Revalidate {
 }
 
 /// Bounds of one mount.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountLimits {
     /// Store requests in flight.
     pub operations: usize,
-    /// Longest wait for a place among them before `Busy`.
+    /// Content bytes of the requests in flight, in bytes; a larger request goes alone.
+    pub bytes_in_flight: u64,
+    /// Content from the store, in bytes per second.
+    pub read_bandwidth: Option<u64>,
+    /// Content to the store, in bytes per second.
+    pub write_bandwidth: Option<u64>,
+    /// Longest wait for all of these before `Busy`.
     pub queue_deadline: Duration,
     /// Deadline of one store request, retries excluded.
     pub request_deadline: Duration,
+    /// Time in which a body that is being read must move `stall_bytes`, or is given up.
+    pub stall_window: Duration,
+    /// What a body that is being read must move in each `stall_window`.
+    pub stall_bytes: u64,
     /// Attempts for requests that may be repeated.
     pub attempts: usize,
+    /// Repetitions, in percent of the requests sent lately; a few are always allowed.
+    pub retry_percent: u8,
+    /// Sends a read again that takes longer than 99 of 100, and takes the first answer.
+    pub hedge: bool,
     /// Staged bytes, parts and writes in progress together.
     pub staging_bytes: u64,
 }
@@ -99,9 +113,16 @@ impl Default for MountLimits {
     fn default() -> Self {
         Self {
             operations: 64,
+            bytes_in_flight: 512 << 20,
+            read_bandwidth: None,
+            write_bandwidth: None,
             queue_deadline: Duration::from_secs(10),
             request_deadline: Duration::from_secs(30),
+            stall_window: Duration::from_secs(5),
+            stall_bytes: 64 << 10,
             attempts: 3,
+            retry_percent: 10,
+            hedge: false,
             staging_bytes: 16 << 30,
         }
     }

@@ -18,13 +18,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use forebay_core::{ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQuery, Precondition, Result};
+use futures::Stream;
 use opendal::options::{CopyOptions, WriteOptions};
 use opendal::raw::{OpCopy, OpDelete, OpRead, OpReader, OpStat, oio};
-use opendal::{BytesRange, Executor, HttpTransporter, Metadata, OperationContext};
+use opendal::{Buffer, BytesRange, Executor, HttpTransporter, Metadata, OperationContext};
 use uuid::Uuid;
 
+use super::deadline::{Pace, exactly};
 use super::error::from_opendal;
 use super::{Backend, Object, ObjectPage, PROBE, Source, check_marker, require};
 use crate::config::{MountLimits, ObjectStoreConfig, Quirks};
@@ -49,6 +51,7 @@ pub struct ObjectStore {
     dialect: Dialect,
     context: OperationContext,
     transport: Transport,
+    pace: Pace,
     uploads: Uploads,
     trial: Trial,
     parked: Parked,
@@ -69,6 +72,7 @@ impl ObjectStore {
             dialect: services::dialect(config)?,
             context: OperationContext::from_parts(sender, Executor::with(Parts)),
             transport,
+            pace: Pace::new(limits),
             uploads: Uploads::new(),
             trial: Trial::new(quirks),
             parked: Parked::default(),
@@ -209,23 +213,12 @@ fn whole_seconds(at: SystemTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
-/// The `len` bytes of a stream: neither fewer nor, from a server that ignores ranges, more.
-async fn exactly(mut stream: Box<dyn oio::ReadStreamDyn>, len: u64) -> Result<Bytes> {
-    let mut content = BytesMut::with_capacity(len as usize);
-    loop {
+/// The body of a read, as its chunks come.
+fn chunks(stream: Box<dyn oio::ReadStreamDyn>) -> impl Stream<Item = Result<Buffer>> {
+    futures::stream::try_unfold(stream, |mut stream| async move {
         let buffer = stream.read_dyn().await.map_err(|e| from_opendal(&e))?;
-        if buffer.is_empty() {
-            break;
-        }
-        if (content.len() + buffer.len()) as u64 > len {
-            return Err(Error::new(ErrorKind::Internal, "the store sent more than the range asked for"));
-        }
-        buffer.for_each(|piece| content.extend_from_slice(&piece));
-    }
-    if (content.len() as u64) < len {
-        return Err(Error::new(ErrorKind::Unavailable, "the store closed the connection early"));
-    }
-    Ok(content.freeze())
+        Ok((!buffer.is_empty()).then_some((buffer, stream)))
+    })
 }
 
 fn changed() -> Error {
@@ -288,7 +281,7 @@ impl Backend for ObjectStore {
         if answer.into_metadata().is_some_and(|answer| revision.is_other(&answer, etag)) {
             return Err(changed());
         }
-        let bytes = exactly(stream, range.len).await?;
+        let bytes = exactly(chunks(stream), range.len, self.pace).await?;
         if revision.is_weak(etag) && self.stat(key).await?.etag != *etag {
             return Err(changed());
         }

@@ -1,4 +1,5 @@
-//! The actor of one mount: asks the store whether it is well. The handle serves without it.
+//! The actor of one mount: asks the store whether it is well. The handle serves without it, only later again after
+//! its breaker opened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +8,12 @@ use forebay_core::MountState;
 use futures::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use super::vitals::{Repeat, Vitals, reason};
+use super::vitals::{Vitals, reason};
 
-/// Time between two probes.
+/// Time between two probes of a store that is well.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// The same for one that is not; an open breaker spreads its probes further.
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Asks the store for something small.
 pub(super) type Probe = Arc<dyn Fn() -> BoxFuture<'static, forebay_core::Result<()>> + Send + Sync>;
@@ -22,7 +25,7 @@ pub(super) struct Patient {
     pub(super) probe: Probe,
 }
 
-/// Probes at once and then every ten seconds: one probe at a time.
+/// Probes at once and then again and again: one probe at a time.
 pub(super) struct MountActor;
 
 pub(super) struct ProbeNow;
@@ -47,14 +50,19 @@ impl Actor for MountActor {
         ProbeNow: ProbeNow,
         patient: &mut Patient,
     ) -> Result<(), ActorProcessingErr> {
-        // Through the vitals, so that it is the probe of an open breaker, too.
-        let probed = patient.vitals.run("probe", Repeat::Once, || (patient.probe)()).await;
-        let state = match probed {
-            Ok(()) => MountState::Ready,
-            Err(error) => MountState::Degraded { reason: reason(&error) },
+        // Through the vitals, because it is the probe of an open breaker, too.
+        match patient.vitals.probe(|| (patient.probe)()).await {
+            Some(Ok(())) => patient.vitals.set_state(MountState::Ready),
+            Some(Err(error)) => patient.vitals.set_state(MountState::Degraded { reason: reason(&error) }),
+            None => {}
+        }
+        let interval = match patient.vitals.state() {
+            MountState::Degraded { .. } => RECOVERY_INTERVAL,
+            MountState::Starting | MountState::Ready | MountState::Draining | MountState::Gone => {
+                PROBE_INTERVAL
+            }
         };
-        patient.vitals.set_state(state);
-        myself.send_after(PROBE_INTERVAL, || ProbeNow);
+        myself.send_after(interval, || ProbeNow);
         Ok(())
     }
 }
@@ -88,12 +96,15 @@ mod tests {
         supervisor.child("Mount:/probed", move || (MountActor, patient.clone())).await.expect("added");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(vitals.state(), MountState::Degraded { reason: "nobody there".into() });
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let reason = "nobody there".into();
+        assert_eq!(vitals.state(), MountState::Degraded { reason }, "of the store, not of the open breaker");
         is_well.store(true, Ordering::SeqCst);
-        tokio::time::sleep(PROBE_INTERVAL).await;
-        assert_eq!(vitals.state(), MountState::Ready);
-        assert_eq!(probes.load(Ordering::SeqCst), 2);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(vitals.state(), MountState::Ready, "used again within seconds");
+        let before = probes.load(Ordering::SeqCst);
         assert!(supervisor.panic_child("Mount:/probed").await.expect("alive"));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(probes.load(Ordering::SeqCst), 3, "a restarted actor probes at once");
+        assert_eq!(probes.load(Ordering::SeqCst), before + 1, "a restarted actor probes at once");
     }
 }
