@@ -1,7 +1,7 @@
 //! What stands between a mount and its store: limits, deadlines, retries, hedges, the breaker, metrics, and the state
 //! that all of them lead to.
 //!
-//! Order on the way of one request: [`Gates`] (bandwidth → bytes in flight → a place among the operations) → breaker
+//! Order on the way of one request: limits (bandwidth → bytes in flight → a place among the operations) → breaker
 //! → attempts, each under a deadline; reads perhaps hedged. A stalled body is bounded inside the backend, too.
 //! No lock is held across an await, and nothing waits for the mount's actor.
 
