@@ -4,7 +4,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forebay_core::{NsPath, Secret};
+use forebay_core::NsPath;
+
+mod cloud;
+
+pub use cloud::{
+    AzblobCredential, AzblobStoreConfig, CosStoreConfig, GcsCredential, GcsStoreConfig, HttpCredential,
+    HttpStoreConfig, ObjectStoreConfig, OssStoreConfig, Quirks, S3StoreConfig,
+};
 
 /// The two cache tiers.
 #[derive(Clone, Debug)]
@@ -41,6 +48,8 @@ pub struct MountConfig {
     pub revalidate: Revalidate,
     /// What it may use at once.
     pub limits: MountLimits,
+    /// What the operator knows better than the probes of the store.
+    pub quirks: Quirks,
 }
 
 /// Which store, with its typed options.
@@ -56,27 +65,8 @@ pub enum StoreConfig {
         /// Most content bytes.
         size_bytes: u64,
     },
-    /// Amazon S3 or anything that speaks it.
-    S3(S3StoreConfig),
-}
-
-/// Options of an S3 store.
-#[derive(Clone, Debug)]
-pub struct S3StoreConfig {
-    /// The bucket.
-    pub bucket: String,
-    /// Keys below this prefix only; empty or ending in `/`.
-    pub prefix: String,
-    /// Base URL; `None` for AWS.
-    pub endpoint: Option<String>,
-    /// Region name.
-    pub region: String,
-    /// Key pair; `None` sends unsigned requests.
-    pub credentials: Option<(String, Secret)>,
-    /// Token of temporary credentials.
-    pub session_token: Option<Secret>,
-    /// `bucket.host` instead of `host/bucket`.
-    pub is_virtual_host_style: bool,
+    /// An object store of a cloud, what speaks like one, or an HTTP server.
+    Object(ObjectStoreConfig),
 }
 
 /// How long a mount's attributes may be trusted. Changes made through this gateway are seen at once in any case.

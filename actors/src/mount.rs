@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay_core::{Clock, Key, ListQuery, Mount, MountInfo, Result, Usage, Want};
+use forebay_core::{Clock, Key, Mount, MountInfo, Result, Usage, Want};
 use futures::FutureExt;
 
 mod actor;
@@ -21,7 +21,7 @@ use local::LocalMount;
 use object::{ObjectMount, Parts};
 use vitals::Vitals;
 
-use crate::backend::{Backend, Memory, S3};
+use crate::backend::{Backend, Memory, ObjectStore};
 use crate::cache::Cache;
 use crate::config::{MountConfig, StoreConfig};
 use crate::staging::{Staging, blocking};
@@ -29,8 +29,6 @@ use crate::supervisor::Supervisor;
 
 /// Longest file name before a hash takes its place; file systems allow 255 bytes.
 const ENCODED_BYTES_MAX: usize = 200;
-/// The smallest question that only a healthy store can answer.
-static PROBE: ListQuery = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 1 };
 /// What `statfs` shows of a store without a known size: 1 PiB, all of it free.
 const UNBOUNDED: Usage =
     Usage { capacity_bytes: 1 << 50, free_bytes: 1 << 50, files: 1 << 40, free_files: 1 << 40 };
@@ -68,9 +66,9 @@ pub async fn open(config: &MountConfig, environment: &Environment) -> Result<Arc
             };
             open_object(config, environment, vitals, (memory, Box::new(usage))).await
         }
-        StoreConfig::S3(options) => {
-            let s3 = Arc::new(S3::new(options, &config.limits)?);
-            open_object(config, environment, vitals, (s3, Box::new(|| UNBOUNDED))).await
+        StoreConfig::Object(options) => {
+            let store = Arc::new(ObjectStore::new(options, &config.limits, config.quirks)?);
+            open_object(config, environment, vitals, (store, Box::new(|| UNBOUNDED))).await
         }
     }
 }
@@ -110,7 +108,7 @@ async fn open_object(
     let info = MountInfo {
         name,
         store: backend.kind(),
-        read_only: config.read_only,
+        read_only: config.read_only || !backend.capability().write,
         mounted: environment.clock.now(),
         capability: backend.capability(),
     };
@@ -124,9 +122,10 @@ async fn open_object(
         clock: environment.clock.clone(),
         usage,
     });
+    let may_write = !config.read_only;
     let probe: Probe = Arc::new(move || {
         let backend = Arc::clone(&backend);
-        async move { backend.list(&PROBE).await.map(drop) }.boxed()
+        async move { backend.probe(may_write).await }.boxed()
     });
     watch(environment, vitals, probe).await?;
     Ok(mount)
@@ -166,10 +165,10 @@ mod tests {
     use std::collections::HashSet;
     use std::time::Duration;
 
-    use forebay_core::{Key, MountState, NsPath, Secret, Want};
+    use forebay_core::{Key, ListQuery, MountState, NsPath, Secret, Want};
 
     use super::*;
-    use crate::config::{CacheConfig, MountLimits, Revalidate, S3StoreConfig};
+    use crate::config::{CacheConfig, MountLimits, ObjectStoreConfig, Quirks, Revalidate, S3StoreConfig};
     use crate::supervisor::ChildState;
 
     #[test]
@@ -180,6 +179,8 @@ mod tests {
         assert_eq!(directories.len(), names.len());
         assert!(directories.iter().all(|name| name.len() <= 255 && !name.contains('/') && !name.is_empty()));
     }
+
+    static FIRST: ListQuery = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 1 };
 
     fn environment(directory: &Path, supervisor: Supervisor) -> Environment {
         let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
@@ -198,6 +199,7 @@ mod tests {
             read_only: false,
             revalidate: Revalidate::Always,
             limits: MountLimits::default(),
+            quirks: Quirks::default(),
         }
     }
 
@@ -226,7 +228,7 @@ mod tests {
             is_virtual_host_style: false,
         };
         let stores = [
-            config("/dead", StoreConfig::S3(dead)),
+            config("/dead", StoreConfig::Object(ObjectStoreConfig::S3(dead))),
             config("/memory", StoreConfig::Memory { size_bytes: 1 << 20 }),
             config("/local", StoreConfig::Fs { root: directory.path().join("local") }),
         ];
@@ -253,10 +255,10 @@ mod tests {
         for _ in 0..3 {
             assert!(supervisor.panic_child("Mount:/m").await.expect("alive"));
             while supervisor.children()[0].state == ChildState::Running {
-                assert!(mount.list(&PROBE).await.is_ok());
+                assert!(mount.list(&FIRST).await.is_ok());
                 tokio::task::yield_now().await;
             }
-            assert!(mount.list(&PROBE).await.is_ok());
+            assert!(mount.list(&FIRST).await.is_ok());
             while supervisor.children()[0].state != ChildState::Running {
                 tokio::task::yield_now().await;
             }

@@ -34,7 +34,7 @@ GATEWAY = ("forebay", "s3-server")
 PRINTED = ("-s",)  # figures, seeds and counts are part of what these parts are for
 
 PARTS = (
-    Part("style", "crate DAG and the limits of the code's style", 30, (CI, ALL), (), suite("style", "runner")),
+    Part("style", "crate DAG, limits of the code's style; the runner and the harness themselves", 45, (CI, ALL), (), suite("style", "runner", "harness")),
     Part("lint", "cargo fmt and clippy", 300, (CI, ALL), (), gate.lint),
     Part("unit", "cargo test of the workspace", 360, (CI, ALL), (), gate.unit),
     Part("docs", "cargo doc without warnings", 120, (CI, ALL), (), gate.docs),

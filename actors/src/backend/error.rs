@@ -57,6 +57,7 @@ fn readable(message: &str) -> String {
     };
     let text = match (quoted("code"), quoted("message")) {
         (Some(code), Some(message)) => format!("the store answered {code}: {message}"),
+        (None, Some(message)) => format!("the store answered: {message}"),
         _ if message.is_empty() => "the store refused without a reason".to_owned(),
         _ => format!("the store answered: {message}"),
     };
@@ -93,5 +94,7 @@ mod tests {
         let body =
             r#"S3Error { code: "SlowDown", message: "Please wait.", resource: "/b/k", request_id: "1" }"#;
         assert_eq!(readable(body), "the store answered SlowDown: Please wait.");
+        let google = r#"GcsErrorResponse { error: GcsError { code: 412, message: "Precondition failed", errors: [] } }"#;
+        assert_eq!(readable(google), "the store answered: Precondition failed");
     }
 }

@@ -8,6 +8,7 @@ mod gateway;
 mod mounts;
 mod problem;
 mod reader;
+mod store;
 mod yaml;
 
 use std::path::{Path, PathBuf};

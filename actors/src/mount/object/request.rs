@@ -62,7 +62,9 @@ impl Core {
     ) -> Result<Object> {
         let (wanted, is_own) = match condition {
             Condition::Asked(wanted) => (wanted, false),
-            Condition::Own(_) if !self.backend.capability().conditional_write => (&Precondition::None, false),
+            Condition::Own(wanted) if !self.backend.capability().checks(wanted) => {
+                (&Precondition::None, false)
+            }
             Condition::Own(wanted) => (wanted, *wanted != Precondition::None),
         };
         let size_bytes = source.size_bytes();

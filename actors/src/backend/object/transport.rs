@@ -6,10 +6,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_core::{Error, ErrorKind};
 use futures::{TryStreamExt, stream};
+use http::StatusCode;
+use opendal::raw::Operation;
 use opendal::{Buffer, HttpBody, HttpTransport};
 
-use crate::config::MountLimits;
+use super::from_opendal;
+use crate::config::{HttpCredential, MountLimits};
 
 /// Longest wait for a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -18,7 +22,8 @@ const IDLE: Duration = Duration::from_secs(45);
 /// Time between probes of an idle connection, so that dropped ones are noticed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// A transport over `reqwest`.
+/// A transport over `reqwest`. Clones share the connections.
+#[derive(Clone)]
 pub(super) struct Transport {
     client: reqwest::Client,
 }
@@ -42,10 +47,51 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// The page at `url`, at most `size_bytes_max` of it; `None` where there is none to be read.
+    ///
+    /// # Errors
+    /// `Unavailable` when the server cannot be reached, fails, or answers more than that.
+    pub(super) async fn page(
+        &self,
+        url: &str,
+        credential: &HttpCredential,
+        size_bytes_max: usize,
+    ) -> forebay_core::Result<Option<String>> {
+        let request = match credential {
+            HttpCredential::None => self.client.get(url),
+            HttpCredential::Basic { username, password } => {
+                self.client.get(url).basic_auth(username, Some(password.expose()))
+            }
+            HttpCredential::Bearer(token) => self.client.get(url).bearer_auth(token.expose()),
+        };
+        let mut response = request.send().await.map_err(|e| from_opendal(&failed(e)))?;
+        let status = response.status();
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(Error::new(ErrorKind::AccessDenied, "the server asks for other credentials"));
+        }
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            return Err(Error::new(ErrorKind::Unavailable, format!("the server answered {status}")));
+        }
+        if !status.is_success() {
+            return Ok(None);
+        }
+        let mut page = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|e| from_opendal(&failed(e)))? {
+            page.extend_from_slice(&piece);
+            if page.len() > size_bytes_max {
+                let text = format!("the server's page of a directory is longer than {size_bytes_max} bytes");
+                return Err(Error::new(ErrorKind::Unsupported, text));
+            }
+        }
+        Ok(Some(String::from_utf8_lossy(&page).into_owned()))
+    }
+}
+
 impl HttpTransport for Transport {
     async fn fetch(&self, request: http::Request<Buffer>) -> opendal::Result<http::Response<HttpBody>> {
         let is_head = request.method() == http::Method::HEAD;
-        let is_list = request.uri().query().is_some_and(|query| query.contains("list-type=2"));
+        let is_list = request.extensions().get::<Operation>() == Some(&Operation::List);
         // Each part is one piece of memory, so this does not copy.
         let request = request.map(|body| reqwest::Body::from(body.to_bytes()));
         let request = reqwest::Request::try_from(request).map_err(failed)?;
@@ -65,15 +111,36 @@ impl HttpTransport for Transport {
     }
 }
 
+/// How the names of a listing begin, in the XML of S3 and its like, in Azure's and in Google's JSON.
+const NAMES: [&str; 3] = ["<Key>/", "<Prefix>/", "<Name>/"];
+
 /// `OpenDAL` drops the first slash of listed keys, so that `/a` would appear under the name of `a`. A second slash
 /// is dropped instead.
 fn keep_leading_slashes(text: Bytes) -> Bytes {
-    match std::str::from_utf8(&text) {
-        Ok(xml) if ["<Key>/", "<Prefix>/"].iter().any(|tag| xml.contains(tag)) => {
-            Bytes::from(xml.replace("<Key>/", "<Key>//").replace("<Prefix>/", "<Prefix>//"))
-        }
-        Ok(_) | Err(_) => text,
+    let Ok(listing) = std::str::from_utf8(&text) else { return text };
+    if listing.starts_with('{') {
+        return keep_in_json(listing).map_or(text, Bytes::from);
     }
+    if !NAMES.iter().any(|name| listing.contains(name)) {
+        return text;
+    }
+    Bytes::from(NAMES.iter().fold(listing.to_owned(), |xml, name| xml.replace(name, &format!("{name}/"))))
+}
+
+/// The same for Google's listings; `None` where nothing is to be kept.
+fn keep_in_json(listing: &str) -> Option<Vec<u8>> {
+    if !listing.contains("\"/") {
+        return None;
+    }
+    let mut json: serde_json::Value = serde_json::from_str(listing).ok()?;
+    let keep = |name: &mut serde_json::Value| {
+        if let Some(text) = name.as_str().filter(|text| text.starts_with('/')) {
+            *name = format!("/{text}").into();
+        }
+    };
+    json["items"].as_array_mut().into_iter().flatten().for_each(|item| keep(&mut item["name"]));
+    json["prefixes"].as_array_mut().into_iter().flatten().for_each(keep);
+    serde_json::to_vec(&json).ok()
 }
 
 /// Without its URL a transport error holds nothing but the network's complaint.
@@ -99,5 +166,10 @@ mod tests {
         let doubled = |xml: &'static str| keep_leading_slashes(Bytes::from(xml));
         assert_eq!(doubled("<Key>/a/b</Key><Prefix>/</Prefix>"), "<Key>//a/b</Key><Prefix>//</Prefix>");
         assert_eq!(doubled("<Key>a/b</Key><Prefix>a/</Prefix>"), "<Key>a/b</Key><Prefix>a/</Prefix>");
+        assert_eq!(doubled("<Name>/a</Name>"), "<Name>//a</Name>");
+        let json = doubled(r#"{"items":[{"name":"/a"},{"name":"b/"}],"prefixes":["/"]}"#);
+        assert_eq!(json, r#"{"items":[{"name":"//a"},{"name":"b/"}],"prefixes":["//"]}"#);
+        let plain = r#"{"items":[{"name":"a/b"}]}"#;
+        assert_eq!(doubled(plain), plain);
     }
 }
