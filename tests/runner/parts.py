@@ -46,7 +46,8 @@ PARTS = (
     Part("model", "random operations through three frontends", 150, (CI, ALL), GATEWAY, suite("model", options=PRINTED)),
     Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, suite("faults")),
     Part("operate", "CLI, health, metrics, dashboards, TLS, secrets", 120, (CI, ALL), (*GATEWAY, "prometheus", "promtool", "openssl", "curl"), suite("operate")),
-    Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench", "s3/test_single_flight.py", options=PRINTED)),
+    Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench/test_fuse.py", "bench/test_http.py", "bench/test_idle.py", "s3/test_single_flight.py", options=PRINTED)),
+    Part("bench-stores", "cold reads over a slow link, a hung store among ten", 900, (), ("forebay-release", "s3-server"), suite("bench/test_cold.py", "bench/test_isolation.py", options=PRINTED)),
     Part("baselines", "pass counts of foreign suites, no gate", 600, (ALL,), (*GATEWAY, "pjdfstest", "fsx", "curl"), suite("baselines", options=PRINTED)),
 )  # fmt: skip
 

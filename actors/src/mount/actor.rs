@@ -7,6 +7,8 @@ use std::time::Duration;
 use forebay_core::MountState;
 use futures::future::BoxFuture;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::vitals::{Vitals, reason};
 
@@ -25,31 +27,39 @@ pub(super) struct Patient {
     pub(super) probe: Probe,
 }
 
-/// Probes at once and then again and again: one probe at a time.
+/// Probes at once and then again and again, sooner when the breaker opens: one probe at a time.
 pub(super) struct MountActor;
+
+/// A patient and what wakes its actor.
+pub(super) struct Watched {
+    patient: Patient,
+    /// Ends with the actor.
+    timer: JoinSet<()>,
+}
 
 pub(super) struct ProbeNow;
 
 impl Actor for MountActor {
     type Msg = ProbeNow;
-    type State = Patient;
+    type State = Watched;
     type Arguments = Patient;
 
     async fn pre_start(
         &self,
         myself: ActorRef<ProbeNow>,
         patient: Patient,
-    ) -> Result<Patient, ActorProcessingErr> {
+    ) -> Result<Watched, ActorProcessingErr> {
         myself.cast(ProbeNow)?;
-        Ok(patient)
+        Ok(Watched { patient, timer: JoinSet::new() })
     }
 
     async fn handle(
         &self,
         myself: ActorRef<ProbeNow>,
         ProbeNow: ProbeNow,
-        patient: &mut Patient,
+        watched: &mut Watched,
     ) -> Result<(), ActorProcessingErr> {
+        let patient = &watched.patient;
         // Through the vitals, because it is the probe of an open breaker, too.
         match patient.vitals.probe(|| (patient.probe)()).await {
             Some(Ok(())) => patient.vitals.set_state(MountState::Ready),
@@ -62,7 +72,15 @@ impl Actor for MountActor {
                 PROBE_INTERVAL
             }
         };
-        myself.send_after(interval, || ProbeNow);
+        watched.timer.abort_all();
+        let vitals = Arc::clone(&patient.vitals);
+        watched.timer.spawn(async move {
+            // Either way it is time.
+            timeout(interval, vitals.trouble()).await.unwrap_or_default();
+            // An actor that is gone probes no more.
+            myself.cast(ProbeNow).unwrap_or_default();
+        });
+        while watched.timer.try_join_next().is_some() {}
         Ok(())
     }
 }
@@ -74,6 +92,7 @@ mod tests {
     use forebay_core::{Error, ErrorKind};
     use futures::FutureExt;
 
+    use super::super::vitals::Repeat;
     use super::*;
     use crate::config::MountLimits;
     use crate::supervisor::Supervisor;
@@ -106,5 +125,22 @@ mod tests {
         assert!(supervisor.panic_child("Mount:/probed").await.expect("alive"));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(probes.load(Ordering::SeqCst), before + 1, "a restarted actor probes at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn open_breaker_is_probed_at_once_and_not_after_the_usual_interval() {
+        let vitals = Vitals::new("/awake", &MountLimits::default());
+        let probe: Probe = Arc::new(|| async { Ok(()) }.boxed());
+        let supervisor = Supervisor::start("mounts").await.expect("starts");
+        let patient = Patient { vitals: Arc::clone(&vitals), probe };
+        supervisor.child("Mount:/awake", move || (MountActor, patient.clone())).await.expect("added");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for _ in 0..5 {
+            let fails = || async { Err::<(), _>(Error::new(ErrorKind::Internal, "nobody there")) };
+            vitals.run("stat", Repeat::Once, fails).await.expect_err("fails");
+        }
+        assert!(matches!(vitals.state(), MountState::Degraded { .. }));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(vitals.state(), MountState::Ready);
     }
 }

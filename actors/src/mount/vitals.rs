@@ -1,7 +1,7 @@
 //! What stands between a mount and its store: limits, deadlines, retries, hedges, the breaker, metrics, and the state
 //! that all of them lead to.
 //!
-//! Order on the way of one request: [`Gates`] (bandwidth → bytes in flight → a place among the operations) → breaker
+//! Order on the way of one request: limits (bandwidth → bytes in flight → a place among the operations) → breaker
 //! → attempts, each under a deadline; reads perhaps hedged. A stalled body is bounded inside the backend, too.
 //! No lock is held across an await, and nothing waits for the mount's actor.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use forebay_core::{Error, ErrorKind, METRICS, MountState, Result};
 use prometheus::{IntCounter, IntGauge};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 mod hedge;
@@ -67,6 +68,8 @@ pub struct Vitals {
     hedging: Hedging,
     breaker: Breaker,
     state: ArcSwap<MountState>,
+    /// Wakes the actor when the breaker opens.
+    trouble: Notify,
     in_flight: IntGauge,
     breaker_open: IntGauge,
     read_bytes: IntCounter,
@@ -83,6 +86,7 @@ impl Vitals {
             hedging: Hedging::new(name),
             breaker: Breaker::new(),
             state: ArcSwap::from_pointee(MountState::Starting),
+            trouble: Notify::new(),
             in_flight: METRICS.mount_operations_in_flight.with_label_values(&[name]),
             breaker_open: METRICS.breaker_open.with_label_values(&[name]),
             read_bytes: METRICS.backend_bytes.with_label_values(&[name, "read"]),
@@ -249,6 +253,11 @@ impl Vitals {
         }
     }
 
+    /// Waits until the breaker opens; at once if it has since the last time.
+    pub(super) async fn trouble(&self) {
+        self.trouble.notified().await;
+    }
+
     fn enter(&self) -> Result<Pass<'_>> {
         self.breaker.enter(Caller::Client).map_err(|wait| {
             let message = match self.state() {
@@ -267,6 +276,9 @@ impl Vitals {
             Err(error) if is_store_failure(error.kind()) => pass.fail(),
             Ok(_) | Err(_) => pass.succeed(),
         };
+        if change == Change::Opened {
+            self.trouble.notify_one();
+        }
         match (change, result) {
             (Change::Opened | Change::StillOpen, Err(error)) => {
                 self.breaker_open.set(1);

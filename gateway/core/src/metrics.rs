@@ -71,6 +71,8 @@ declare! {
     counter cache_hits "forebay_cache_hits_total" ["tier"] "Page reads answered by a tier.";
     counter cache_misses "forebay_cache_misses_total" ["mount"] "Page reads that went to the store or joined a fetch.";
     counter cache_fetches "forebay_cache_fetches_total" ["mount"] "Page fetches sent to the store.";
+    gauge cache_fetching_bytes "forebay_cache_fetching_bytes" ["mount"] "Memory that page fetches in flight hold.";
+    gauge cache_read_ahead "forebay_cache_read_ahead_fetches" ["mount"] "Page fetches in flight ahead of their readers.";
     gauge cache_used_bytes "forebay_cache_used_bytes" ["tier"] "Bytes reserved in a tier.";
     gauge cache_capacity_bytes "forebay_cache_capacity_bytes" ["tier"] "Hard cap of a tier.";
     counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline or version.";

@@ -193,6 +193,9 @@ pub trait OpenFile: Send + Sync {
     /// The file as it was opened.
     fn entry(&self) -> &Entry;
 
+    /// A reader is going to read all of `range` in order. A hint: what fetches ahead need not find out by itself.
+    fn expect(&self, _range: ByteRange) {}
+
     /// Reads without waiting: `None` when a store or a disk would have to be waited for. Never blocks, never
     /// takes a lock that is held over I/O. The range must lie inside the file.
     fn try_read(&self, range: ByteRange) -> Option<Content>;
