@@ -18,9 +18,11 @@ use forebay_core::{ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQ
 #[cfg(test)]
 mod conformance;
 mod error;
+mod exchange;
 mod memory;
 mod s3;
 
+pub use exchange::Exchange;
 pub use memory::Memory;
 pub use s3::S3;
 

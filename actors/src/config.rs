@@ -29,7 +29,7 @@ pub struct NvmeConfig {
 }
 
 /// One entry of `mounts`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountConfig {
     /// Where it is mounted.
     pub path: NsPath,
@@ -44,7 +44,7 @@ pub struct MountConfig {
 }
 
 /// Which store, with its typed options.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
     /// A local directory.
     Fs {
@@ -61,7 +61,7 @@ pub enum StoreConfig {
 }
 
 /// Options of an S3 store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3StoreConfig {
     /// The bucket.
     pub bucket: String,
@@ -91,7 +91,7 @@ pub enum Revalidate {
 }
 
 /// Bounds of one mount.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountLimits {
     /// Store requests in flight.
     pub operations: usize,

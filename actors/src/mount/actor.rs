@@ -20,9 +20,24 @@ pub(super) type Probe = Arc<dyn Fn() -> BoxFuture<'static, forebay_core::Result<
 pub(super) struct Patient {
     pub(super) vitals: Arc<Vitals>,
     pub(super) probe: Probe,
+    /// When the first probe is due: many mounts that start at once do not ask their stores at once.
+    pub(super) first_probe_in: Duration,
 }
 
-/// Probes at once and then every ten seconds: one probe at a time.
+impl Patient {
+    /// Asks the store, and moves the mount to the state that follows from its answer.
+    pub(super) async fn examine(&self) {
+        // Through the vitals, so that it is the probe of an open breaker, too.
+        let probed = self.vitals.run("probe", Repeat::Once, || (self.probe)()).await;
+        let state = match probed {
+            Ok(()) => MountState::Ready,
+            Err(error) => MountState::Degraded { reason: reason(&error) },
+        };
+        self.vitals.set_state(state);
+    }
+}
+
+/// Probes when it starts and then every ten seconds: one probe at a time.
 pub(super) struct MountActor;
 
 pub(super) struct ProbeNow;
@@ -37,7 +52,7 @@ impl Actor for MountActor {
         myself: ActorRef<ProbeNow>,
         patient: Patient,
     ) -> Result<Patient, ActorProcessingErr> {
-        myself.cast(ProbeNow)?;
+        myself.send_after(patient.first_probe_in, || ProbeNow);
         Ok(patient)
     }
 
@@ -47,13 +62,7 @@ impl Actor for MountActor {
         ProbeNow: ProbeNow,
         patient: &mut Patient,
     ) -> Result<(), ActorProcessingErr> {
-        // Through the vitals, so that it is the probe of an open breaker, too.
-        let probed = patient.vitals.run("probe", Repeat::Once, || (patient.probe)()).await;
-        let state = match probed {
-            Ok(()) => MountState::Ready,
-            Err(error) => MountState::Degraded { reason: reason(&error) },
-        };
-        patient.vitals.set_state(state);
+        patient.examine().await;
         myself.send_after(PROBE_INTERVAL, || ProbeNow);
         Ok(())
     }
@@ -84,7 +93,7 @@ mod tests {
             .boxed()
         });
         let supervisor = Supervisor::start("mounts").await.expect("starts");
-        let patient = Patient { vitals: Arc::clone(&vitals), probe };
+        let patient = Patient { vitals: Arc::clone(&vitals), probe, first_probe_in: Duration::ZERO };
         supervisor.child("Mount:/probed", move || (MountActor, patient.clone())).await.expect("added");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(vitals.state(), MountState::Degraded { reason: "nobody there".into() });

@@ -6,12 +6,13 @@
 //! No lock is held across an await, and nothing waits for the mount's actor.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_core::{Error, ErrorKind, METRICS, MountState, Result};
 use prometheus::{IntCounter, IntGauge};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::breaker::{Breaker, Change, Pass};
@@ -38,15 +39,32 @@ pub enum Repeat {
 /// The life signs of one mount; shared by its handle and its actor.
 pub struct Vitals {
     name: String,
-    limits: MountLimits,
-    places: Semaphore,
-    waiters: Semaphore,
+    limits: ArcSwap<Limited>,
     breaker: Breaker,
     state: ArcSwap<MountState>,
+    /// Whether state and breaker show in metrics: not once another mount has the name.
+    is_shown: AtomicBool,
     in_flight: IntGauge,
     breaker_open: IntGauge,
     read_bytes: IntCounter,
     written_bytes: IntCounter,
+}
+
+/// The limits of a mount with the places they make: requests in flight keep those they began with.
+struct Limited {
+    limits: MountLimits,
+    places: Arc<Semaphore>,
+    waiters: Arc<Semaphore>,
+}
+
+impl Limited {
+    fn new(limits: &MountLimits) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(limits.operations)),
+            waiters: Arc::new(Semaphore::new(limits.operations.saturating_mul(WAITERS_PER_PLACE))),
+            limits: limits.clone(),
+        }
+    }
 }
 
 impl Vitals {
@@ -54,11 +72,10 @@ impl Vitals {
     pub fn new(name: &str, limits: &MountLimits) -> Arc<Self> {
         let vitals = Self {
             name: name.to_owned(),
-            places: Semaphore::new(limits.operations),
-            waiters: Semaphore::new(limits.operations.saturating_mul(WAITERS_PER_PLACE)),
-            limits: limits.clone(),
+            limits: ArcSwap::from_pointee(Limited::new(limits)),
             breaker: Breaker::new(),
             state: ArcSwap::from_pointee(MountState::Starting),
+            is_shown: AtomicBool::new(true),
             in_flight: METRICS.mount_operations_in_flight.with_label_values(&[name]),
             breaker_open: METRICS.breaker_open.with_label_values(&[name]),
             read_bytes: METRICS.backend_bytes.with_label_values(&[name, "read"]),
@@ -103,6 +120,29 @@ impl Vitals {
         }
     }
 
+    /// Exchanges the limits for all requests that begin from now on.
+    pub fn set_limits(&self, limits: &MountLimits) {
+        self.limits.store(Arc::new(Limited::new(limits)));
+    }
+
+    /// Takes a mount that drains back into service.
+    pub fn revive(&self) {
+        self.state.store(Arc::new(MountState::Starting));
+        self.appear();
+    }
+
+    /// Leaves the metrics of state and breaker to another mount of this name.
+    pub fn withdraw(&self) {
+        self.is_shown.store(false, Ordering::Release);
+    }
+
+    /// Shows state and breaker in the metrics (again).
+    pub fn appear(&self) {
+        self.is_shown.store(true, Ordering::Release);
+        self.breaker_open.set(i64::from(self.breaker.is_open()));
+        self.show(&self.state());
+    }
+
     /// Counts content bytes that came from the store.
     pub fn count_read(&self, bytes: u64) {
         self.read_bytes.inc_by(bytes);
@@ -141,7 +181,8 @@ impl Vitals {
         F: Fn() -> R + Send + Sync,
         R: Future<Output = Result<T>> + Send,
     {
-        let deadline = self.limits.request_deadline + Duration::from_secs(size_bytes / THROUGHPUT_MIN);
+        let deadline =
+            self.limits.load().limits.request_deadline + Duration::from_secs(size_bytes / THROUGHPUT_MIN);
         let result = match self.place().await {
             Ok(_place) => {
                 let _flying = InFlight::new(&self.in_flight);
@@ -158,14 +199,16 @@ impl Vitals {
         result
     }
 
-    async fn place(&self) -> Result<SemaphorePermit<'_>> {
-        if let Ok(place) = self.places.try_acquire() {
+    async fn place(&self) -> Result<OwnedSemaphorePermit> {
+        let limited = self.limits.load_full();
+        if let Ok(place) = Arc::clone(&limited.places).try_acquire_owned() {
             return Ok(place);
         }
         let busy = |message: &str| Error::new(ErrorKind::Busy, message);
         let _waiter =
-            self.waiters.try_acquire().map_err(|_| busy("too many requests wait for this store"))?;
-        match timeout(self.limits.queue_deadline, self.places.acquire()).await {
+            limited.waiters.try_acquire().map_err(|_| busy("too many requests wait for this store"))?;
+        let place = Arc::clone(&limited.places).acquire_owned();
+        match timeout(limited.limits.queue_deadline, place).await {
             Ok(place) => Ok(place.expect("the semaphore is never closed")),
             Err(_) => Err(busy("too many requests to this store are in flight")),
         }
@@ -178,6 +221,7 @@ impl Vitals {
         R: Future<Output = Result<T>>,
     {
         let end = Instant::now() + deadline.saturating_mul(2);
+        let attempts_max = self.limits.load().limits.attempts;
         let mut attempt = 1;
         loop {
             let pass = self.enter()?;
@@ -186,7 +230,7 @@ impl Vitals {
                 Err(Error::new(ErrorKind::Timeout, format!("the store did not answer within {deadline:?}")))
             });
             self.judge(pass, &result);
-            let is_last = attempt >= self.limits.attempts || repeat == Repeat::Once;
+            let is_last = attempt >= attempts_max || repeat == Repeat::Once;
             match result {
                 Err(error) if !is_last && is_worth_repeating(error.kind()) => {
                     let wait = back_off(attempt);
@@ -220,19 +264,33 @@ impl Vitals {
         };
         match (change, result) {
             (Change::Opened, Err(error)) => {
-                self.breaker_open.set(1);
+                self.show_breaker(true);
                 self.set_state(MountState::Degraded { reason: reason(error) });
             }
             (Change::Closed, _) => {
-                self.breaker_open.set(0);
+                self.show_breaker(false);
                 self.set_state(MountState::Ready);
             }
             (Change::Opened | Change::None, _) => {}
         }
     }
 
+    fn show_breaker(&self, is_open: bool) {
+        if self.is_shown.load(Ordering::Acquire) {
+            self.breaker_open.set(i64::from(is_open));
+        }
+    }
+
     fn show(&self, state: &MountState) {
-        for known in ["starting", "ready", "degraded", "draining", "gone"] {
+        if !self.is_shown.load(Ordering::Acquire) {
+            return;
+        }
+        for known in ["starting", "ready", "degraded", "draining"] {
+            if *state == MountState::Gone {
+                // A series that is not there need not be removed.
+                METRICS.mount_state.remove_label_values(&[&self.name, known]).unwrap_or_default();
+                continue;
+            }
             let gauge = METRICS.mount_state.with_label_values(&[&self.name, known]);
             gauge.set(i64::from(known == label(state)));
         }
@@ -365,7 +423,31 @@ mod tests {
         vitals.set_state(MountState::Gone);
         vitals.set_state(MountState::Draining);
         assert_eq!(vitals.state(), MountState::Gone);
-        let gauge = |state| METRICS.mount_state.with_label_values(&["/gone", state]).get();
-        assert_eq!((gauge("gone"), gauge("draining"), gauge("starting")), (1, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn exchanged_limits_hold_for_requests_that_begin_later() {
+        let vitals = vitals("/limits");
+        let hang = vitals.run("read", Repeat::Once, std::future::pending::<Result<()>>);
+        let others = async {
+            vitals.set_limits(&MountLimits { operations: 2, ..MountLimits::default() });
+            vitals.run("read", Repeat::Safe, || async { Ok(()) }).await
+        };
+        tokio::select! {
+            biased;
+            _ = hang => panic!("it hangs"),
+            answer = others => answer.expect("there is a place"),
+        }
+    }
+
+    #[test]
+    fn mount_whose_name_another_has_shows_nothing() {
+        let (old, new) = (vitals("/both"), vitals("/both"));
+        old.withdraw();
+        new.set_state(MountState::Ready);
+        old.set_state(MountState::Draining);
+        old.set_state(MountState::Gone);
+        let gauge = |state| METRICS.mount_state.with_label_values(&["/both", state]).get();
+        assert_eq!((gauge("ready"), gauge("draining")), (1, 0));
     }
 }
