@@ -19,9 +19,11 @@ use forebay_core::{ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQ
 mod conformance;
 mod deadline;
 mod error;
+mod exchange;
 mod memory;
 mod object;
 
+pub use exchange::Exchange;
 pub use memory::Memory;
 pub use object::ObjectStore;
 

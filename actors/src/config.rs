@@ -36,7 +36,7 @@ pub struct NvmeConfig {
 }
 
 /// One entry of `mounts`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountConfig {
     /// Where it is mounted.
     pub path: NsPath,
@@ -53,7 +53,7 @@ pub struct MountConfig {
 }
 
 /// Which store, with its typed options.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
     /// A local directory.
     Fs {

@@ -5,9 +5,11 @@
 //! of one key that overlap leave nothing remembered, because their order at the store is not known.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use forebay_core::Entry;
 
 use super::bounded::Bounded;
@@ -84,7 +86,7 @@ struct Slot {
 
 /// The attribute cache of one mount.
 pub(super) struct AttributeCache {
-    revalidate: Revalidate,
+    revalidate: ArcSwap<Revalidate>,
     slots: Bounded<Slot>,
     now: AtomicU64,
     hasher: RandomState,
@@ -96,13 +98,23 @@ impl AttributeCache {
     pub(super) fn new(revalidate: Revalidate, limit: usize) -> Self {
         let stamps = || (0..STAMPS).map(|_| AtomicU64::new(0)).collect();
         Self {
-            revalidate,
+            revalidate: ArcSwap::from_pointee(revalidate),
             slots: Bounded::new(limit),
             now: AtomicU64::new(0),
             hasher: RandomState::new(),
             written: stamps(),
             removed: stamps(),
         }
+    }
+
+    /// Exchanges how long answers may be trusted, those remembered already included.
+    pub(super) fn set_revalidate(&self, revalidate: Revalidate) {
+        self.revalidate.store(Arc::new(revalidate));
+    }
+
+    /// Whether nothing is remembered, because nothing may be trusted.
+    fn is_blind(&self) -> bool {
+        **self.revalidate.load() == Revalidate::Always
     }
 
     /// To be taken before the store is asked.
@@ -152,7 +164,7 @@ impl AttributeCache {
     }
 
     fn ttl(&self) -> Ttl {
-        match self.revalidate {
+        match **self.revalidate.load() {
             Revalidate::Always => Ttl::For(Duration::ZERO),
             Revalidate::After(ttl) => Ttl::For(ttl),
             Revalidate::Never => Ttl::Ever,
@@ -168,7 +180,7 @@ impl AttributeCache {
 
     /// Remembers what the store said of a file to a request sent after `token` was taken.
     pub(super) fn learn_file(&self, key: &str, value: Option<Entry>, token: Token, since: SystemTime) {
-        if self.revalidate == Revalidate::Always {
+        if self.is_blind() {
             return;
         }
         self.slots.update(key, |slot| {
@@ -186,7 +198,7 @@ impl AttributeCache {
         token: Token,
         since: SystemTime,
     ) {
-        if self.revalidate == Revalidate::Always || key.is_empty() {
+        if self.is_blind() || key.is_empty() {
             return;
         }
         let stamps = if value.is_some() { &self.removed } else { &self.written };
@@ -269,7 +281,7 @@ impl Pending<'_> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let cache = self.cache;
-        if cache.revalidate == Revalidate::Always {
+        if cache.is_blind() {
             return;
         }
         let stamp = cache.now.fetch_add(1, Ordering::AcqRel) + 1;
