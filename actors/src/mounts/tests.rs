@@ -111,7 +111,10 @@ impl Fixture {
 
 fn series(mount: &str) -> usize {
     let families = METRICS.registry().gather();
-    let labels = families.iter().flat_map(|f| f.get_metric()).flat_map(|metric| metric.get_label());
+    let labels = families
+        .iter()
+        .flat_map(prometheus::proto::MetricFamily::get_metric)
+        .flat_map(prometheus::proto::Metric::get_label);
     labels.filter(|pair| pair.name() == "mount" && pair.value() == mount).count()
 }
 
