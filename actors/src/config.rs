@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use forebay_core::{NsPath, Secret};
 
+mod hdfs;
+
+pub use hdfs::HdfsStoreConfig;
+
 /// The two cache tiers.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
@@ -58,6 +62,8 @@ pub enum StoreConfig {
     },
     /// Amazon S3 or anything that speaks it.
     S3(S3StoreConfig),
+    /// A directory of HDFS.
+    Hdfs(HdfsStoreConfig),
 }
 
 /// Options of an S3 store.

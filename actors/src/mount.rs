@@ -21,7 +21,7 @@ use local::LocalMount;
 use object::{ObjectMount, Parts};
 use vitals::Vitals;
 
-use crate::backend::{Backend, Memory, S3};
+use crate::backend::{Backend, Hdfs, Memory, S3};
 use crate::cache::Cache;
 use crate::config::{MountConfig, StoreConfig};
 use crate::staging::{Staging, blocking};
@@ -71,6 +71,10 @@ pub async fn open(config: &MountConfig, environment: &Environment) -> Result<Arc
         StoreConfig::S3(options) => {
             let s3 = Arc::new(S3::new(options, &config.limits)?);
             open_object(config, environment, vitals, (s3, Box::new(|| UNBOUNDED))).await
+        }
+        StoreConfig::Hdfs(options) => {
+            let hdfs = Arc::new(Hdfs::new(options, &config.limits, environment.clock.clone())?);
+            open_object(config, environment, vitals, (hdfs, Box::new(|| UNBOUNDED))).await
         }
     }
 }

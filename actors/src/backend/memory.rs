@@ -117,6 +117,7 @@ fn describe(key: &str, stored: &Stored) -> Object {
         etag: stored.etag.clone(),
         modified: stored.modified,
         headers: Some(Arc::clone(&stored.headers)),
+        inode: None,
     }
 }
 

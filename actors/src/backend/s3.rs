@@ -204,6 +204,7 @@ fn describe(key: String, metadata: &Metadata) -> Object {
         etag: ETag::new(metadata.etag().unwrap_or_default()),
         modified: metadata.last_modified().map_or(SystemTime::UNIX_EPOCH, |at| whole_seconds(at.into())),
         headers: None,
+        inode: None,
     }
 }
 

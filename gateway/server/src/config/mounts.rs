@@ -7,6 +7,7 @@ use forebay_actors::config::{MountConfig, MountLimits, Revalidate, S3StoreConfig
 use forebay_core::{NsPath, Secret};
 
 use super::gateway;
+use super::hdfs;
 use super::reader::{Bytes, Parse, Section};
 use super::yaml::Value;
 use super::{environment, rooted};
@@ -29,16 +30,18 @@ enum StoreKind {
     Fs,
     Memory,
     S3,
+    Hdfs,
 }
 
 impl Parse for StoreKind {
-    const EXPECTED: &'static str = "one of fs, memory, s3";
+    const EXPECTED: &'static str = "one of fs, memory, s3, hdfs";
     const EXAMPLE: &'static str = "fs";
     fn parse(text: &str) -> Option<Self> {
         match text {
             "fs" => Some(Self::Fs),
             "memory" => Some(Self::Memory),
             "s3" => Some(Self::S3),
+            "hdfs" => Some(Self::Hdfs),
             _ => None,
         }
     }
@@ -140,6 +143,13 @@ fn read_store(section: &Section<'_>, kind: StoreKind, base: &Path) -> Option<Sto
                 );
                 None
             }
+            StoreKind::Hdfs => {
+                section.problem(
+                    "options",
+                    "`options` is missing; write `options: {endpoints: [http://namenode:9870], …}`",
+                );
+                None
+            }
         };
     };
     let store = match kind {
@@ -148,6 +158,7 @@ fn read_store(section: &Section<'_>, kind: StoreKind, base: &Path) -> Option<Sto
             Some(StoreConfig::Memory { size_bytes: options.value("size", Bytes(1 << 30)).0 })
         }
         StoreKind::S3 => read_s3(&options).map(StoreConfig::S3),
+        StoreKind::Hdfs => hdfs::read(&options).map(StoreConfig::Hdfs),
     };
     options.finish();
     store
