@@ -5,6 +5,7 @@ import os
 
 import pytest
 from harness.gateway import Gateway, settings
+from harness.hdfs import HdfsStore
 from harness.place import STORES, Place
 from harness.store import S3Store
 from harness.tool import has_fuse, machine
@@ -24,13 +25,20 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def hadoop(tmp_path_factory):
+    server = HdfsStore(tmp_path_factory.mktemp("hadoop"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def fuse_options():
     """Options of the shared gateway's FUSE mount; a part may override them."""
     return {}
 
 
 @pytest.fixture(scope="session")
-def gateway(tmp_path_factory, store, fuse_options):
+def gateway(request, tmp_path_factory, store, fuse_options):
     directory = tmp_path_factory.mktemp("gateway")
     frozen = directory / "frozen"
     frozen.mkdir()
@@ -42,6 +50,9 @@ def gateway(tmp_path_factory, store, fuse_options):
         "/bucket": store.mount(store.bucket("gateway")),
         "/frozen": {"store": "fs", "options": {"root": str(frozen)}, "read_only": True},
     }
+    if "hdfs" in STORES:
+        hadoop = request.getfixturevalue("hadoop")
+        mounts["/lake"] = hadoop.mount(hadoop.root("gateway"))
     (directory / "local").mkdir()
     config = settings(directory, mounts)
     if fuse := config["gateway"]["listeners"].get("fuse"):

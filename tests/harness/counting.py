@@ -39,6 +39,8 @@ class CountingProxy:
                 for name, value in answer.getheaders():
                     if name.lower() not in ("transfer-encoding", "connection"):
                         self.send_header(name, value)
+                if answer.getheader("Transfer-Encoding"):
+                    self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
                 connection.close()
