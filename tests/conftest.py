@@ -6,7 +6,7 @@ import os
 import pytest
 from harness.gateway import Gateway, settings
 from harness.place import STORES, Place
-from harness.store import S3Store
+from harness.stores import Stores
 from harness.tool import has_fuse, machine
 
 _numbers = itertools.count(1)
@@ -17,10 +17,17 @@ for name in [name for name in os.environ if name.startswith("AWS_") or name.ends
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory):
-    server = S3Store(tmp_path_factory.mktemp("store"))
-    yield server
-    server.stop()
+def stores(tmp_path_factory):
+    """Every store by its name, started when it is first asked for."""
+    running = Stores(tmp_path_factory.mktemp("stores"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def store(stores):
+    """The S3 store of tests that need only one."""
+    return stores["s3"]
 
 
 @pytest.fixture(scope="session")

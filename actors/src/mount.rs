@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay_core::{Clock, ListQuery, MountInfo, Result, Usage};
+use forebay_core::{Clock, MountInfo, Result, Usage};
 
 mod actor;
 mod breaker;
@@ -22,7 +22,7 @@ pub use mounted::{Change, Mounted, Remains};
 use object::{ObjectMount, Parts};
 use vitals::Vitals;
 
-use crate::backend::{Backend, Exchange, Memory, S3};
+use crate::backend::{Backend, Exchange, Memory, ObjectStore};
 use crate::cache::Cache;
 use crate::config::{MountConfig, StoreConfig};
 use crate::staging::{Staging, blocking};
@@ -32,8 +32,6 @@ use crate::supervisor::Supervisor;
 const ENCODED_BYTES_MAX: usize = 200;
 /// Digits of a store's hash in the name of a directory.
 const STORE_DIGITS: usize = 16;
-/// The smallest question that only a healthy store can answer.
-static PROBE: ListQuery = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 1 };
 /// What `statfs` shows of a store without a known size: 1 PiB, all of it free.
 const UNBOUNDED: Usage =
     Usage { capacity_bytes: 1 << 50, free_bytes: 1 << 50, files: 1 << 40, free_files: 1 << 40 };
@@ -57,14 +55,19 @@ pub struct Environment {
 /// `InvalidArgument` for options that make no sense together; `Busy` when another mount or gateway uses the directory;
 /// the disk's. A store that does not answer is no error.
 pub async fn open(config: &MountConfig, environment: &Environment) -> Result<Mounted> {
-    match object_store(config, environment)? {
+    // Makes an HTTP client, which is work for a processor: many mounts are opened at once.
+    let store = {
+        let (config, environment) = (config.clone(), environment.clone());
+        blocking(move || flat_store(&config, &environment)).await?
+    };
+    match store {
         None => open_local(config, environment).await,
         Some(store) => open_object(config, environment, store).await,
     }
 }
 
 /// A store of flat keys, not mounted yet.
-struct ObjectStore {
+struct FlatStore {
     backend: Arc<dyn Backend>,
     usage: Box<dyn Fn() -> Usage + Send + Sync>,
     /// The store itself, where it is the gateway's own memory.
@@ -72,7 +75,7 @@ struct ObjectStore {
 }
 
 /// The store of flat keys that a mount asks for; `None` for local directories. Sends nothing.
-fn object_store(config: &MountConfig, environment: &Environment) -> Result<Option<ObjectStore>> {
+fn flat_store(config: &MountConfig, environment: &Environment) -> Result<Option<FlatStore>> {
     Ok(Some(match &config.store {
         StoreConfig::Fs { .. } => return Ok(None),
         StoreConfig::Memory { size_bytes } => {
@@ -85,15 +88,15 @@ fn object_store(config: &MountConfig, environment: &Environment) -> Result<Optio
                     Usage { capacity_bytes, free_bytes, ..UNBOUNDED }
                 }
             };
-            ObjectStore {
+            FlatStore {
                 backend: Arc::clone(&memory) as Arc<dyn Backend>,
                 usage: Box::new(usage),
                 memory: Some(memory),
             }
         }
-        StoreConfig::S3(options) => {
-            let backend = Arc::new(S3::new(options, &config.limits)?);
-            ObjectStore { backend, usage: Box::new(|| UNBOUNDED), memory: None }
+        StoreConfig::Object(options) => {
+            let backend = Arc::new(ObjectStore::new(options, &config.limits, config.quirks)?);
+            FlatStore { backend, usage: Box::new(|| UNBOUNDED), memory: None }
         }
     }))
 }
@@ -108,7 +111,7 @@ async fn open_local(config: &MountConfig, environment: &Environment) -> Result<M
     Ok(Mounted::new(config.clone(), vitals, Body::Local(mount)))
 }
 
-async fn open_object(config: &MountConfig, environment: &Environment, store: ObjectStore) -> Result<Mounted> {
+async fn open_object(config: &MountConfig, environment: &Environment, store: FlatStore) -> Result<Mounted> {
     let name = config.path.to_string();
     // A memory store is another one after each start, but what was staged for it goes with the mount's name.
     let identity = if store.memory.is_some() { "memory" } else { store.backend.fingerprint() };
@@ -122,7 +125,7 @@ async fn open_object(config: &MountConfig, environment: &Environment, store: Obj
     let info = MountInfo {
         name,
         store: exchange.kind(),
-        read_only: config.read_only,
+        read_only: config.read_only || !exchange.capability().write,
         mounted: environment.clock.now(),
         capability: exchange.capability(),
     };
@@ -170,10 +173,10 @@ mod tests {
     use std::collections::HashSet;
     use std::time::Duration;
 
-    use forebay_core::{Key, Mount, MountState, NsPath, Secret, Want};
+    use forebay_core::{Key, ListQuery, Mount, MountState, NsPath, Secret, Want};
 
     use super::*;
-    use crate::config::{CacheConfig, MountLimits, Revalidate, S3StoreConfig};
+    use crate::config::{CacheConfig, MountLimits, ObjectStoreConfig, Quirks, Revalidate, S3StoreConfig};
     use crate::supervisor::ChildState;
 
     #[test]
@@ -184,6 +187,8 @@ mod tests {
         assert_eq!(directories.len(), names.len());
         assert!(directories.iter().all(|name| name.len() <= 255 && !name.contains('/') && !name.is_empty()));
     }
+
+    static FIRST: ListQuery = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 1 };
 
     fn environment(directory: &Path, supervisor: Supervisor) -> Environment {
         let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
@@ -202,6 +207,7 @@ mod tests {
             read_only: false,
             revalidate: Revalidate::Always,
             limits: MountLimits::default(),
+            quirks: Quirks::default(),
         }
     }
 
@@ -236,7 +242,7 @@ mod tests {
             is_virtual_host_style: false,
         };
         let stores = [
-            config("/dead", StoreConfig::S3(dead)),
+            config("/dead", StoreConfig::Object(ObjectStoreConfig::S3(dead))),
             config("/memory", StoreConfig::Memory { size_bytes: 1 << 20 }),
             config("/local", StoreConfig::Fs { root: directory.path().join("local") }),
         ];
@@ -262,10 +268,10 @@ mod tests {
         for _ in 0..3 {
             assert!(supervisor.panic_child("Mount:/m").await.expect("alive"));
             while supervisor.children()[0].state == ChildState::Running {
-                assert!(mount.list(&PROBE).await.is_ok());
+                assert!(mount.list(&FIRST).await.is_ok());
                 tokio::task::yield_now().await;
             }
-            assert!(mount.list(&PROBE).await.is_ok());
+            assert!(mount.list(&FIRST).await.is_ok());
             while supervisor.children()[0].state != ChildState::Running {
                 tokio::task::yield_now().await;
             }

@@ -12,7 +12,7 @@ import yaml
 from botocore.exceptions import ClientError
 from harness.gateway import Gateway, settings
 from harness.s3 import refused
-from harness.store import SECRET_KEY
+from harness.stores.s3 import SECRET_KEY
 from harness.tool import has_fuse, machine
 from harness.wait import wait_for
 

@@ -59,6 +59,10 @@ impl Backend for Exchange {
         &self.fingerprint
     }
 
+    async fn probe(&self, may_write: bool) -> Result<()> {
+        self.present().probe(may_write).await
+    }
+
     async fn stat(&self, key: &str) -> Result<Object> {
         self.present().stat(key).await
     }

@@ -121,6 +121,7 @@ fn describe(key: &str, stored: &Stored) -> Object {
         is_prefix: false,
         size_bytes: stored.content.len() as u64,
         etag: stored.etag.clone(),
+        is_weak: false,
         modified: stored.modified,
         headers: Some(Arc::clone(&stored.headers)),
     }
@@ -145,7 +146,10 @@ impl Backend for Memory {
 
     fn capability(&self) -> Capability {
         Capability {
-            conditional_write: true,
+            write: true,
+            conditional_create: true,
+            conditional_replace: true,
+            native_copy: true,
             native_rename: false,
             headers: true,
             posix: false,

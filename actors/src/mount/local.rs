@@ -64,7 +64,10 @@ impl LocalMount {
         let mounted = clock.now();
         let disk = Arc::new(Disk::open(root, staging, clock)?);
         let capability = Capability {
-            conditional_write: true,
+            write: true,
+            conditional_create: true,
+            conditional_replace: true,
+            native_copy: true,
             native_rename: true,
             headers: disk.keeps_xattrs,
             posix: true,

@@ -15,7 +15,7 @@ use super::actor::{MountActor, Patient, Probe};
 use super::local::LocalMount;
 use super::object::ObjectMount;
 use super::vitals::Vitals;
-use super::{Environment, PROBE, object_store};
+use super::{Environment, flat_store};
 use crate::backend::{Backend, Exchange, Memory};
 use crate::config::{MountConfig, StoreConfig};
 use crate::supervisor::Supervisor;
@@ -115,7 +115,11 @@ impl Mounted {
     }
 
     fn patient(&self, first_probe_in: Duration) -> Patient {
-        Patient { vitals: Arc::clone(&self.vitals), probe: self.body.probe(), first_probe_in }
+        Patient {
+            vitals: Arc::clone(&self.vitals),
+            probe: self.body.probe(!self.config.read_only),
+            first_probe_in,
+        }
     }
 
     /// What turns this mount into that of `config` while it serves; `None` when that is another store.
@@ -131,12 +135,14 @@ impl Mounted {
             }
             (Body::Object { memory: Some(_), .. }, StoreConfig::Memory { .. }) => Ok(change(Way::Same)),
             (Body::Object { memory: None, .. }, store)
-                if *store == self.config.store && config.limits == self.config.limits =>
+                if *store == self.config.store
+                    && config.limits == self.config.limits
+                    && config.quirks == self.config.quirks =>
             {
                 Ok(change(Way::Same))
             }
             (Body::Object { exchange, memory: None, .. }, _) => {
-                let Some(store) = object_store(config, environment)? else { return Ok(None) };
+                let Some(store) = flat_store(config, environment)? else { return Ok(None) };
                 if store.backend.fingerprint() != exchange.fingerprint() {
                     return Ok(None);
                 }
@@ -174,7 +180,7 @@ impl Mounted {
 
 impl Body {
     /// Asks the store for something small.
-    fn probe(&self) -> Probe {
+    fn probe(&self, may_write: bool) -> Probe {
         match self {
             Self::Local(mount) => {
                 let mount = Arc::clone(mount);
@@ -187,7 +193,7 @@ impl Body {
                 let exchange = Arc::clone(exchange);
                 Arc::new(move || {
                     let exchange = Arc::clone(&exchange);
-                    async move { exchange.list(&PROBE).await.map(drop) }.boxed()
+                    async move { exchange.probe(may_write).await }.boxed()
                 })
             }
         }
@@ -201,8 +207,9 @@ impl Body {
                 if let (Some(memory), StoreConfig::Memory { size_bytes }) = (memory, &config.store) {
                     memory.resize(*size_bytes);
                 }
+                let read_only = config.read_only || !exchange.capability().write;
                 Self::Object {
-                    mount: mount.changed(config.read_only, config.revalidate, staging_bytes),
+                    mount: mount.changed(read_only, config.revalidate, staging_bytes),
                     exchange: Arc::clone(exchange),
                     memory: memory.clone(),
                 }

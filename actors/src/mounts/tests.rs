@@ -5,11 +5,14 @@ use bytes::Bytes;
 use forebay_core::{
     Clock, Context, Grant, Headers, Permission, Principal, Publish, Secret, Staged, Target, Want, Writer,
 };
+use prometheus::proto::{Metric, MetricFamily};
 use tempfile::TempDir;
 
 use super::*;
 use crate::cache::Cache;
-use crate::config::{CacheConfig, MountLimits, Revalidate, S3StoreConfig, StoreConfig};
+use crate::config::{
+    CacheConfig, MountLimits, ObjectStoreConfig, Quirks, Revalidate, S3StoreConfig, StoreConfig,
+};
 use crate::supervisor::Supervisor;
 
 struct Fixture {
@@ -33,11 +36,12 @@ fn config(at: &str, store: StoreConfig) -> MountConfig {
         read_only: false,
         revalidate: Revalidate::Always,
         limits: MountLimits::default(),
+        quirks: Quirks::default(),
     }
 }
 
 fn s3(bucket: &str, secret: &str) -> StoreConfig {
-    StoreConfig::S3(S3StoreConfig {
+    StoreConfig::Object(ObjectStoreConfig::S3(S3StoreConfig {
         bucket: bucket.into(),
         prefix: String::new(),
         endpoint: Some("http://127.0.0.1:1".into()),
@@ -45,7 +49,7 @@ fn s3(bucket: &str, secret: &str) -> StoreConfig {
         credentials: Some(("key".into(), Secret::new(secret))),
         session_token: None,
         is_virtual_host_style: false,
-    })
+    }))
 }
 
 fn environment(directory: &Path, supervisor: Supervisor) -> Environment {
@@ -108,7 +112,7 @@ impl Fixture {
 
 fn series(mount: &str) -> usize {
     let families = METRICS.registry().gather();
-    let labels = families.iter().flat_map(|f| f.get_metric()).flat_map(|metric| metric.get_label());
+    let labels = families.iter().flat_map(MetricFamily::get_metric).flat_map(Metric::get_label);
     labels.filter(|pair| pair.name() == "mount" && pair.value() == mount).count()
 }
 

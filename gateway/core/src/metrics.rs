@@ -71,10 +71,16 @@ declare! {
     counter backend_bytes "forebay_backend_bytes_total" ["mount", "direction"] "Content bytes from (read) and to (write) stores.";
     gauge mount_state "forebay_mount_state" ["mount", "state"] "1 for the state a mount is in, 0 for the others.";
     gauge mount_operations_in_flight "forebay_mount_operations_in_flight" ["mount"] "Store requests in flight.";
+    gauge mount_bytes_in_flight "forebay_mount_bytes_in_flight" ["mount"] "Content bytes of the store requests in flight.";
+    counter mount_limit_reached "forebay_mount_limit_reached_total" ["mount", "limit", "outcome"] "Requests that found a limit of their mount (operations, bytes, bandwidth) reached; outcome is waited or refused.";
+    counter retries "forebay_retries_total" ["mount", "outcome"] "Repetitions of store requests; outcome is sent, or refused by the retry budget.";
+    counter hedges "forebay_hedges_total" ["mount", "outcome"] "Late reads; outcome is won or lost by the second request, or refused to send one.";
     gauge breaker_open "forebay_breaker_open" ["mount"] "1 while a mount's circuit breaker refuses requests.";
     counter cache_hits "forebay_cache_hits_total" ["tier"] "Page reads answered by a tier.";
     counter cache_misses "forebay_cache_misses_total" ["mount"] "Page reads that went to the store or joined a fetch.";
     counter cache_fetches "forebay_cache_fetches_total" ["mount"] "Page fetches sent to the store.";
+    gauge cache_fetching_bytes "forebay_cache_fetching_bytes" ["mount"] "Memory that page fetches in flight hold.";
+    gauge cache_read_ahead "forebay_cache_read_ahead_fetches" ["mount"] "Page fetches in flight ahead of their readers.";
     gauge cache_used_bytes "forebay_cache_used_bytes" ["tier"] "Bytes reserved in a tier.";
     gauge cache_capacity_bytes "forebay_cache_capacity_bytes" ["tier"] "Hard cap of a tier.";
     counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline or version.";
@@ -145,8 +151,8 @@ mod tests {
                 .registry()
                 .gather()
                 .iter()
-                .flat_map(|family| family.get_metric())
-                .flat_map(|metric| metric.get_label())
+                .flat_map(MetricFamily::get_metric)
+                .flat_map(prometheus::proto::Metric::get_label)
                 .filter(|pair| pair.name() == "mount" && pair.value() == name)
                 .count()
         };

@@ -20,8 +20,14 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about a store, printed as a table")]
 pub struct Capability {
-    /// Refuses a write atomically when a precondition fails.
-    pub conditional_write: bool,
+    /// Takes writes at all.
+    pub write: bool,
+    /// Refuses, atomically, a write that must be the first of its name (`If-None-Match: *`).
+    pub conditional_create: bool,
+    /// Refuses, atomically, a write that must replace one known content (`If-Match`).
+    pub conditional_replace: bool,
+    /// Copies files without their bytes passing through here.
+    pub native_copy: bool,
     /// Renames files and directories atomically.
     pub native_rename: bool,
     /// Keeps S3 headers and user metadata.
@@ -32,6 +38,17 @@ pub struct Capability {
     pub hierarchical: bool,
     /// Longest key in bytes.
     pub key_bytes_max: usize,
+}
+
+impl Capability {
+    /// Whether a write under `condition` is refused where it does not hold.
+    pub fn checks(&self, condition: &Precondition) -> bool {
+        match condition {
+            Precondition::None => true,
+            Precondition::Absent => self.conditional_create,
+            Precondition::Matches(_) => self.conditional_replace,
+        }
+    }
 }
 
 /// What does not change while a handle on a mount lives; when the configuration changes, the mount gets another one.
@@ -175,6 +192,9 @@ pub struct Usage {
 pub trait OpenFile: Send + Sync {
     /// The file as it was opened.
     fn entry(&self) -> &Entry;
+
+    /// A reader is going to read all of `range` in order. A hint: what fetches ahead need not find out by itself.
+    fn expect(&self, _range: ByteRange) {}
 
     /// Reads without waiting: `None` when a store or a disk would have to be waited for. Never blocks, never
     /// takes a lock that is held over I/O. The range must lie inside the file.

@@ -9,6 +9,7 @@ mod mounts;
 mod problem;
 mod reader;
 mod source;
+mod store;
 mod url;
 pub(crate) mod yaml;
 

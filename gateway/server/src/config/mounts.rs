@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use forebay_actors::config::{MountConfig, MountLimits, Revalidate, S3StoreConfig, StoreConfig};
+use forebay_actors::config::{
+    MountConfig, MountLimits, ObjectStoreConfig, Quirks, Revalidate, S3StoreConfig, StoreConfig,
+};
 use forebay_core::{NsPath, Secret};
 
+use super::environment;
 use super::gateway;
-use super::reader::{Bytes, Parse, Section};
+use super::reader::{Parse, Section};
+use super::store::{self, StoreKind, slash_ended};
 use super::yaml::Value;
-use super::{environment, rooted};
 
 impl Parse for Revalidate {
     const EXPECTED: &'static str = "`always`, `never` or a duration such as 1s";
@@ -19,27 +22,6 @@ impl Parse for Revalidate {
             "always" => Some(Self::Always),
             "never" => Some(Self::Never),
             text => Duration::parse(text).map(Self::After),
-        }
-    }
-}
-
-/// Kinds of store that `store` may name.
-#[derive(Clone, Copy)]
-enum StoreKind {
-    Fs,
-    Memory,
-    S3,
-}
-
-impl Parse for StoreKind {
-    const EXPECTED: &'static str = "one of fs, memory, s3";
-    const EXAMPLE: &'static str = "fs";
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "fs" => Some(Self::Fs),
-            "memory" => Some(Self::Memory),
-            "s3" => Some(Self::S3),
-            _ => None,
         }
     }
 }
@@ -105,7 +87,7 @@ fn check_path(path: &str) -> Result<NsPath, String> {
 fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Option<MountConfig> {
     let kind: Option<StoreKind> = section.required("store");
     let store = if let Some(kind) = kind {
-        read_store(section, kind, base)
+        store::read(section, kind, base)
     } else {
         // Known, even if it cannot be read without its kind.
         section.node("options");
@@ -121,73 +103,20 @@ fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Opt
         read_only: section.value("read_only", false),
         revalidate: revalidate.unwrap_or(Revalidate::After(Duration::from_secs(1))),
         limits: gateway::limits(section.section("limits"), defaults),
+        quirks: quirks(section.section("quirks")),
         store: store?,
     })
 }
 
-fn read_store(section: &Section<'_>, kind: StoreKind, base: &Path) -> Option<StoreConfig> {
-    let Some(options) = section.section("options") else {
-        return match kind {
-            StoreKind::Memory => Some(StoreConfig::Memory { size_bytes: 1 << 30 }),
-            StoreKind::Fs => {
-                section.problem("options", "`options` is missing; write `options: {root: /path}`");
-                None
-            }
-            StoreKind::S3 => {
-                section.problem(
-                    "options",
-                    "`options` is missing; write `options: {bucket: NAME, region: REGION, …}`",
-                );
-                None
-            }
-        };
+/// What the operator knows better than the probes.
+fn quirks(section: Option<Section<'_>>) -> Quirks {
+    let Some(section) = section else { return Quirks::default() };
+    let quirks = Quirks {
+        conditional_write: section.optional("conditional_write"),
+        ordered_list: section.optional("ordered_list"),
     };
-    let store = match kind {
-        StoreKind::Fs => options.required("root").map(|root| StoreConfig::Fs { root: rooted(base, root) }),
-        StoreKind::Memory => {
-            Some(StoreConfig::Memory { size_bytes: options.value("size", Bytes(1 << 30)).0 })
-        }
-        StoreKind::S3 => read_s3(&options).map(StoreConfig::S3),
-    };
-    options.finish();
-    store
-}
-
-fn read_s3(options: &Section<'_>) -> Option<S3StoreConfig> {
-    let bucket = options.required("bucket");
-    let region = options.required("region");
-    let prefix: String = options.value("prefix", String::new());
-    if prefix.starts_with('/') || prefix.contains("//") {
-        options.problem(
-            "prefix",
-            "`prefix` must be a key such as `team/data/`, without a leading or double slash",
-        );
-    }
-    let keys =
-        options.optional::<String>("access_key_id").zip(options.optional::<Secret>("secret_access_key"));
-    let is_unsigned = options.value("skip_signature", false);
-    let written = ["access_key_id", "secret_access_key"].map(|key| options.node(key).is_some());
-    if written != [!is_unsigned; 2] {
-        let message = "write both `access_key_id` and `secret_access_key`, or `skip_signature: true` alone";
-        options.problem("access_key_id", message);
-    }
-    let endpoint: Option<String> = options.optional("endpoint");
-    if endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-        options.problem("endpoint", "`endpoint` must be a URL such as https://s3.example.com");
-    }
-    Some(S3StoreConfig {
-        prefix: slash_ended(prefix),
-        endpoint,
-        session_token: options.optional("session_token"),
-        is_virtual_host_style: options.value("virtual_host_style", false),
-        bucket: bucket?,
-        region: region?,
-        credentials: keys,
-    })
-}
-
-fn slash_ended(prefix: String) -> String {
-    if prefix.is_empty() || prefix.ends_with('/') { prefix } else { format!("{prefix}/") }
+    section.finish();
+    quirks
 }
 
 /// What `forebay mount` is told on its command line.
@@ -210,7 +139,7 @@ pub(crate) fn one_mount(options: OneMount) -> anyhow::Result<MountConfig> {
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         anyhow::ensure!(!bucket.is_empty(), "{}: write s3://BUCKET/PREFIX", options.url);
         let secret = environment("AWS_SECRET_ACCESS_KEY").map(Secret::new);
-        StoreConfig::S3(S3StoreConfig {
+        StoreConfig::Object(ObjectStoreConfig::S3(S3StoreConfig {
             bucket: bucket.to_owned(),
             prefix: slash_ended(prefix.to_owned()),
             endpoint: options.endpoint.or_else(|| environment("AWS_ENDPOINT_URL")),
@@ -221,7 +150,7 @@ pub(crate) fn one_mount(options: OneMount) -> anyhow::Result<MountConfig> {
             credentials: environment("AWS_ACCESS_KEY_ID").zip(secret),
             session_token: environment("AWS_SESSION_TOKEN").map(Secret::new),
             is_virtual_host_style: false,
-        })
+        }))
     } else if let Some(root) = options.url.strip_prefix("file://") {
         StoreConfig::Fs { root: PathBuf::from(root) }
     } else {
@@ -233,5 +162,6 @@ pub(crate) fn one_mount(options: OneMount) -> anyhow::Result<MountConfig> {
         read_only: options.read_only,
         revalidate: Revalidate::After(Duration::from_secs(1)),
         limits: MountLimits::default(),
+        quirks: Quirks::default(),
     })
 }
