@@ -27,8 +27,7 @@ impl Refused {
     }
 
     pub(super) fn mounts(refusals: &[Refusal], source: &Source) -> Self {
-        let line = |refusal: &Refusal| format!("{}: {refusal}", source.place(refusal.path.as_str()));
-        Self::Mounts(refusals.iter().map(line).collect())
+        Self::Mounts(refusals.iter().map(|refusal| placed(refusal, source)).collect())
     }
 
     /// The label of `config_reloads`.
@@ -86,6 +85,11 @@ impl fmt::Display for Refused {
     }
 }
 
+/// A refusal with the place of its mount in the file.
+pub(super) fn placed(refusal: &Refusal, source: &Source) -> String {
+    format!("{}: {refusal}", source.place(refusal.path.as_str()))
+}
+
 pub(super) fn log(view: &ReloadView) {
     tracing::info!(
         added = ?view.added,
@@ -98,6 +102,9 @@ pub(super) fn log(view: &ReloadView) {
     );
     for draining in &view.draining {
         tracing::warn!(mount = draining.path, holds = draining.holds, "a removed mount drains");
+    }
+    for failed in &view.failed {
+        tracing::error!("{failed}");
     }
     for warning in &view.warnings {
         tracing::warn!("{warning}");
