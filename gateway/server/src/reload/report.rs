@@ -10,6 +10,9 @@ use super::edit::Entry;
 use crate::admin::api::{NewMount, ReloadView};
 use crate::config::{self, Location, Source};
 
+/// Mounts that one line of the log names.
+const NAMED_MAX: usize = 10;
+
 /// Why an order was not carried out.
 #[derive(Clone, Debug)]
 pub(crate) enum Refused {
@@ -92,10 +95,10 @@ pub(super) fn placed(refusal: &Refusal, source: &Source) -> String {
 
 pub(super) fn log(view: &ReloadView) {
     tracing::info!(
-        added = ?view.added,
-        changed = ?view.changed,
-        replaced = ?view.replaced,
-        removed = ?view.removed,
+        added = named(&view.added),
+        changed = named(&view.changed),
+        replaced = named(&view.replaced),
+        removed = named(&view.removed),
         draining = view.draining.len(),
         unchanged = view.unchanged,
         "the configuration is applied"
@@ -108,6 +111,14 @@ pub(super) fn log(view: &ReloadView) {
     }
     for warning in &view.warnings {
         tracing::warn!("{warning}");
+    }
+}
+
+/// The mounts by name, as many as a line of the log takes.
+fn named(paths: &[String]) -> String {
+    match paths.split_at_checked(NAMED_MAX) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(" "), rest.len()),
+        _ => paths.join(" "),
     }
 }
 
