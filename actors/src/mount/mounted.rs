@@ -15,7 +15,11 @@ use super::actor::{MountActor, Patient, Probe};
 use super::local::LocalMount;
 use super::object::ObjectMount;
 use super::vitals::Vitals;
+<<<<<<< HEAD
 use super::{Environment, flat_store};
+=======
+use super::{Environment, object_store};
+>>>>>>> main
 use crate::backend::{Backend, Exchange, Memory};
 use crate::config::{MountConfig, StoreConfig};
 use crate::supervisor::Supervisor;
@@ -189,8 +193,8 @@ impl Body {
                     async move { mount.stat(&Key::root(), Want::Directory).await.map(drop) }.boxed()
                 })
             }
-            Self::Object { exchange, .. } => {
-                let exchange = Arc::clone(exchange);
+            Self::Object { exchange, mount, .. } => {
+                let (exchange, may_write) = (Arc::clone(exchange), !mount.info().read_only);
                 Arc::new(move || {
                     let exchange = Arc::clone(&exchange);
                     async move { exchange.probe(may_write).await }.boxed()

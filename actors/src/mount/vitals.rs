@@ -69,10 +69,17 @@ pub struct Vitals {
     hedging: Hedging,
     breaker: Breaker,
     state: ArcSwap<MountState>,
+<<<<<<< HEAD
     /// Whether state and breaker show in metrics: not once another mount has the name.
     is_shown: AtomicBool,
     /// Wakes the actor when the breaker opens.
     trouble: Notify,
+=======
+    /// Wakes the actor when the breaker opens.
+    trouble: Notify,
+    /// Whether state and breaker show in metrics: not once another mount has the name.
+    is_shown: AtomicBool,
+>>>>>>> main
     in_flight: IntGauge,
     breaker_open: IntGauge,
     read_bytes: IntCounter,
@@ -89,8 +96,13 @@ impl Vitals {
             hedging: Hedging::new(name),
             breaker: Breaker::new(),
             state: ArcSwap::from_pointee(MountState::Starting),
+<<<<<<< HEAD
             is_shown: AtomicBool::new(true),
             trouble: Notify::new(),
+=======
+            trouble: Notify::new(),
+            is_shown: AtomicBool::new(true),
+>>>>>>> main
             in_flight: METRICS.mount_operations_in_flight.with_label_values(&[name]),
             breaker_open: METRICS.breaker_open.with_label_values(&[name]),
             read_bytes: METRICS.backend_bytes.with_label_values(&[name, "read"]),

@@ -91,6 +91,9 @@ impl Reloader {
         for cause in ["refused", "restart"] {
             METRICS.config_outdated.with_label_values(&[cause]).set(0);
         }
+        for outcome in ["ok", "refused", "failed"] {
+            METRICS.config_reloads.with_label_values(&[outcome]).reset();
+        }
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let running = Arc::new(Running {
             mounts: Arc::clone(mounts),
