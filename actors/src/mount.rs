@@ -75,11 +75,7 @@ struct FlatStore {
 }
 
 /// The store of flat keys that a mount asks for; `None` for local directories. Sends nothing.
-<<<<<<< HEAD
 fn flat_store(config: &MountConfig, environment: &Environment) -> Result<Option<FlatStore>> {
-=======
-fn object_store(config: &MountConfig, environment: &Environment) -> Result<Option<FlatStore>> {
->>>>>>> main
     Ok(Some(match &config.store {
         StoreConfig::Fs { .. } => return Ok(None),
         StoreConfig::Memory { size_bytes } => {
