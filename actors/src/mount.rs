@@ -22,7 +22,7 @@ pub use mounted::{Change, Mounted, Remains};
 use object::{ObjectMount, Parts};
 use vitals::Vitals;
 
-use crate::backend::{Backend, Exchange, Memory, ObjectStore};
+use crate::backend::{Backend, Exchange, Hdfs, Memory, ObjectStore};
 use crate::cache::Cache;
 use crate::config::{MountConfig, StoreConfig};
 use crate::staging::{Staging, blocking};
@@ -96,6 +96,10 @@ fn flat_store(config: &MountConfig, environment: &Environment) -> Result<Option<
         }
         StoreConfig::Object(options) => {
             let backend = Arc::new(ObjectStore::new(options, &config.limits, config.quirks)?);
+            FlatStore { backend, usage: Box::new(|| UNBOUNDED), memory: None }
+        }
+        StoreConfig::Hdfs(options) => {
+            let backend = Arc::new(Hdfs::new(options, &config.limits, environment.clock.clone())?);
             FlatStore { backend, usage: Box::new(|| UNBOUNDED), memory: None }
         }
     }))

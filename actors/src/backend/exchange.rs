@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_core::{ByteRange, Capability, ETag, Headers, ListQuery, Precondition, Result};
+use forebay_core::{ByteRange, Capability, ETag, Headers, ListQuery, Precondition, RenameMode, Result};
 
 use super::{Backend, Object, ObjectPage, Source};
 
@@ -97,6 +97,18 @@ impl Backend for Exchange {
         condition: &Precondition,
     ) -> Result<Object> {
         self.present().copy(from, to, headers, condition).await
+    }
+
+    async fn find(&self, name: &str) -> Result<Object> {
+        self.present().find(name).await
+    }
+
+    async fn delete_tree(&self, key: &str) -> Result<()> {
+        self.present().delete_tree(key).await
+    }
+
+    async fn rename(&self, from: &Object, to: &str, mode: RenameMode) -> Result<()> {
+        self.present().rename(from, to, mode).await
     }
 }
 

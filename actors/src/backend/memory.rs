@@ -124,6 +124,7 @@ fn describe(key: &str, stored: &Stored) -> Object {
         is_weak: false,
         modified: stored.modified,
         headers: Some(Arc::clone(&stored.headers)),
+        inode: None,
     }
 }
 

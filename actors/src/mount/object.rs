@@ -2,20 +2,23 @@
 //! [`Backend`] can do.
 //!
 //! Invariants:
-//! - A directory exists by its marker (`dir/`) or by a key below it; the mount's root always exists.
+//! - A directory exists by its marker (`dir/`) or by a key below it, or as a directory of a hierarchical store; the
+//!   mount's root always exists.
 //! - Whatever this mount commits is in its attribute cache, or is dropped from it, before the call returns; an
 //!   answer that was under way meanwhile never overwrites it.
 //! - A failure is never remembered; that a key is missing is remembered for a second at most.
 //! - Reads name the version they belong to, so one open file never mixes two.
 //! - A store request goes through the mount's [`Vitals`] and nothing else.
 //!
-//! Renames and the deletion of trees are many requests and not atomic. POSIX attributes, xattrs and identities
+//! Renames and the deletion of trees are many requests and not atomic, except where the store is hierarchical and
+//! renames natively: there each is one. POSIX attributes, xattrs and identities
 //! kept through renames and changes in place live in memory, are bounded, and end with the process.
 
 mod attributes;
 mod bounded;
 mod directory;
 mod file;
+mod hierarchy;
 mod identity;
 mod list;
 mod lookup;
@@ -115,7 +118,7 @@ impl ObjectMount {
             vitals,
             clock,
             usage,
-            attributes: AttributeCache::new(revalidate, REMEMBERED_ENTRIES),
+            attributes: AttributeCache::new(revalidate, REMEMBERED_ENTRIES, info.capability.hierarchical),
             identities: Identities::new(REMEMBERED_ENTRIES),
             overlay: Overlay::new(REMEMBERED_ENTRIES),
             work: Work::new(Handle::current()),

@@ -5,6 +5,7 @@
 
 mod access;
 mod gateway;
+mod hdfs;
 mod mounts;
 mod problem;
 mod reader;
