@@ -30,12 +30,7 @@ pub(super) struct Patient {
 }
 
 impl Patient {
-<<<<<<< HEAD
-    /// Asks the store, unless its breaker says that it is too early, and moves the mount to the state that follows from
-    /// the answer.
-=======
     /// Asks the store, unless it is too early for that, and moves the mount to the state that follows from its answer.
->>>>>>> main
     pub(super) async fn examine(&self) {
         // Through the vitals, because it is the probe of an open breaker, too.
         match self.vitals.probe(|| (self.probe)()).await {

@@ -72,11 +72,6 @@ impl Breaker {
         }
     }
 
-    /// Whether requests are refused.
-    pub(super) fn is_open(&self) -> bool {
-        self.probe_at_ms.load(Ordering::Acquire) != 0
-    }
-
     /// Leave to send a request, or the time until a probe may go.
     pub(super) fn enter(&self, caller: Caller) -> Result<Pass<'_>, Duration> {
         let generation = self.generation.load(Ordering::Acquire);

@@ -15,11 +15,7 @@ use super::actor::{MountActor, Patient, Probe};
 use super::local::LocalMount;
 use super::object::ObjectMount;
 use super::vitals::Vitals;
-<<<<<<< HEAD
 use super::{Environment, flat_store};
-=======
-use super::{Environment, object_store};
->>>>>>> main
 use crate::backend::{Backend, Exchange, Memory};
 use crate::config::{MountConfig, StoreConfig};
 use crate::supervisor::Supervisor;
@@ -119,11 +115,7 @@ impl Mounted {
     }
 
     fn patient(&self, first_probe_in: Duration) -> Patient {
-        Patient {
-            vitals: Arc::clone(&self.vitals),
-            probe: self.body.probe(!self.config.read_only),
-            first_probe_in,
-        }
+        Patient { vitals: Arc::clone(&self.vitals), probe: self.body.probe(), first_probe_in }
     }
 
     /// What turns this mount into that of `config` while it serves; `None` when that is another store.
@@ -184,7 +176,7 @@ impl Mounted {
 
 impl Body {
     /// Asks the store for something small.
-    fn probe(&self, may_write: bool) -> Probe {
+    fn probe(&self) -> Probe {
         match self {
             Self::Local(mount) => {
                 let mount = Arc::clone(mount);

@@ -69,17 +69,10 @@ pub struct Vitals {
     hedging: Hedging,
     breaker: Breaker,
     state: ArcSwap<MountState>,
-<<<<<<< HEAD
-    /// Whether state and breaker show in metrics: not once another mount has the name.
-    is_shown: AtomicBool,
-    /// Wakes the actor when the breaker opens.
-    trouble: Notify,
-=======
     /// Wakes the actor when the breaker opens.
     trouble: Notify,
     /// Whether state and breaker show in metrics: not once another mount has the name.
     is_shown: AtomicBool,
->>>>>>> main
     in_flight: IntGauge,
     breaker_open: IntGauge,
     read_bytes: IntCounter,
@@ -96,13 +89,8 @@ impl Vitals {
             hedging: Hedging::new(name),
             breaker: Breaker::new(),
             state: ArcSwap::from_pointee(MountState::Starting),
-<<<<<<< HEAD
-            is_shown: AtomicBool::new(true),
-            trouble: Notify::new(),
-=======
             trouble: Notify::new(),
             is_shown: AtomicBool::new(true),
->>>>>>> main
             in_flight: METRICS.mount_operations_in_flight.with_label_values(&[name]),
             breaker_open: METRICS.breaker_open.with_label_values(&[name]),
             read_bytes: METRICS.backend_bytes.with_label_values(&[name, "read"]),
@@ -169,7 +157,7 @@ impl Vitals {
     /// Shows state and breaker in the metrics (again).
     pub fn appear(&self) {
         self.is_shown.store(true, Ordering::Release);
-        self.show_breaker(self.breaker.is_open());
+        self.breaker_open.set(i64::from(self.breaker.is_open()));
         self.show(&self.state());
     }
 
@@ -477,6 +465,21 @@ mod tests {
         vitals.set_state(MountState::Gone);
         vitals.set_state(MountState::Draining);
         assert_eq!(vitals.state(), MountState::Gone);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn exchanged_limits_hold_for_requests_that_begin_later() {
+        let vitals = vitals("/limits");
+        let hang = vitals.run("read", Repeat::Once, std::future::pending::<Result<()>>);
+        let others = async {
+            vitals.set_limits(&MountLimits { operations: 2, ..MountLimits::default() });
+            vitals.run("read", Repeat::Safe, || async { Ok(()) }).await
+        };
+        tokio::select! {
+            biased;
+            _ = hang => panic!("it hangs"),
+            answer = others => answer.expect("there is a place"),
+        }
     }
 
     #[test]

@@ -112,14 +112,7 @@ impl Fixture {
 
 fn series(mount: &str) -> usize {
     let families = METRICS.registry().gather();
-<<<<<<< HEAD
     let labels = families.iter().flat_map(MetricFamily::get_metric).flat_map(Metric::get_label);
-=======
-    let labels = families
-        .iter()
-        .flat_map(prometheus::proto::MetricFamily::get_metric)
-        .flat_map(prometheus::proto::Metric::get_label);
->>>>>>> main
     labels.filter(|pair| pair.name() == "mount" && pair.value() == mount).count()
 }
 
