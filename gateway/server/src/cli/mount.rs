@@ -138,8 +138,14 @@ pub(super) async fn reload(connection: Connection) -> anyhow::Result<()> {
 fn print(connection: &Connection, view: &ReloadView) -> anyhow::Result<()> {
     if connection.json {
         println!("{}", serde_json::to_string_pretty(view)?);
-        return Ok(());
+    } else {
+        print_text(view);
     }
+    anyhow::ensure!(view.failed.is_empty(), view.failed.join("\n"));
+    Ok(())
+}
+
+fn print_text(view: &ReloadView) {
     let lists = [
         ("added", &view.added),
         ("changed", &view.changed),
@@ -158,5 +164,4 @@ fn print(connection: &Connection, view: &ReloadView) -> anyhow::Result<()> {
     for warning in &view.warnings {
         eprintln!("forebay: {warning}");
     }
-    Ok(())
 }
