@@ -28,6 +28,12 @@ pub(super) fn from_opendal(error: &opendal::Error) -> Error {
         Dal::NotFound if error.message().is_empty() => "no such object".to_owned(),
         _ => readable(error.message()),
     };
+    // What an answer could not be read for; a cause from the network is in the message already.
+    let text =
+        match std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<serde_json::Error>()) {
+            Some(cause) => format!("{text}: {cause}"),
+            None => text,
+        };
     let kind = match error.kind() {
         Dal::NotFound => ErrorKind::NotFound,
         Dal::PermissionDenied => ErrorKind::AccessDenied,

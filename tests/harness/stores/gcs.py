@@ -12,16 +12,17 @@ REASONS = {429: "rateLimitExceeded", 500: "internalError", 503: "backendError"}
 
 
 class GcsStore(Store):
-    """Objects are files below `data`. It knows itself by its Host, so a proxy has to say that one."""
+    """In memory: its files cannot hold a name that ends in `/`. It knows itself by its Host, so a proxy has to say that one."""
 
     kind = "gcs"
+    forgets = True
     signs_host = False
     health = "/storage/v1/b?project=store"
 
     def argv(self) -> list:
         return [
             tool("fake-gcs-server"), "-scheme", "http", "-host", "127.0.0.1", "-port", self.port,
-            "-public-host", self.address, "-backend", "filesystem", "-filesystem-root", self.data, "-log-level", "warn",
+            "-public-host", self.address, "-backend", "memory", "-log-level", "warn",
         ]  # fmt: skip
 
     def _url(self, bucket: str, key: str | None = None) -> str:

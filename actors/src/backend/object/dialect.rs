@@ -164,3 +164,50 @@ impl Revision {
 fn seconds(at: Timestamp) -> u64 {
     SystemTime::from(at).duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use opendal::MetadataBuilder;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("a time")
+    }
+
+    fn served(etag: Option<&str>, changed: i64, size_bytes: u64) -> Metadata {
+        let mut metadata = MetadataBuilder::file(size_bytes);
+        metadata.last_modified(at(changed));
+        if let Some(etag) = etag {
+            metadata.etag(etag);
+        }
+        metadata.build()
+    }
+
+    #[test]
+    fn servers_without_strong_tags_are_told_apart_by_time_and_length() {
+        let revision = Revision::Validators;
+        for weak in [None, Some("W/\"x\"")] {
+            let (etag, is_weak) = revision.of(&served(weak, 1000, 7));
+            assert!(is_weak && revision.is_weak(&etag));
+            assert_ne!(etag, revision.of(&served(weak, 1001, 7)).0);
+            assert_ne!(etag, revision.of(&served(weak, 1000, 8)).0);
+            assert_eq!(revision.read_options(&etag).if_unmodified_since, Some(at(1000)));
+            // The length of an answer is its range's.
+            assert!(!revision.is_other(&served(weak, 1000, 3), &etag));
+            assert!(revision.is_other(&served(weak, 1001, 3), &etag));
+        }
+        let (etag, is_weak) = revision.of(&served(Some("\"x\""), 1000, 7));
+        assert!(!is_weak && etag == ETag::new("x"));
+        assert_eq!(revision.read_options(&etag).if_match.as_deref(), Some("\"x\""));
+    }
+
+    #[test]
+    fn generations_name_contents_at_google() {
+        let mut metadata = MetadataBuilder::file(1);
+        metadata.version("17").etag("\"changes with the metadata\"");
+        let (etag, is_weak) = Revision::Generation.of(&metadata.build());
+        assert_eq!((etag.as_str(), is_weak), ("17", false));
+        assert_eq!(Revision::Generation.read_options(&etag).if_version_match.as_deref(), Some("17"));
+    }
+}

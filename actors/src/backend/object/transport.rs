@@ -127,19 +127,24 @@ fn keep_leading_slashes(text: Bytes) -> Bytes {
     Bytes::from(NAMES.iter().fold(listing.to_owned(), |xml, name| xml.replace(name, &format!("{name}/"))))
 }
 
-/// The same for Google's listings; `None` where nothing is to be kept.
+/// The same for Google's listings, in which emulators write `null` for no names; `None` where nothing is to be
+/// mended.
 fn keep_in_json(listing: &str) -> Option<Vec<u8>> {
-    if !listing.contains("\"/") {
+    if !listing.contains("\"/") && !listing.contains("null") {
         return None;
     }
     let mut json: serde_json::Value = serde_json::from_str(listing).ok()?;
+    json.as_object_mut()?.retain(|_, value| !value.is_null());
     let keep = |name: &mut serde_json::Value| {
         if let Some(text) = name.as_str().filter(|text| text.starts_with('/')) {
             *name = format!("/{text}").into();
         }
     };
-    json["items"].as_array_mut().into_iter().flatten().for_each(|item| keep(&mut item["name"]));
-    json["prefixes"].as_array_mut().into_iter().flatten().for_each(keep);
+    let mut names = |field: &str, keep: &dyn Fn(&mut serde_json::Value)| {
+        json.get_mut(field).and_then(|names| names.as_array_mut()).into_iter().flatten().for_each(keep);
+    };
+    names("items", &|item| keep(&mut item["name"]));
+    names("prefixes", &keep);
     serde_json::to_vec(&json).ok()
 }
 
@@ -169,6 +174,7 @@ mod tests {
         assert_eq!(doubled("<Name>/a</Name>"), "<Name>//a</Name>");
         let json = doubled(r#"{"items":[{"name":"/a"},{"name":"b/"}],"prefixes":["/"]}"#);
         assert_eq!(json, r#"{"items":[{"name":"//a"},{"name":"b/"}],"prefixes":["//"]}"#);
+        assert_eq!(doubled(r#"{"items":null,"prefixes":["a/"]}"#), r#"{"prefixes":["a/"]}"#);
         let plain = r#"{"items":[{"name":"a/b"}]}"#;
         assert_eq!(doubled(plain), plain);
     }
