@@ -40,6 +40,7 @@ use self::memory::MemoryTier;
 use self::nvme::{CreateFile, NvmeTier};
 use self::page::{ContentKey, PageKey};
 use self::share::{MountShare, Pool, Uncached};
+use self::stream::Outlook;
 use self::tasks::Tasks;
 use crate::config::CacheConfig;
 use crate::supervisor::Supervisor;
@@ -52,6 +53,9 @@ const READ_AHEAD_FETCHES: u64 = 64;
 
 /// Memory for fetches in flight, as a divisor of the memory tier: the rest stays for what is cached.
 const FETCHING_DIVISOR: u64 = 2;
+
+/// Pages fetched ahead and not yet read, as a divisor of the memory tier's: more would push each other out.
+const OUTLOOK_DIVISOR: u64 = 2;
 
 /// Least memory for fetches in flight, in pages, as far as the tier has it.
 const FETCHING_PAGES_MIN: u64 = 16;
@@ -91,7 +95,8 @@ struct Tiers {
     fetching: Arc<Pool>,
     /// Places for fetches ahead of their readers.
     ahead: Arc<Pool>,
-    /// What each mount holds of them.
+    outlook: Arc<Outlook>,
+    /// What each mount holds of the pools.
     shares: DashMap<Arc<str>, Arc<MountShare>>,
     memory_hits: IntCounter,
     nvme_hits: IntCounter,
@@ -123,6 +128,7 @@ impl Cache {
             uncached: Uncached::new(),
             fetching: Pool::new(fetching_bytes(config.memory_bytes)),
             ahead: Pool::new(READ_AHEAD_FETCHES),
+            outlook: Outlook::new(config.memory_bytes / PAGE_BYTES / OUTLOOK_DIVISOR),
             shares: DashMap::new(),
             nvme_hits: METRICS.cache_hits.with_label_values(&["nvme"]),
             memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),

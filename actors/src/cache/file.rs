@@ -38,7 +38,7 @@ impl CachedFile {
         size_bytes: u64,
         fetch: Arc<dyn Fetch>,
     ) -> Self {
-        let (last_page, streams) = (AtomicU64::new(NONE), Streams::new());
+        let (last_page, streams) = (AtomicU64::new(NONE), Streams::new(&tiers.outlook));
         Self { tiers, mount, share, content, size_bytes, fetch, last_page, streams }
     }
 
