@@ -125,10 +125,23 @@ impl Supervisor {
     /// # Errors
     /// `Unavailable` when the supervisor was stopped.
     pub async fn remove(&self, name: &str, deadline: Duration) -> Result<()> {
+        self.release(name, deadline).await?.await;
+        Ok(())
+    }
+
+    /// As [`Supervisor::remove`], in two steps: once this returns the name is free, and what it returns waits for the
+    /// end of the child that had it.
+    ///
+    /// # Errors
+    /// As [`Supervisor::remove`].
+    pub async fn release(
+        &self,
+        name: &str,
+        deadline: Duration,
+    ) -> Result<impl Future<Output = ()> + Send + use<>> {
         let name = name.to_owned();
         let removed = self.call(|reply| Message::Remove { name, reply }).await?;
-        wait_or_kill(removed, deadline).await;
-        Ok(())
+        Ok(wait_or_kill(removed, deadline))
     }
 
     /// Removes all children at once, then ends the supervisor. Past `deadline` what is left is killed.

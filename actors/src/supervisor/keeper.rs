@@ -13,6 +13,8 @@ use super::{Board, ChildState, ChildStatus, Factory, look};
 
 /// Longest `pre_start` of a child; the supervisor waits for it.
 const START_DEADLINE: Duration = Duration::from_secs(5);
+/// Labels of why a child failed.
+const FAILURES: [&str; 4] = ["panic", "error", "stopped", "start"];
 /// Longest cause kept, in characters.
 const CAUSE_CHARS_MAX: usize = 200;
 
@@ -161,6 +163,9 @@ impl Keeper {
         look(&self.board).remove(name);
         // A metric that was never set has nothing to remove.
         METRICS.actor_degraded.remove_label_values(&[name]).unwrap_or_default();
+        for label in FAILURES {
+            METRICS.actor_restarts.remove_label_values(&[name, label]).unwrap_or_default();
+        }
         let cell = kept.cell?;
         // An actor that is gone already needs no draining.
         cell.drain().unwrap_or_default();

@@ -16,8 +16,8 @@ pub use self::table::MountTable;
 use self::table::virtual_directory;
 pub use self::write::{Writer, copy_range};
 use crate::{
-    Change, CommitObserver, Context, Entry, Error, ErrorKind, Key, METRICS, Mount, MountInfo, MountState,
-    NsPath, OpenFile, PartInfo, Permission, Result, UploadId, UploadInfo, Usage, Want,
+    Change, ChangeKind, CommitObserver, Context, Entry, Error, ErrorKind, Key, METRICS, Mount, MountInfo,
+    MountState, NsPath, OpenFile, PartInfo, Permission, Result, UploadId, UploadInfo, Usage, Want,
 };
 
 /// How long a commit waits for one observer before it is acknowledged all the same.
@@ -42,9 +42,18 @@ impl Namespace {
         self.table.load_full()
     }
 
-    /// Replaces the mount table for all calls that begin from now on.
-    pub fn publish_table(&self, table: MountTable) {
-        self.table.store(Arc::new(table));
+    /// Replaces the mount table for all calls that begin from now on, then tells the observers of every path whose
+    /// mount came or went, and of those in `replaced`, where another store is now. Returns when they know.
+    pub async fn publish_table(&self, table: MountTable, replaced: &[NsPath]) {
+        let now = Arc::new(table);
+        let before = self.table.swap(Arc::clone(&now));
+        let went = before.mounts().iter().filter(|(path, _)| now.at(path).is_none());
+        let came = now.mounts().iter().filter(|(path, _)| before.at(path).is_none());
+        let changed = went.chain(came).map(|(path, _)| path).chain(replaced);
+        for path in changed {
+            // Whatever was known at and below it is of another mount, also where something is there now.
+            self.committed(Change { origin: None, path: path.clone(), kind: ChangeKind::Removed }).await;
+        }
     }
 
     /// Adds somebody to tell of every commit; `name` shows in metrics.
