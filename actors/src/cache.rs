@@ -25,7 +25,7 @@ mod stream;
 mod tasks;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -96,8 +96,9 @@ struct Tiers {
     /// Places for fetches ahead of their readers.
     ahead: Arc<Pool>,
     outlook: Arc<Outlook>,
-    /// What each mount holds of the pools.
-    shares: DashMap<Arc<str>, Arc<MountShare>>,
+    /// What each mount holds of the pools. Open files and fetches keep it, so that the series of a mount that is
+    /// gone are not written any more.
+    shares: DashMap<Arc<str>, Weak<MountShare>>,
     memory_hits: IntCounter,
     nvme_hits: IntCounter,
     memory_refusals: IntCounter,
@@ -192,11 +193,15 @@ fn fetching_bytes(memory_bytes: u64) -> u64 {
 
 impl Tiers {
     fn share(&self, mount: &Arc<str>) -> Arc<MountShare> {
-        if let Some(share) = self.shares.get(mount) {
-            return Arc::clone(&share);
+        if let Some(share) = self.shares.get(mount).and_then(|share| share.upgrade()) {
+            return share;
         }
-        let made = || Arc::new(MountShare::new(mount, &self.fetching, &self.ahead));
-        Arc::clone(&self.shares.entry(Arc::clone(mount)).or_insert_with(made))
+        let mut place = self.shares.entry(Arc::clone(mount)).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            let share = Arc::new(MountShare::new(mount, &self.fetching, &self.ahead));
+            *place = Arc::downgrade(&share);
+            share
+        })
     }
 
     /// Whether the page is cached or on its way.
