@@ -31,6 +31,7 @@ def suite(*paths: str, options: tuple[str, ...] = ()) -> Callable[[Context], Out
 
 
 GATEWAY = ("forebay", "s3-server")
+SERVERS = ("azurite", "fake-gcs-server", "versitygw", "nginx")
 PRINTED = ("-s",)  # figures, seeds and counts are part of what these parts are for
 
 PARTS = (
@@ -45,6 +46,7 @@ PARTS = (
     Part("fuse", "the FUSE mount, per store", 120, (CI, ALL), (*GATEWAY, "getfattr", "git"), suite("fuse")),
     Part("model", "random operations through three frontends", 150, (CI, ALL), GATEWAY, suite("model", options=PRINTED)),
     Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, suite("faults")),
+    Part("stores", "every store behind the fault proxy, and seen from outside", 420, (ALL,), (*GATEWAY, *SERVERS), suite("stores")),
     Part("operate", "CLI, health, metrics, dashboards, TLS, secrets", 120, (CI, ALL), (*GATEWAY, "prometheus", "promtool", "openssl", "curl"), suite("operate")),
     Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench/test_fuse.py", "bench/test_http.py", "bench/test_idle.py", "s3/test_single_flight.py", options=PRINTED)),
     Part("bench-stores", "cold reads over a slow link, a hung store among ten", 900, (), ("forebay-release", "s3-server"), suite("bench/test_cold.py", "bench/test_isolation.py", options=PRINTED)),

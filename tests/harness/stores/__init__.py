@@ -3,7 +3,7 @@
 A new one: a subclass of `Store` in a module of its own, and a line in `STORES`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.stores.azblob import AzblobStore
@@ -13,7 +13,7 @@ from harness.stores.local import FsStore, MemoryStore
 from harness.stores.s3 import MotoStore, S3Store, VersityStore
 from harness.stores.store import Store
 
-STORES: dict[str, Callable[[Path], Store]] = {
+STORES: dict[str, type[Store]] = {
     "fs": FsStore,
     "memory": MemoryStore,
     "s3": S3Store,
@@ -23,6 +23,9 @@ STORES: dict[str, Callable[[Path], Store]] = {
     "gcs": GcsStore,
     "http": HttpStore,
 }
+
+# What the gateway mounts today.
+SERVED = {name: STORES[name] for name in ("fs", "memory", "s3", "azblob", "gcs", "http")}
 
 
 class Stores:
