@@ -10,6 +10,7 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from harness.exchange import Fault
 from harness.faults import FaultProxy
 from harness.gateway import Gateway, settings
 from harness.stores import Store
@@ -45,13 +46,18 @@ class Outcome:
 
 
 class Proxied:
-    """`/bucket` is the store behind `proxy` (None for a local one), attributes never trusted; `/healthy` a local directory."""
+    """`/bucket` is the store behind `proxy` (None for a local one), attributes never trusted; `/healthy` a local directory.
 
-    def __init__(self, directory: Path, store: Store) -> None:
+    `always` is a fault that was there before the gateway: what the store is like.
+    """
+
+    def __init__(self, directory: Path, store: Store, always: Fault | None = None) -> None:
         self.store = store
         self.numbers = itertools.count(1)
         self.proxy = FaultProxy.before(store) if store.is_remote else None
         self.bucket = store.bucket("faults")
+        if always:
+            self.proxy.add(always)
         limits = {"request_deadline": f"{REQUEST_DEADLINE_S}s", "attempts": ATTEMPTS}
         (directory / "healthy").mkdir(parents=True)
         (directory / "healthy" / "f").write_bytes(HEALTHY)

@@ -2,9 +2,12 @@
 
 import random
 
+from harness.wait import wait_for
 from model.frontends import S3, Frontend, Fuse, Hdfs
 from model.operation import Operation, is_temporary
 from model.reference import Tree
+
+AGREEMENT_S = 10
 
 
 class World:
@@ -59,21 +62,31 @@ class World:
         return True
 
     def adopt(self, operation: Operation) -> None:
-        """Takes what is there for the truth where it is the old or the new state, path by path, and fails where it is neither."""
+        """Takes what is there for the truth where it is the old or the new state, path by path, and fails where it is neither.
+
+        The frontends get a moment to agree: FUSE tries once more after a failed close, and the kernel may go on with
+        what it knew of a change that failed half-way.
+        """
         before = self.tree.copy()
         if operation.effect:
             operation.effect()
         after = self.tree.copy()
-        paths = {*operation.touched, *operation.leaves, *(before.files.items() ^ after.files.items())}
-        self.adopt_files({path if isinstance(path, str) else path[0] for path in paths}, before, after, operation.leaves)
-        for path in sorted(before.directories | after.directories):
+        changed = {path for path, _ in before.files.items() ^ after.files.items()} | (before.directories ^ after.directories)
+        paths = {path for path in (*operation.touched, *operation.leaves, *changed) if path}
+        wait_for(lambda: self.agree_on(paths), AGREEMENT_S, f"agreement on {sorted(paths)}")
+        self.adopt_files(paths, before, after, operation.leaves)
+        for path in sorted(before.directories | after.directories, reverse=True):  # what is below decides first
             self.adopt_directory(path, path in before.directories and path in after.directories)
-        self.adopt_vanished_directories(list(self.tree.files) + operation.touched)
-        for path in {*operation.touched, *operation.leaves}:
+        self.adopt_vanished_directories([*self.tree.files, *operation.touched])
+        for path in paths:
             self.check(path)
 
+    def agree_on(self, paths: set[str]) -> bool:
+        contents = all(len({frontend.read(path) for frontend in self.frontends}) == 1 for path in paths)
+        return contents and all(len({view.is_directory(path) for view in self.views}) == 1 for path in paths)
+
     def adopt_files(self, paths: set[str], before: Tree, after: Tree, leaves: dict[str, bytes]) -> None:
-        for path in sorted(path for path in paths if path):
+        for path in sorted(paths):
             found = self.hdfs.read(path)
             allowed = [before.files.get(path), after.files.get(path), *filter(None, [leaves.get(path)])]
             assert found in allowed, f"{path!r} is {brief(found)}, neither of {[brief(data) for data in allowed]}"
