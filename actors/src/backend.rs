@@ -13,15 +13,21 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use forebay_core::{ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQuery, Precondition, Result};
+use forebay_core::{
+    ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQuery, Precondition, RenameMode, Result,
+};
 
 #[cfg(test)]
 mod conformance;
 mod deadline;
 mod error;
+mod exchange;
+mod hdfs;
 mod memory;
 mod object;
 
+pub use exchange::Exchange;
+pub use hdfs::Hdfs;
 pub use memory::Memory;
 pub use object::ObjectStore;
 
@@ -45,6 +51,8 @@ pub struct Object {
     pub modified: SystemTime,
     /// Headers, where the request returns them.
     pub headers: Option<Arc<Headers>>,
+    /// The number that the store gives a file or directory for good, through renames, if it does.
+    pub inode: Option<u64>,
 }
 
 impl Object {
@@ -58,6 +66,7 @@ impl Object {
             is_weak: false,
             modified: SystemTime::UNIX_EPOCH,
             headers: None,
+            inode: None,
         }
     }
 }
@@ -190,7 +199,7 @@ pub trait Backend: Send + Sync {
     /// Removes an exact key; missing is fine.
     ///
     /// # Errors
-    /// As [`Backend::stat`].
+    /// `NotEmpty` for a directory of a hierarchical store that has entries; otherwise as [`Backend::stat`].
     async fn delete(&self, key: &str) -> Result<()>;
 
     /// Copies an object inside the store; `headers` replace the source's. `Unsupported` makes the caller stream.
@@ -204,4 +213,31 @@ pub trait Backend: Send + Sync {
         headers: Option<&Headers>,
         condition: &Precondition,
     ) -> Result<Object>;
+
+    /// What has this name in a hierarchical store: the file, or the directory as `name/`. Without headers.
+    ///
+    /// # Errors
+    /// As [`Backend::stat`]; `Unsupported` where names may have both.
+    async fn find(&self, _name: &str) -> Result<Object> {
+        Err(Error::new(ErrorKind::Unsupported, "a name of this store may be a file and a directory"))
+    }
+
+    /// Removes a directory (a key that ends in `/`) of a hierarchical store with all below it, in one step; missing
+    /// is fine.
+    ///
+    /// # Errors
+    /// As [`Backend::stat`]; `Unsupported` where directories are not the store's own.
+    async fn delete_tree(&self, _key: &str) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "this store removes no trees by itself"))
+    }
+
+    /// Moves a file, or a directory with all below it, atomically; both keys end in `/`, or none. Neither content,
+    /// headers nor tags change. The target's parent must exist.
+    ///
+    /// # Errors
+    /// `NotFound` for a missing source or parent; `AlreadyExists`, `NotEmpty`, `IsDirectory`, `NotDirectory` by
+    /// what is at the target; `Unsupported` unless [`Capability::native_rename`].
+    async fn rename(&self, _from: &Object, _to: &str, _mode: RenameMode) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "this store renames nothing by itself"))
+    }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use forebay_core::NsPath;
 
 mod cloud;
+mod hdfs;
 
 pub use cloud::{
     AzblobCredential, AzblobStoreConfig, CosStoreConfig, GcsCredential, GcsStoreConfig, HttpCredential,
     HttpStoreConfig, ObjectStoreConfig, OssStoreConfig, Quirks, S3StoreConfig,
 };
+pub use hdfs::HdfsStoreConfig;
 
 /// The two cache tiers.
 #[derive(Clone, Debug)]
@@ -36,7 +38,7 @@ pub struct NvmeConfig {
 }
 
 /// One entry of `mounts`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountConfig {
     /// Where it is mounted.
     pub path: NsPath,
@@ -53,7 +55,7 @@ pub struct MountConfig {
 }
 
 /// Which store, with its typed options.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
     /// A local directory.
     Fs {
@@ -67,6 +69,8 @@ pub enum StoreConfig {
     },
     /// An object store of a cloud, what speaks like one, or an HTTP server.
     Object(ObjectStoreConfig),
+    /// A directory of HDFS.
+    Hdfs(HdfsStoreConfig),
 }
 
 /// How long a mount's attributes may be trusted. Changes made through this gateway are seen at once in any case.
@@ -85,7 +89,7 @@ pub enum Revalidate {
 pub struct MountLimits {
     /// Store requests in flight.
     pub operations: usize,
-    /// Content bytes of the requests in flight, in bytes; a larger request goes alone.
+    /// Content of the requests in flight, in bytes; a larger request goes alone. Of an upload 16 MiB count at most.
     pub bytes_in_flight: u64,
     /// Content from the store, in bytes per second.
     pub read_bandwidth: Option<u64>,

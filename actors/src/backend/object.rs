@@ -131,6 +131,7 @@ impl ObjectStore {
             is_weak,
             modified: metadata.last_modified().map_or(SystemTime::UNIX_EPOCH, |at| whole_seconds(at.into())),
             headers: None,
+            inode: None,
         }
     }
 
@@ -260,7 +261,7 @@ impl Backend for ObjectStore {
             native_rename: false,
             headers: true,
             posix: false,
-            hierarchical: self.dialect.listing == Listing::Index,
+            hierarchical: false,
             key_bytes_max: self.dialect.key_bytes_max - self.dialect.prefix.len(),
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use forebay_core::Secret;
 
 /// A store of objects, with its typed options.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectStoreConfig {
     /// Amazon S3 or anything that speaks it.
     S3(S3StoreConfig),
@@ -22,7 +22,7 @@ pub enum ObjectStoreConfig {
 }
 
 /// Options of an S3 store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3StoreConfig {
     /// The bucket.
     pub bucket: String,
@@ -41,7 +41,7 @@ pub struct S3StoreConfig {
 }
 
 /// Options of a Google Cloud Storage store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GcsStoreConfig {
     /// The bucket.
     pub bucket: String,
@@ -56,7 +56,7 @@ pub struct GcsStoreConfig {
 }
 
 /// How requests to Google Cloud Storage are authenticated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GcsCredential {
     /// Not at all: public buckets and emulators.
     Unsigned,
@@ -71,7 +71,7 @@ pub enum GcsCredential {
 }
 
 /// Options of an Azure Blob store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AzblobStoreConfig {
     /// The container.
     pub container: String,
@@ -84,7 +84,7 @@ pub struct AzblobStoreConfig {
 }
 
 /// How requests to Azure Blob are authenticated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AzblobCredential {
     /// Not at all: public containers.
     Unsigned,
@@ -102,7 +102,7 @@ pub enum AzblobCredential {
 }
 
 /// Options of an Alibaba Cloud OSS store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OssStoreConfig {
     /// The bucket.
     pub bucket: String,
@@ -119,7 +119,7 @@ pub struct OssStoreConfig {
 }
 
 /// Options of a Tencent Cloud COS store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CosStoreConfig {
     /// The bucket, with its application id.
     pub bucket: String,
@@ -134,7 +134,7 @@ pub struct CosStoreConfig {
 }
 
 /// Options of an HTTP server whose files are read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpStoreConfig {
     /// URL of the directory that is mounted, without a trailing slash.
     pub endpoint: String,
@@ -143,7 +143,7 @@ pub struct HttpStoreConfig {
 }
 
 /// How requests to an HTTP server are authenticated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HttpCredential {
     /// Not at all.
     None,

@@ -25,9 +25,23 @@ pub(super) type Probe = Arc<dyn Fn() -> BoxFuture<'static, forebay_core::Result<
 pub(super) struct Patient {
     pub(super) vitals: Arc<Vitals>,
     pub(super) probe: Probe,
+    /// When the first probe is due: many mounts that start at once do not ask their stores at once.
+    pub(super) first_probe_in: Duration,
 }
 
-/// Probes at once and then again and again, sooner when the breaker opens: one probe at a time.
+impl Patient {
+    /// Asks the store, unless it is too early for that, and moves the mount to the state that follows from its answer.
+    pub(super) async fn examine(&self) {
+        // Through the vitals, because it is the probe of an open breaker, too.
+        match self.vitals.probe(|| (self.probe)()).await {
+            Some(Ok(())) => self.vitals.set_state(MountState::Ready),
+            Some(Err(error)) => self.vitals.set_state(MountState::Degraded { reason: reason(&error) }),
+            None => {}
+        }
+    }
+}
+
+/// Probes when it starts and then again and again, sooner when the breaker opens: one probe at a time.
 pub(super) struct MountActor;
 
 /// A patient and what wakes its actor.
@@ -49,7 +63,7 @@ impl Actor for MountActor {
         myself: ActorRef<ProbeNow>,
         patient: Patient,
     ) -> Result<Watched, ActorProcessingErr> {
-        myself.cast(ProbeNow)?;
+        myself.send_after(patient.first_probe_in, || ProbeNow);
         Ok(Watched { patient, timer: JoinSet::new() })
     }
 
@@ -60,12 +74,7 @@ impl Actor for MountActor {
         watched: &mut Watched,
     ) -> Result<(), ActorProcessingErr> {
         let patient = &watched.patient;
-        // Through the vitals, because it is the probe of an open breaker, too.
-        match patient.vitals.probe(|| (patient.probe)()).await {
-            Some(Ok(())) => patient.vitals.set_state(MountState::Ready),
-            Some(Err(error)) => patient.vitals.set_state(MountState::Degraded { reason: reason(&error) }),
-            None => {}
-        }
+        patient.examine().await;
         let interval = match patient.vitals.state() {
             MountState::Degraded { .. } => RECOVERY_INTERVAL,
             MountState::Starting | MountState::Ready | MountState::Draining | MountState::Gone => {
@@ -111,7 +120,7 @@ mod tests {
             .boxed()
         });
         let supervisor = Supervisor::start("mounts").await.expect("starts");
-        let patient = Patient { vitals: Arc::clone(&vitals), probe };
+        let patient = Patient { vitals: Arc::clone(&vitals), probe, first_probe_in: Duration::ZERO };
         supervisor.child("Mount:/probed", move || (MountActor, patient.clone())).await.expect("added");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(vitals.state(), MountState::Degraded { reason: "nobody there".into() });
@@ -132,7 +141,7 @@ mod tests {
         let vitals = Vitals::new("/awake", &MountLimits::default());
         let probe: Probe = Arc::new(|| async { Ok(()) }.boxed());
         let supervisor = Supervisor::start("mounts").await.expect("starts");
-        let patient = Patient { vitals: Arc::clone(&vitals), probe };
+        let patient = Patient { vitals: Arc::clone(&vitals), probe, first_probe_in: Duration::ZERO };
         supervisor.child("Mount:/awake", move || (MountActor, patient.clone())).await.expect("added");
         tokio::time::sleep(Duration::from_secs(1)).await;
         for _ in 0..5 {

@@ -96,6 +96,11 @@ impl Breaker {
         Ok(probe)
     }
 
+    /// Whether requests are refused.
+    pub(super) fn is_open(&self) -> bool {
+        self.probe_at_ms.load(Ordering::Acquire) != 0
+    }
+
     /// The time in `wait` from now, as `probe_at_ms` has it.
     fn probe_in(&self, wait: Duration) -> u64 {
         (self.since.elapsed() + wait).as_millis() as u64

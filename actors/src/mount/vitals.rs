@@ -6,6 +6,7 @@
 //! No lock is held across an await, and nothing waits for the mount's actor.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,7 +27,8 @@ use crate::config::MountLimits;
 
 /// What a store must move at least, so that large bodies get longer deadlines, in bytes per second.
 const THROUGHPUT_MIN: u64 = 1 << 20;
-/// Longest deadline of a probe: what asks so little and waits longer than this waits for a store that hangs.
+/// Longest deadline of a probe after the first: what asks so little and waits longer than this waits for a store that
+/// hangs. The first may try a store out, which is many requests.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Whether a request may be sent again when it is not known what became of it.
@@ -70,6 +72,8 @@ pub struct Vitals {
     state: ArcSwap<MountState>,
     /// Wakes the actor when the breaker opens.
     trouble: Notify,
+    /// Whether state and breaker show in metrics: not once another mount has the name.
+    is_shown: AtomicBool,
     in_flight: IntGauge,
     breaker_open: IntGauge,
     read_bytes: IntCounter,
@@ -87,6 +91,7 @@ impl Vitals {
             breaker: Breaker::new(),
             state: ArcSwap::from_pointee(MountState::Starting),
             trouble: Notify::new(),
+            is_shown: AtomicBool::new(true),
             in_flight: METRICS.mount_operations_in_flight.with_label_values(&[name]),
             breaker_open: METRICS.breaker_open.with_label_values(&[name]),
             read_bytes: METRICS.backend_bytes.with_label_values(&[name, "read"]),
@@ -137,6 +142,24 @@ impl Vitals {
                 tracing::info!(mount = self.name, state = label(&now), "mount changed state");
             }
         }
+    }
+
+    /// Takes a mount that drains back into service.
+    pub fn revive(&self) {
+        self.state.store(Arc::new(MountState::Starting));
+        self.appear();
+    }
+
+    /// Leaves the metrics of state and breaker to another mount of this name.
+    pub fn withdraw(&self) {
+        self.is_shown.store(false, Ordering::Release);
+    }
+
+    /// Shows state and breaker in the metrics (again).
+    pub fn appear(&self) {
+        self.is_shown.store(true, Ordering::Release);
+        self.breaker_open.set(i64::from(self.breaker.is_open()));
+        self.show(&self.state());
     }
 
     /// Counts content bytes that came from the store.
@@ -200,7 +223,13 @@ impl Vitals {
         R: Future<Output = Result<()>>,
     {
         let pass = self.breaker.enter(Caller::Prober).ok()?;
-        let deadline = self.gates.load().limits().request_deadline.min(PROBE_DEADLINE);
+        let deadline = self.gates.load().limits().request_deadline;
+        let deadline = match self.state() {
+            MountState::Starting => deadline,
+            MountState::Ready | MountState::Degraded { .. } | MountState::Draining | MountState::Gone => {
+                deadline.min(PROBE_DEADLINE)
+            }
+        };
         let answer = timeout(deadline, call()).await.unwrap_or_else(|_| Err(silent(deadline)));
         self.count("probe", &answer);
         self.judge(pass, &answer);
@@ -281,11 +310,11 @@ impl Vitals {
         }
         match (change, result) {
             (Change::Opened | Change::StillOpen, Err(error)) => {
-                self.breaker_open.set(1);
+                self.show_breaker(true);
                 self.set_state(MountState::Degraded { reason: reason(error) });
             }
             (Change::Closed, _) => {
-                self.breaker_open.set(0);
+                self.show_breaker(false);
                 self.set_state(MountState::Ready);
             }
             (Change::Opened | Change::StillOpen | Change::None, _) => {}
@@ -297,8 +326,22 @@ impl Vitals {
         METRICS.backend_requests.with_label_values(&[&self.name, operation, outcome]).inc();
     }
 
+    fn show_breaker(&self, is_open: bool) {
+        if self.is_shown.load(Ordering::Acquire) {
+            self.breaker_open.set(i64::from(is_open));
+        }
+    }
+
     fn show(&self, state: &MountState) {
-        for known in ["starting", "ready", "degraded", "draining", "gone"] {
+        if !self.is_shown.load(Ordering::Acquire) {
+            return;
+        }
+        for known in ["starting", "ready", "degraded", "draining"] {
+            if *state == MountState::Gone {
+                // A series that is not there need not be removed.
+                METRICS.mount_state.remove_label_values(&[&self.name, known]).unwrap_or_default();
+                continue;
+            }
             let gauge = METRICS.mount_state.with_label_values(&[&self.name, known]);
             gauge.set(i64::from(known == label(state)));
         }
@@ -429,7 +472,31 @@ mod tests {
         vitals.set_state(MountState::Gone);
         vitals.set_state(MountState::Draining);
         assert_eq!(vitals.state(), MountState::Gone);
-        let gauge = |state| METRICS.mount_state.with_label_values(&["/gone", state]).get();
-        assert_eq!((gauge("gone"), gauge("draining"), gauge("starting")), (1, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn exchanged_limits_hold_for_requests_that_begin_later() {
+        let vitals = vitals("/limits");
+        let hang = vitals.run("read", Repeat::Once, std::future::pending::<Result<()>>);
+        let others = async {
+            vitals.set_limits(&MountLimits { operations: 2, ..MountLimits::default() });
+            vitals.run("read", Repeat::Safe, || async { Ok(()) }).await
+        };
+        tokio::select! {
+            biased;
+            _ = hang => panic!("it hangs"),
+            answer = others => answer.expect("there is a place"),
+        }
+    }
+
+    #[test]
+    fn mount_whose_name_another_has_shows_nothing() {
+        let (old, new) = (vitals("/both"), vitals("/both"));
+        old.withdraw();
+        new.set_state(MountState::Ready);
+        old.set_state(MountState::Draining);
+        old.set_state(MountState::Gone);
+        let gauge = |state| METRICS.mount_state.with_label_values(&["/both", state]).get();
+        assert_eq!((gauge("ready"), gauge("draining")), (1, 0));
     }
 }

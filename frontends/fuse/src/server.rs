@@ -163,7 +163,7 @@ impl Server {
 
     /// Whether files at `path` are changed in place: their store has real files, and one file takes all writes.
     pub(crate) fn is_in_place(&self, path: &NsPath) -> bool {
-        self.mount(path).is_some_and(|mount| mount.capability.hierarchical)
+        self.mount(path).is_some_and(|mount| mount.capability.hierarchical && mount.capability.posix)
     }
 
     /// The mount that serves `path`.

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::{
-    AttributeChange, ByteRange, Content, Entry, Headers, Key, Lent, PartInfo, Precondition, Result, Staged,
-    Target, UploadId, UploadInfo,
+    AttributeChange, ByteRange, Content, Dirty, Entry, Headers, Key, Lent, PartInfo, Precondition, Result,
+    Staged, Target, UploadId, UploadInfo,
 };
 
 /// What a store can do by itself.
@@ -51,7 +51,7 @@ impl Capability {
     }
 }
 
-/// What does not change while a mount lives.
+/// What does not change while a handle on a mount lives; when the configuration changes, the mount gets another one.
 #[derive(Clone, Debug, Serialize)]
 pub struct MountInfo {
     /// Name in logs and metrics: the path it is mounted at.
@@ -320,6 +320,14 @@ pub trait Mount: Send + Sync {
     /// # Errors
     /// Whatever the store answers.
     async fn usage(&self) -> Result<Usage>;
+
+    /// What would be lost if the mount were given up now. Mounts that stage nothing hold nothing.
+    ///
+    /// # Errors
+    /// The staging disk's.
+    async fn dirty(&self) -> Result<Dirty> {
+        Ok(Dirty::default())
+    }
 
     /// Starts a multipart upload. Its state survives a restart.
     ///

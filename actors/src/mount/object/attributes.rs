@@ -2,12 +2,15 @@
 //!
 //! An answer of the store is only remembered if nothing that could contradict it was committed since the request
 //! was sent: requests take a [`Token`] first, commits raise the stamps of their key and its ancestors. Two commits
-//! of one key that overlap leave nothing remembered, because their order at the store is not known.
+//! of one key that overlap leave nothing remembered, because their order at the store is not known. A commit that moves
+//! or removes a whole tree at once counts as one of every key.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use forebay_core::Entry;
 
 use super::bounded::Bounded;
@@ -30,12 +33,24 @@ pub(super) enum Existence {
     Implied,
     /// By its marker, and perhaps by keys below it.
     Marked,
+    /// As a directory of its store, which gave it this number for good.
+    Real(u64),
+}
+
+impl Existence {
+    /// Whether it stays when the last key below it goes.
+    pub(super) fn is_own(self) -> bool {
+        match self {
+            Self::Implied => false,
+            Self::Marked | Self::Real(_) => true,
+        }
+    }
 }
 
 /// What a name shows to those who do not say which they mean.
 pub(super) enum Found {
     /// A directory, which hides a file of the same name.
-    Directory,
+    Directory(Existence),
     /// A file.
     File(Entry),
 }
@@ -84,25 +99,41 @@ struct Slot {
 
 /// The attribute cache of one mount.
 pub(super) struct AttributeCache {
-    revalidate: Revalidate,
+    revalidate: ArcSwap<Revalidate>,
+    /// Directories are the store's own: keys below them neither make nor end them.
+    is_hierarchical: bool,
     slots: Bounded<Slot>,
     now: AtomicU64,
     hasher: RandomState,
     written: Box<[AtomicU64]>,
     removed: Box<[AtomicU64]>,
+    /// The last commit of a whole tree.
+    trees: AtomicU64,
 }
 
 impl AttributeCache {
-    pub(super) fn new(revalidate: Revalidate, limit: usize) -> Self {
+    pub(super) fn new(revalidate: Revalidate, limit: usize, is_hierarchical: bool) -> Self {
         let stamps = || (0..STAMPS).map(|_| AtomicU64::new(0)).collect();
         Self {
-            revalidate,
+            revalidate: ArcSwap::from_pointee(revalidate),
+            is_hierarchical,
             slots: Bounded::new(limit),
             now: AtomicU64::new(0),
             hasher: RandomState::new(),
             written: stamps(),
             removed: stamps(),
+            trees: AtomicU64::new(0),
         }
+    }
+
+    /// Exchanges how long answers may be trusted, those remembered already included.
+    pub(super) fn set_revalidate(&self, revalidate: Revalidate) {
+        self.revalidate.store(Arc::new(revalidate));
+    }
+
+    /// Whether nothing is remembered, because nothing may be trusted.
+    fn is_blind(&self) -> bool {
+        **self.revalidate.load() == Revalidate::Always
     }
 
     /// To be taken before the store is asked.
@@ -127,8 +158,8 @@ impl AttributeCache {
     pub(super) fn any(&self, key: &str, now: SystemTime) -> Option<Answer<Found>> {
         self.slots.read(key, |slot| {
             let directory = slot.directory.as_ref()?;
-            if let Some(Some(_)) = self.fresh(directory, now) {
-                return Some(Answer::There(Found::Directory));
+            if let Some(Some(existence)) = self.fresh(directory, now) {
+                return Some(Answer::There(Found::Directory(*existence)));
             }
             let file = self.fresh(slot.file.as_ref()?, now)?;
             let is_missing = directory.value.is_none();
@@ -152,7 +183,7 @@ impl AttributeCache {
     }
 
     fn ttl(&self) -> Ttl {
-        match self.revalidate {
+        match **self.revalidate.load() {
             Revalidate::Always => Ttl::For(Duration::ZERO),
             Revalidate::After(ttl) => Ttl::For(ttl),
             Revalidate::Never => Ttl::Ever,
@@ -168,7 +199,7 @@ impl AttributeCache {
 
     /// Remembers what the store said of a file to a request sent after `token` was taken.
     pub(super) fn learn_file(&self, key: &str, value: Option<Entry>, token: Token, since: SystemTime) {
-        if self.revalidate == Revalidate::Always {
+        if self.is_blind() {
             return;
         }
         self.slots.update(key, |slot| {
@@ -186,7 +217,7 @@ impl AttributeCache {
         token: Token,
         since: SystemTime,
     ) {
-        if self.revalidate == Revalidate::Always || key.is_empty() {
+        if self.is_blind() || key.is_empty() {
             return;
         }
         let stamps = if value.is_some() { &self.removed } else { &self.written };
@@ -213,8 +244,15 @@ impl AttributeCache {
         Pending { cache: self, key, is_marker, token: self.token(), now, outcome: Outcome::Unknown }
     }
 
+    /// Announces a commit of all that lies at and below the keys, before the store is told.
+    pub(super) fn change_trees<'a>(&'a self, keys: &'a [&'a str]) -> PendingTrees<'a> {
+        PendingTrees { cache: self, keys }
+    }
+
+    /// The last commit of this kind that concerned `key`.
     fn stamp(&self, stamps: &[AtomicU64], key: &str) -> Token {
-        Token(stamps[self.index(key)].load(Ordering::Acquire))
+        let own = stamps[self.index(key)].load(Ordering::Acquire);
+        Token(own.max(self.trees.load(Ordering::Acquire)))
     }
 
     fn raise(&self, stamps: &[AtomicU64], key: &str, to: u64) {
@@ -239,7 +277,7 @@ pub(super) struct Pending<'a> {
 enum Outcome {
     Unknown,
     WroteFile(Box<Entry>),
-    WroteMarker,
+    WroteDirectory(Existence),
     Removed,
 }
 
@@ -249,9 +287,9 @@ impl Pending<'_> {
         self.outcome = Outcome::WroteFile(Box::new(entry.clone()));
     }
 
-    /// The marker is there now.
-    pub(super) fn wrote_marker(mut self) {
-        self.outcome = Outcome::WroteMarker;
+    /// The marker or directory is there now.
+    pub(super) fn wrote_directory(mut self, existence: Existence) {
+        self.outcome = Outcome::WroteDirectory(existence);
     }
 
     /// The file or marker is gone now.
@@ -269,14 +307,14 @@ impl Pending<'_> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let cache = self.cache;
-        if cache.revalidate == Revalidate::Always {
+        if cache.is_blind() {
             return;
         }
         let stamp = cache.now.fetch_add(1, Ordering::AcqRel) + 1;
         let outcome = std::mem::replace(&mut self.outcome, Outcome::Unknown);
         let (has_written, has_removed) = match outcome {
             Outcome::Unknown => (true, true),
-            Outcome::WroteFile(_) | Outcome::WroteMarker => (true, false),
+            Outcome::WroteFile(_) | Outcome::WroteDirectory(_) => (true, false),
             Outcome::Removed => (false, true),
         };
         let raise = |key: &str| {
@@ -292,22 +330,26 @@ impl Drop for Pending<'_> {
             let is_alone = self.is_alone();
             raise(self.key);
             if self.is_marker {
-                let is_there = is_alone && matches!(outcome, Outcome::WroteMarker);
-                slot.directory = is_there.then_some(Known { value: Some(Existence::Marked), since });
+                let existence = match outcome {
+                    Outcome::WroteDirectory(existence) => Some(existence),
+                    Outcome::Unknown | Outcome::WroteFile(_) | Outcome::Removed => None,
+                };
+                slot.directory =
+                    existence.filter(|_| is_alone).map(|value| Known { value: Some(value), since });
                 return;
             }
             let value = match outcome {
                 Outcome::WroteFile(entry) => Some(Some(*entry)),
                 Outcome::Removed => Some(None),
-                Outcome::Unknown | Outcome::WroteMarker => None,
+                Outcome::Unknown | Outcome::WroteDirectory(_) => None,
             };
             slot.file = value.filter(|_| is_alone).map(|value| Known { value, since });
         });
         for key in ancestors(self.key) {
             raise(key);
-            if has_removed {
+            if has_removed || cache.is_hierarchical {
                 cache.slots.alter(key, |slot| {
-                    slot.directory.take_if(|known| known.value != Some(Existence::Marked));
+                    slot.directory.take_if(|known| !known.value.is_some_and(Existence::is_own));
                 });
             } else {
                 cache.learn_directory(key, Some(Existence::Implied), self.token, since);
@@ -316,7 +358,87 @@ impl Drop for Pending<'_> {
     }
 }
 
+/// A commit of whole trees under way. However it ends, it leaves nothing remembered of them.
+pub(super) struct PendingTrees<'a> {
+    cache: &'a AttributeCache,
+    keys: &'a [&'a str],
+}
+
+impl Drop for PendingTrees<'_> {
+    fn drop(&mut self) {
+        let cache = self.cache;
+        let stamp = cache.now.fetch_add(1, Ordering::AcqRel) + 1;
+        cache.trees.fetch_max(stamp, Ordering::AcqRel);
+        cache.slots.retain(|name| {
+            !self.keys.iter().any(|key| {
+                name.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+        });
+        for key in self.keys.iter().flat_map(|key| ancestors(key)) {
+            cache.slots.alter(key, |slot| {
+                slot.directory.take_if(|known| !known.value.is_some_and(Existence::is_own));
+            });
+        }
+    }
+}
+
 /// The directories above a key, without the root.
 fn ancestors(key: &str) -> impl Iterator<Item = &str> {
     key.match_indices('/').map(|(cut, _)| &key[..cut])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn cache() -> AttributeCache {
+        AttributeCache::new(Revalidate::Never, 100, true)
+    }
+
+    fn learn(cache: &AttributeCache, key: &str, inode: u64, token: Token) {
+        cache.learn_directory(key, Some(Existence::Real(inode)), token, NOW);
+    }
+
+    #[test]
+    fn moved_tree_leaves_nothing_remembered_at_or_below_both_names() {
+        let cache = cache();
+        for (inode, key) in (1..).zip(["from", "from/a/b", "fromage", "to", "to/x", "other"]) {
+            learn(&cache, key, inode, cache.token());
+        }
+        drop(cache.change_trees(&["from", "to"]));
+        let is_known = |key: &&str| cache.directory(key, NOW).is_some();
+        let known: Vec<_> =
+            ["from", "from/a/b", "fromage", "to", "to/x", "other"].into_iter().filter(is_known).collect();
+        assert_eq!(known, ["fromage", "other"]);
+    }
+
+    #[test]
+    fn answers_and_commits_that_a_moved_tree_overtook_are_not_remembered() {
+        let cache = cache();
+        let (token, commit) = (cache.token(), cache.change("from/d/", NOW));
+        drop(cache.change_trees(&["from", "to"]));
+        learn(&cache, "from/a", 1, token);
+        commit.wrote_directory(Existence::Real(2));
+        assert_eq!(cache.directory("from/a", NOW), None);
+        assert_eq!(cache.directory("from/d", NOW), None);
+        learn(&cache, "to/a", 1, cache.token());
+        assert_eq!(cache.directory("to/a", NOW), Some(Answer::There(Existence::Real(1))));
+    }
+
+    #[test]
+    fn directories_of_a_hierarchical_store_outlive_their_children_and_are_not_made_up() {
+        let cache = cache();
+        learn(&cache, "d", 7, cache.token());
+        cache.learn_directory("e", None, cache.token(), NOW);
+        cache.change("d/a", NOW).removed();
+        assert_eq!(cache.directory("d", NOW), Some(Answer::There(Existence::Real(7))));
+        cache.change("e/x/", NOW).wrote_directory(Existence::Real(8));
+        assert_eq!(
+            cache.directory("e", NOW),
+            None,
+            "it was made with its child, and its number is not known"
+        );
+    }
 }

@@ -51,6 +51,22 @@ impl<V: Default> Bounded<V> {
         result
     }
 
+    /// Keeps those whose names are worth it. `is_kept` must not touch this table.
+    pub(super) fn retain(&self, mut is_kept: impl FnMut(&str) -> bool) {
+        self.entries.retain(|name, _| is_kept(name));
+    }
+
+    /// Takes out all whose names begin with `prefix`.
+    pub(super) fn take_below(&self, prefix: &str) -> Vec<(Arc<str>, V)> {
+        let names: Vec<Arc<str>> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.key().starts_with(prefix))
+            .map(|entry| Arc::clone(entry.key()))
+            .collect();
+        names.into_iter().filter_map(|name| self.entries.remove(&name)).collect()
+    }
+
     pub(super) fn remove(&self, name: &str) -> Option<V> {
         self.entries.remove(name).map(|(_, value)| value)
     }

@@ -19,15 +19,15 @@ pub(super) const TREE_PAGE_KEYS: usize = 1000;
 impl Core {
     pub(super) async fn mkdir(&self, key: &Key, mode: MkdirMode) -> Result<Entry> {
         self.check_key(key, 1)?;
-        match mode {
+        let existence = match mode {
             MkdirMode::New => self.make_new(key).await?,
-            MkdirMode::Parents if key.is_root() => {}
+            MkdirMode::Parents if key.is_root() => Existence::Implied,
             MkdirMode::Parents => self.make_with_parents(key).await?,
-        }
-        Ok(self.shown(key, self.directory_entry(key)))
+        };
+        Ok(self.shown(key, self.directory_entry(key, existence)))
     }
 
-    async fn make_new(&self, key: &Key) -> Result<()> {
+    async fn make_new(&self, key: &Key) -> Result<Existence> {
         let Some(parent) = key.parent() else { return Err(exists()) };
         self.require_directory(&parent).await?;
         match self.stat(key, Want::Any).await {
@@ -41,9 +41,13 @@ impl Core {
         }
     }
 
-    async fn make_with_parents(&self, key: &Key) -> Result<()> {
-        if self.is_marked(key) {
-            return Ok(());
+    async fn make_with_parents(&self, key: &Key) -> Result<Existence> {
+        if let Some(existence) = self.own_existence(key) {
+            return Ok(existence);
+        }
+        if self.is_hierarchical() {
+            // The store looks for files in the way itself.
+            return self.put_marker(key, &Condition::NONE).await;
         }
         let (prefix, mut parents) = (key.directory_prefix(), Vec::new());
         let mut above = key.parent().filter(|parent| !parent.is_root());
@@ -63,10 +67,10 @@ impl Core {
         if own {
             return Err(exists());
         }
-        if marker.is_none() {
-            self.put_marker(key, &Condition::NONE).await?;
+        match marker {
+            Some(_) => Ok(Existence::Marked),
+            None => self.put_marker(key, &Condition::NONE).await,
         }
-        Ok(())
     }
 
     /// Whether there is a file and no directory at `key`.
@@ -89,8 +93,10 @@ impl Core {
         }
     }
 
-    fn is_marked(&self, key: &Key) -> bool {
-        self.attributes.directory(key.as_str(), self.clock.now()) == Some(Answer::There(Existence::Marked))
+    /// How the directory exists, if it is known to stay without what lies below it.
+    fn own_existence(&self, key: &Key) -> Option<Existence> {
+        let known = self.attributes.directory(key.as_str(), self.clock.now())?;
+        known.found().filter(|existence| existence.is_own())
     }
 
     pub(super) async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
@@ -99,6 +105,9 @@ impl Core {
         }
         match mode {
             DeleteMode::Object => self.delete_object(key).await,
+            DeleteMode::Marker | DeleteMode::EmptyDirectory | DeleteMode::Tree if self.is_hierarchical() => {
+                self.delete_directory(key, mode).await
+            }
             DeleteMode::Marker => {
                 let name = key.directory_prefix();
                 if self.look(&name).await?.is_none() {
@@ -193,10 +202,13 @@ impl Core {
     /// Gives the parent of something removed a marker where it would no longer exist.
     pub(super) async fn keep_parent(&self, key: &Key) -> Result<()> {
         let Some(parent) = key.parent().filter(|parent| !parent.is_root()) else { return Ok(()) };
-        if self.is_marked(&parent) || !self.first_below(&parent.directory_prefix(), 1).await?.is_empty() {
+        if self.is_hierarchical()
+            || self.own_existence(&parent).is_some()
+            || !self.first_below(&parent.directory_prefix(), 1).await?.is_empty()
+        {
             return Ok(());
         }
-        self.put_marker(&parent, &Condition::NONE).await
+        self.put_marker(&parent, &Condition::NONE).await.map(drop)
     }
 }
 

@@ -97,6 +97,40 @@ impl Identities {
         }
     }
 
+    /// What `from` kept is kept by `to`, whose own is given up; both are files, or both end in `/` and stand for all
+    /// below them. Contents keep their tags.
+    pub(super) fn rename(&self, from: &str, to: &str) {
+        if self.len.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut table = self.table();
+        let is_at = |name: &str, at: &str| name == at || (at.ends_with('/') && name.starts_with(at));
+        let replaced: Vec<_> = table.kept.keys().filter(|name| is_at(name, to)).cloned().collect();
+        for name in replaced {
+            table.remove(&name);
+        }
+        let moved = table.kept.iter().filter(|(name, _)| is_at(name, from));
+        let moved: Vec<_> = moved.map(|(name, (etag, id))| (Arc::clone(name), etag.clone(), *id)).collect();
+        for (name, etag, id) in moved {
+            table.remove(&name);
+            self.insert(&mut table, &format!("{to}{}", &name[from.len()..]), &etag, id);
+        }
+        self.count(&table);
+    }
+
+    /// Gives up what a directory and all below it kept.
+    pub(super) fn forget_tree(&self, directory: &str) {
+        if self.len.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut table = self.table();
+        let gone: Vec<_> = table.kept.keys().filter(|name| name.starts_with(directory)).cloned().collect();
+        for name in gone {
+            table.remove(&name);
+        }
+        self.count(&table);
+    }
+
     fn insert(&self, table: &mut Table, name: &str, etag: &ETag, id: FileId) {
         table.remove(name);
         let name: Arc<str> = Arc::from(name);
@@ -198,6 +232,23 @@ mod tests {
         assert_eq!(identities.resolve("quiet", &etag, id("own")), id("quiet"));
         assert_eq!(identities.resolve("log", &etag, id("own")), id("log"));
         assert!(identities.table().order.len() <= 4);
+    }
+
+    #[test]
+    fn renamed_tree_carries_its_identities_and_replaces_others() {
+        let identities = Identities::new(10);
+        let etag = ETag::new("tag");
+        for name in ["a/x", "a/y/z", "ab/x", "b/old"] {
+            identities.keep(name, &etag, id(name));
+        }
+        identities.rename("a/", "b/");
+        let resolve = |name: &str| identities.resolve(name, &etag, id("own"));
+        assert_eq!([resolve("b/x"), resolve("b/y/z"), resolve("ab/x")], [id("a/x"), id("a/y/z"), id("ab/x")]);
+        assert_eq!([resolve("a/x"), resolve("b/old")], [id("own"); 2]);
+        identities.rename("ab/x", "a/x");
+        assert_eq!([resolve("a/x"), resolve("ab/x")], [id("ab/x"), id("own")]);
+        identities.forget_tree("b/");
+        assert_eq!(resolve("b/x"), id("own"));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use forebay_core::{Entry, Key, ListItem, ListPage, ListQuery, Result};
 
 use super::Core;
-use super::attributes::{Answer, Existence, Token};
+use super::attributes::{Answer, Token};
+use super::request::existence;
 use crate::backend::{Object, ObjectPage};
 
 impl Core {
@@ -49,9 +50,9 @@ impl Core {
         let directory = object.key.strip_suffix('/');
         let key = Key::parse(directory.unwrap_or(&object.key)).ok().filter(|key| !key.is_root())?;
         let entry = if directory.is_some() {
-            let existence = if object.is_prefix { Existence::Implied } else { Existence::Marked };
+            let existence = existence(&object);
             self.attributes.learn_directory(key.as_str(), Some(existence), token, now);
-            self.directory_entry(&key)
+            self.directory_entry(&key, existence)
         } else {
             let entry = self.file_entry(&object);
             self.learn_listed(&key, &entry, token);
@@ -62,7 +63,7 @@ impl Core {
     }
 
     /// Remembers a listed file, but never instead of one that is known with its headers.
-    fn learn_listed(&self, key: &Key, entry: &Entry, token: Token) {
+    pub(super) fn learn_listed(&self, key: &Key, entry: &Entry, token: Token) {
         let now = self.clock.now();
         let is_known = self
             .attributes

@@ -28,7 +28,7 @@ impl Core {
         if key.is_root() {
             return Some(match want {
                 Want::File => Err(not_found()),
-                Want::Directory | Want::Any => Ok(self.shown(key, self.directory_entry(key))),
+                Want::Directory | Want::Any => Ok(self.shown(key, self.root_entry())),
             });
         }
         let found = match want {
@@ -36,7 +36,7 @@ impl Core {
             Want::Directory => self.remembered_directory(key)?.found(),
             Want::Any => {
                 self.attributes.any(key.as_str(), self.clock.now())?.found().map(|found| match found {
-                    Found::Directory => self.directory_entry(key),
+                    Found::Directory(existence) => self.directory_entry(key, existence),
                     Found::File(entry) => entry,
                 })
             }
@@ -51,23 +51,31 @@ impl Core {
         let found = match want {
             Want::File => self.find_file(key, Detail::Headers).await?,
             Want::Directory => self.find_directory(key).await?,
-            Want::Any => {
-                let both =
-                    futures::future::join(self.find_directory(key), self.find_file(key, Detail::Plain)).await;
-                match both {
-                    (Ok(Some(directory)), _) => Some(directory),
-                    (Ok(None), file) => file?,
-                    (Err(e), _) => return Err(e),
-                }
-            }
+            Want::Any => self.find_any(key).await?,
         };
         found.map(|entry| self.shown(key, entry)).ok_or_else(not_found)
+    }
+
+    /// The directory at `key`, else the file.
+    async fn find_any(&self, key: &Key) -> Result<Option<Entry>> {
+        if self.is_hierarchical() {
+            return self.ask_for_either(key).await;
+        }
+        match futures::future::join(self.find_directory(key), self.find_file(key, Detail::Plain)).await {
+            (Ok(Some(directory)), _) => Ok(Some(directory)),
+            (Ok(None), file) => file,
+            (Err(e), _) => Err(e),
+        }
     }
 
     /// The entry that WebHDFS and FUSE see, not yet overlaid, and the name its attributes are kept under.
     pub(super) async fn named(&self, key: &Key) -> Result<(String, Entry)> {
         if key.is_root() {
-            return Ok((String::new(), self.directory_entry(key)));
+            return Ok((String::new(), self.root_entry()));
+        }
+        if self.is_hierarchical() {
+            let entry = self.ask_for_either(key).await?.ok_or_else(not_found)?;
+            return Ok((entry_name(key, &entry), entry));
         }
         let entry = match self.find_directory(key).await? {
             Some(directory) => directory,
@@ -80,6 +88,9 @@ impl Core {
     pub(super) async fn find_file(&self, key: &Key, detail: Detail) -> Result<Option<Entry>> {
         match self.remembered_file(key, detail) {
             Some(answer) => Ok(answer.found()),
+            None if detail == Detail::Plain && self.is_hierarchical() => {
+                Ok(self.ask_for_either(key).await?.filter(|entry| !entry.is_directory()))
+            }
             None => self.ask_for_file(key).await,
         }
     }
@@ -95,10 +106,13 @@ impl Core {
     /// The directory at `key`, remembered or asked for.
     pub(super) async fn find_directory(&self, key: &Key) -> Result<Option<Entry>> {
         if key.is_root() {
-            return Ok(Some(self.directory_entry(key)));
+            return Ok(Some(self.root_entry()));
         }
         if let Some(answer) = self.remembered_directory(key) {
             return Ok(answer.found());
+        }
+        if self.is_hierarchical() {
+            return Ok(self.ask_for_either(key).await?.filter(Entry::is_directory));
         }
         let token = self.attributes.token();
         let prefix = key.directory_prefix();
@@ -108,7 +122,7 @@ impl Core {
             .first()
             .map(|first| if first.key == prefix { Existence::Marked } else { Existence::Implied });
         self.attributes.learn_directory(key.as_str(), found, token, self.clock.now());
-        Ok(found.map(|_| self.directory_entry(key)))
+        Ok(found.map(|existence| self.directory_entry(key, existence)))
     }
 
     /// The first keys that start with `prefix`.
@@ -128,7 +142,7 @@ impl Core {
 
     fn remembered_directory(&self, key: &Key) -> Option<Answer<Entry>> {
         Some(match self.attributes.directory(key.as_str(), self.clock.now())? {
-            Answer::There(_) => Answer::There(self.directory_entry(key)),
+            Answer::There(existence) => Answer::There(self.directory_entry(key, existence)),
             Answer::Missing => Answer::Missing,
         })
     }
@@ -144,8 +158,11 @@ impl Core {
 
     /// An object as the namespace shows a file, without what was set over it.
     pub(super) fn file_entry(&self, object: &Object) -> Entry {
-        let tag = object.etag.as_str();
-        let own = FileId::of(&[self.backend.fingerprint().as_bytes(), object.key.as_bytes(), tag.as_bytes()]);
+        let (tag, store) = (object.etag.as_str(), self.backend.fingerprint().as_bytes());
+        let own = match object.inode {
+            Some(inode) => FileId::of(&[store, b"inode", &inode.to_le_bytes()]),
+            None => FileId::of(&[store, object.key.as_bytes(), tag.as_bytes()]),
+        };
         Entry {
             file_id: self.identities.resolve(&object.key, &object.etag, own),
             kind: EntryKind::File,
@@ -163,8 +180,14 @@ impl Core {
     }
 
     /// A directory as the namespace shows it, without what was set over it.
-    pub(super) fn directory_entry(&self, key: &Key) -> Entry {
-        let own = FileId::of(&[self.backend.fingerprint().as_bytes(), key.as_str().as_bytes(), b"directory"]);
+    pub(super) fn directory_entry(&self, key: &Key, existence: Existence) -> Entry {
+        let store = self.backend.fingerprint().as_bytes();
+        let own = match existence {
+            Existence::Real(inode) => FileId::of(&[store, b"inode", &inode.to_le_bytes()]),
+            Existence::Implied | Existence::Marked => {
+                FileId::of(&[store, key.as_str().as_bytes(), b"directory"])
+            }
+        };
         let etag = ETag::new(DIRECTORY_TAG);
         Entry {
             file_id: self.identities.resolve(&key.directory_prefix(), &etag, own),
@@ -176,6 +199,11 @@ impl Core {
             attributes: self.attributes_of(0o755, self.info.mounted),
             headers: None,
         }
+    }
+
+    /// The mount's root, which is there whatever the store has.
+    pub(super) fn root_entry(&self) -> Entry {
+        self.directory_entry(&Key::root(), Existence::Implied)
     }
 
     /// An entry with the attributes that were set for it.

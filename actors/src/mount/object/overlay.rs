@@ -90,6 +90,24 @@ impl Overlay {
         }
     }
 
+    /// As [`Overlay::rename`] for a directory and all below it, whose contents keep their tags.
+    pub(super) fn rename_tree(&self, from: &str, to: &str) {
+        if !self.is_used() {
+            return;
+        }
+        self.forget_tree(to);
+        for (name, moved) in self.table.take_below(from) {
+            self.update(&format!("{to}{}", &name[from.len()..]), |posix| *posix = moved);
+        }
+    }
+
+    /// Forgets a directory and all below it.
+    pub(super) fn forget_tree(&self, directory: &str) {
+        if self.is_used() {
+            drop(self.table.take_below(directory));
+        }
+    }
+
     pub(super) fn forget(&self, name: &str) {
         self.table.remove(name);
     }

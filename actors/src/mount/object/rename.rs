@@ -1,5 +1,5 @@
-//! Copies and renames. A rename is a copy and a deletion: where it fails or is cut off in between, both names
-//! exist, and nothing of the source is lost.
+//! Copies and renames. Unless the store renames by itself ([`super::hierarchy`]), a rename is a copy and a deletion:
+//! where it fails or is cut off in between, both names exist, and nothing of the source is lost.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use forebay_core::{
 use futures::stream::{self, TryStreamExt};
 
 use super::Core;
+use super::attributes::Existence;
 use super::directory::{TREE_PAGE_KEYS, TREE_REQUESTS};
 use super::lookup::not_found;
 use super::request::Condition;
@@ -60,6 +61,14 @@ impl Core {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         parent?;
+        if self.info.capability.native_rename {
+            let target = match target {
+                Ok(target) => Some(target.kind),
+                Err(e) if e.kind() == ErrorKind::NotFound => None,
+                Err(e) => return Err(e),
+            };
+            return self.rename_natively((from, to), (source.kind, target), mode).await;
+        }
         match target {
             Ok(target) => self.check_target(to, (source.kind, target.kind), mode).await?,
             Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -126,7 +135,7 @@ impl Core {
     /// Copies all below `from`, then removes what was copied; what came to `from` meanwhile stays.
     async fn move_tree(&self, from: &Key, to: &Key) -> Result<()> {
         let (old, new) = (from.directory_prefix(), to.directory_prefix());
-        let identity = self.directory_entry(from);
+        let identity = self.directory_entry(from, Existence::Implied);
         let mut query =
             ListQuery { prefix: old.clone(), shallow: false, start_after: None, limit: TREE_PAGE_KEYS };
         let mut copied = Vec::new();
@@ -162,7 +171,7 @@ impl Core {
         let change = self.attributes.change(to, self.clock.now());
         if to.ends_with('/') {
             self.copy_or_stream(from, to, condition).await?;
-            change.wrote_marker();
+            change.wrote_directory(Existence::Marked);
             return Ok(());
         }
         let identity = self.file_entry(from).file_id;

@@ -5,6 +5,7 @@ use forebay_core::{
 };
 
 use super::Core;
+use super::attributes::Existence;
 use crate::backend::{Object, ObjectPage, Source};
 use crate::mount::vitals::{Load, Repeat};
 
@@ -103,12 +104,13 @@ impl Core {
     }
 
     /// Stores the marker of a directory.
-    pub(super) async fn put_marker(&self, key: &Key, condition: &Condition) -> Result<()> {
+    pub(super) async fn put_marker(&self, key: &Key, condition: &Condition) -> Result<Existence> {
         let name = key.directory_prefix();
         let change = self.attributes.change(&name, self.clock.now());
-        self.put(&name, &Source { files: Vec::new() }, &Headers::default(), condition).await?;
-        change.wrote_marker();
-        Ok(())
+        let marker = self.put(&name, &Source { files: Vec::new() }, &Headers::default(), condition).await?;
+        let existence = existence(&marker);
+        change.wrote_directory(existence);
+        Ok(existence)
     }
 
     /// Removes a file or marker by its exact name, with all that was remembered of it.
@@ -131,6 +133,15 @@ impl Core {
     ) -> Result<Object> {
         let call = || self.backend.copy(&from.key, to, headers, condition);
         self.vitals.run_loaded("copy", repeat(condition), Load::Inside(from.size_bytes), call).await
+    }
+}
+
+/// How a directory exists that the store shows like this.
+pub(super) fn existence(directory: &Object) -> Existence {
+    match (directory.inode, directory.is_prefix) {
+        (Some(inode), _) => Existence::Real(inode),
+        (None, true) => Existence::Implied,
+        (None, false) => Existence::Marked,
     }
 }
 

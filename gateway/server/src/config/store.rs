@@ -9,8 +9,8 @@ use forebay_actors::config::{
 use forebay_core::Secret;
 
 use super::reader::{Bytes, Parse, Section};
-use super::rooted;
 use super::yaml::{Node, Value};
+use super::{hdfs, rooted};
 
 /// Kinds of store that `store` may name.
 #[derive(Clone, Copy)]
@@ -23,10 +23,11 @@ pub(super) enum StoreKind {
     Oss,
     Cos,
     Http,
+    Hdfs,
 }
 
 impl Parse for StoreKind {
-    const EXPECTED: &'static str = "one of fs, memory, s3, gcs, azblob, oss, cos, http";
+    const EXPECTED: &'static str = "one of fs, memory, s3, gcs, azblob, oss, cos, http, hdfs";
     const EXAMPLE: &'static str = "fs";
     fn parse(text: &str) -> Option<Self> {
         match text {
@@ -38,6 +39,7 @@ impl Parse for StoreKind {
             "oss" => Some(Self::Oss),
             "cos" => Some(Self::Cos),
             "http" => Some(Self::Http),
+            "hdfs" => Some(Self::Hdfs),
             _ => None,
         }
     }
@@ -57,6 +59,7 @@ impl StoreKind {
             Self::Oss => "bucket: NAME, endpoint: https://oss-REGION.aliyuncs.com, …",
             Self::Cos => "bucket: NAME-APPID, endpoint: https://cos.REGION.myqcloud.com, …",
             Self::Http => "endpoint: https://HOST/PATH",
+            Self::Hdfs => "endpoints: [http://namenode:9870], …",
         }
     }
 }
@@ -82,6 +85,7 @@ pub(super) fn read(section: &Section<'_>, kind: StoreKind, base: &Path) -> Optio
         StoreKind::Oss => object(oss(&options).map(ObjectStoreConfig::Oss)),
         StoreKind::Cos => object(cos(&options).map(ObjectStoreConfig::Cos)),
         StoreKind::Http => object(http(&options).map(ObjectStoreConfig::Http)),
+        StoreKind::Hdfs => hdfs::read(&options).map(StoreConfig::Hdfs),
     };
     options.finish();
     store
@@ -258,6 +262,6 @@ fn prefix(options: &Section<'_>) -> String {
     slash_ended(prefix)
 }
 
-pub(super) fn slash_ended(prefix: String) -> String {
+fn slash_ended(prefix: String) -> String {
     if prefix.is_empty() || prefix.ends_with('/') { prefix } else { format!("{prefix}/") }
 }

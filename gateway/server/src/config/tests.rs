@@ -1,3 +1,5 @@
+use forebay_actors::config::StoreConfig;
+
 use super::*;
 
 fn problems(text: &str) -> Vec<String> {
@@ -39,7 +41,7 @@ fn all_problems_are_told_at_once_with_line_and_remedy() {
     for expected in [
         "m.yaml:2:3: unknown key `gateway.listners`; did you mean `listeners`?",
         "m.yaml:3:26: `gateway.cache.memory.size` must be a size such as 512MiB, 4GiB or 1GB; `lots` is not",
-        "m.yaml:5:18: `/data.store` must be one of fs, memory, s3, gcs, azblob, oss, cos, http; `ftp` is not",
+        "m.yaml:5:18: `/data.store` must be one of fs, memory, s3, gcs, azblob, oss, cos, http, hdfs; `ftp` is not",
         "m.yaml:6:3: `/data` is already set on line 5; keep one of the two",
         "`Bad_Name` is no legal S3 bucket name",
     ] {
@@ -128,4 +130,32 @@ fn relative_paths_count_from_the_file() {
     let config = parse(Path::new("m.yaml"), text, Path::new("/base")).expect("valid");
     assert_eq!(config.gateway.var, Path::new("/base/v"));
     assert_eq!(config.gateway.cache.nvme.expect("on by default").directory, Path::new("/base/v/cache"));
+}
+
+#[test]
+fn hdfs_stores_name_one_or_two_namenodes() {
+    let mount = |options: &str| format!("mounts:\n  /abc: {{store: hdfs, options: {{{options}}}}}\n");
+    for (options, problem) in [
+        ("root: /x", "write `endpoints: [http://namenode:9870]`"),
+        ("endpoints: ['hdfs://nn:8020']", "must be URLs without a path"),
+        ("endpoints: ['http://nn:9870/webhdfs']", "must be URLs without a path"),
+        (
+            "endpoints: ['http://a:1', 'http://b:1', 'http://c:1']",
+            "one NameNode, or an active one and its standby",
+        ),
+        ("endpoints: ['http://nn:9870'], root: warehouse", "must be an absolute path in HDFS"),
+        (
+            "endpoints: ['http://nn:9870'], user: me, delegation_token: t",
+            "write `user` or `delegation_token`",
+        ),
+    ] {
+        assert_problem(&mount(options), problem);
+    }
+    let text = mount("endpoints: 'http://nn:9870/', root: /warehouse/, user: me, doas: you");
+    let config = parse(Path::new("m.yaml"), &text, Path::new("/base")).expect("valid");
+    let StoreConfig::Hdfs(hdfs) = &config.mounts[0].store else { panic!("not an HDFS store") };
+    assert_eq!(
+        (hdfs.endpoints.as_slice(), hdfs.root.as_str()),
+        (&["http://nn:9870".to_owned()][..], "/warehouse")
+    );
 }
