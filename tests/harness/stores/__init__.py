@@ -3,6 +3,7 @@
 A new one: a subclass of `Store` in a module of its own, and a line in `STORES`.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +27,10 @@ STORES: dict[str, type[Store]] = {
     "hdfs": HdfsStore,
 }
 
-# What the gateway mounts today.
-SERVED = {name: STORES[name] for name in ("fs", "memory", "s3", "azblob", "gcs", "http")}
+# One of each kind that a gateway mounts. Starting HDFS takes a while: only parts that ask for it have it.
+SERVED = {name: STORES[name] for name in ("fs", "memory", "s3", "azblob", "gcs", "http", "hdfs")}
+if not os.environ.get("FOREBAY_TOOL_HDFS"):
+    del SERVED["hdfs"]
 
 
 class Stores:
