@@ -25,7 +25,7 @@ mod stream;
 mod tasks;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -40,6 +40,7 @@ use self::memory::MemoryTier;
 use self::nvme::{CreateFile, NvmeTier};
 use self::page::{ContentKey, PageKey};
 use self::share::{MountShare, Pool, Uncached};
+use self::stream::Outlook;
 use self::tasks::Tasks;
 use crate::config::CacheConfig;
 use crate::supervisor::Supervisor;
@@ -52,6 +53,9 @@ const READ_AHEAD_FETCHES: u64 = 64;
 
 /// Memory for fetches in flight, as a divisor of the memory tier: the rest stays for what is cached.
 const FETCHING_DIVISOR: u64 = 2;
+
+/// Pages fetched ahead and not yet read, as a divisor of the memory tier's: more would push each other out.
+const OUTLOOK_DIVISOR: u64 = 2;
 
 /// Least memory for fetches in flight, in pages, as far as the tier has it.
 const FETCHING_PAGES_MIN: u64 = 16;
@@ -91,8 +95,10 @@ struct Tiers {
     fetching: Arc<Pool>,
     /// Places for fetches ahead of their readers.
     ahead: Arc<Pool>,
-    /// What each mount holds of them.
-    shares: DashMap<Arc<str>, Arc<MountShare>>,
+    outlook: Arc<Outlook>,
+    /// What each mount holds of the pools. Open files and fetches keep it, so that the series of a mount that is
+    /// gone are not written any more.
+    shares: DashMap<Arc<str>, Weak<MountShare>>,
     memory_hits: IntCounter,
     nvme_hits: IntCounter,
     memory_refusals: IntCounter,
@@ -123,6 +129,7 @@ impl Cache {
             uncached: Uncached::new(),
             fetching: Pool::new(fetching_bytes(config.memory_bytes)),
             ahead: Pool::new(READ_AHEAD_FETCHES),
+            outlook: Outlook::new(config.memory_bytes / PAGE_BYTES / OUTLOOK_DIVISOR),
             shares: DashMap::new(),
             nvme_hits: METRICS.cache_hits.with_label_values(&["nvme"]),
             memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),
@@ -186,11 +193,15 @@ fn fetching_bytes(memory_bytes: u64) -> u64 {
 
 impl Tiers {
     fn share(&self, mount: &Arc<str>) -> Arc<MountShare> {
-        if let Some(share) = self.shares.get(mount) {
-            return Arc::clone(&share);
+        if let Some(share) = self.shares.get(mount).and_then(|share| share.upgrade()) {
+            return share;
         }
-        let made = || Arc::new(MountShare::new(mount, &self.fetching, &self.ahead));
-        Arc::clone(&self.shares.entry(Arc::clone(mount)).or_insert_with(made))
+        let mut place = self.shares.entry(Arc::clone(mount)).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            let share = Arc::new(MountShare::new(mount, &self.fetching, &self.ahead));
+            *place = Arc::downgrade(&share);
+            share
+        })
     }
 
     /// Whether the page is cached or on its way.

@@ -89,7 +89,7 @@ pub enum Revalidate {
 pub struct MountLimits {
     /// Store requests in flight.
     pub operations: usize,
-    /// Content bytes of the requests in flight, in bytes; a larger request goes alone.
+    /// Content of the requests in flight, in bytes; a larger request goes alone. Of an upload 16 MiB count at most.
     pub bytes_in_flight: u64,
     /// Content from the store, in bytes per second.
     pub read_bandwidth: Option<u64>,

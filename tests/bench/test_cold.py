@@ -95,7 +95,7 @@ def through_fuse(gateway: Gateway) -> Read:
     buffer = memoryview(bytearray(MIB))
     began = time.monotonic()
     with path.open("rb", buffering=0) as file:
-        size = file.readinto(buffer[: 128 * 1024])
+        size = file.readinto(buffer[:4096])
         first_byte_s = time.monotonic() - began
         while moved := file.readinto(buffer):
             size += moved

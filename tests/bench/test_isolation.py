@@ -18,10 +18,10 @@ MOUNTS = 10
 HUNG = MOUNTS - 1
 LATENCY_S = 0.005
 OBJECT_BYTES = 64 * KIB
-LARGE_BYTES = 64 << 20
+LARGE_BYTES = 256 << 20
 PER_SECOND = 15  # requests on each mount, as a clock gives them out: a slow answer does not spare the next
-SECONDS = 12
-ROUNDS = 3
+SECONDS = 8
+ROUNDS = 5
 PILED_UP = 64
 PAUSE_S = 0.05  # of a piled-up client between two attempts: refusals at once should not burn the machine's CPU
 
@@ -33,9 +33,13 @@ def ten(store, tmp_path_factory):
     with ThreadPoolExecutor(16) as pool:
         names = [f"o{number}" for number in range(2 * ROUNDS * SECONDS * PER_SECOND)]
         list(pool.map(lambda name: store.put(bucket, name, name.encode() * (OBJECT_BYTES // len(name))), names))
-    store.put(bucket, "large", bytes(LARGE_BYTES))
+    for number in range(ROUNDS):
+        store.put(bucket, f"large{number}", bytes(LARGE_BYTES))
     directory = tmp_path_factory.mktemp("isolation")
-    mounts = {f"/m{i}": store.mount(bucket, endpoint=endpoint) for i, endpoint in enumerate(links.endpoints)}
+    mounts = {
+        f"/mount{i}": store.mount(bucket, endpoint=endpoint, cache={"revalidate": "1h"})
+        for i, endpoint in enumerate(links.endpoints)
+    }
     cache = {"memory": {"size": "256MiB"}, "nvme": {"enabled": False}}
     config = settings(directory, mounts, fuse=False, cache=cache)
     gateway = Gateway(directory, config, binary=tool("forebay-release")).start()
@@ -45,7 +49,7 @@ def ten(store, tmp_path_factory):
 
 
 def url_of(s3, mount: int, key: str) -> str:
-    return s3.generate_presigned_url("get_object", {"Bucket": f"m{mount}", "Key": key}, ExpiresIn=86400)
+    return s3.generate_presigned_url("get_object", {"Bucket": f"mount{mount}", "Key": key}, ExpiresIn=86400)
 
 
 def paced(urls: list[str]) -> list[float]:
@@ -74,21 +78,22 @@ def load(gateway: Gateway, names: list[str]) -> dict[str, float]:
 
 
 class PiledUp:
-    """Clients that want all of a large object of the hung mount, again and again, and get nothing."""
+    """Clients that want a part each of a large object of the hung mount, again and again, and get nothing."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.stopped = threading.Event()
         self.refused = itertools.count()
-        self.threads = [threading.Thread(target=self.work, daemon=True) for _ in range(PILED_UP)]
+        self.threads = [threading.Thread(target=self.work, args=(number,), daemon=True) for number in range(PILED_UP)]
         for thread in self.threads:
             thread.start()
 
-    def work(self) -> None:
+    def work(self, number: int) -> None:
+        part = LARGE_BYTES // PILED_UP
         while not self.stopped.is_set():
             reader = Reader(self.url)
             try:
-                reader.get(self.url)
+                reader.get(self.url, number * part, (number + 1) * part - 1)
             except OSError:
                 next(self.refused)
             reader.close()
@@ -115,12 +120,13 @@ def test_nine_mounts_beside_a_hung_one(ten):
     for number in range(ROUNDS):
         well.append(load(gateway, next(runs)))
         print(f"   round {number + 1} all well  {shown(well[-1])}", flush=True)
+        gateway.s3().head_object(Bucket=f"mount{HUNG}", Key=f"large{number}")
         with links.frozen(HUNG):
-            piled_up = PiledUp(url_of(gateway.s3(), HUNG, "large"))
+            piled_up = PiledUp(url_of(gateway.s3(), HUNG, f"large{number}"))
             hung.append(load(gateway, next(runs)))
             metrics = gateway.metrics()
         piled_up.stop()
-        name = f"/m{HUNG}"
+        name = f"/mount{HUNG}"
         held = metrics.total("forebay_cache_fetching_bytes", mount=name) / (1 << 20)
         ahead = metrics.total("forebay_cache_read_ahead_fetches", mount=name)
         is_open = metrics.total("forebay_breaker_open", mount=name)

@@ -15,6 +15,9 @@ use super::share::{Held, MountShare};
 use super::stream::Streams;
 use super::{Fetch, Tiers};
 
+/// Pages fetched ahead while the first bytes of a content are on their way.
+const PAGES_BESIDE_HEAD: u64 = 2;
+
 /// No page was read yet.
 const NONE: u64 = u64::MAX;
 
@@ -38,7 +41,7 @@ impl CachedFile {
         size_bytes: u64,
         fetch: Arc<dyn Fetch>,
     ) -> Self {
-        let (last_page, streams) = (AtomicU64::new(NONE), Streams::new());
+        let (last_page, streams) = (AtomicU64::new(NONE), Streams::new(&tiers.outlook));
         Self { tiers, mount, share, content, size_bytes, fetch, last_page, streams }
     }
 
@@ -93,12 +96,15 @@ impl CachedFile {
         }
         METRICS.cache_misses.with_label_values(&[&self.mount]).inc();
         let flight = self.start(number, None);
-        self.read_ahead(range, number);
         if let Some(head) = self.head(wanted) {
+            // What shares the head's link delays it.
+            self.fetch_window(range, number, PAGES_BESIDE_HEAD);
             let head = head.await?;
+            self.fetch_window(range, number, u64::MAX);
             let wanted = ByteRange::new(wanted.offset, wanted.len.min(HEAD_BYTES - wanted.offset));
             return Ok(slice(&head, wanted).into());
         }
+        self.read_ahead(range, number);
         Ok(slice(&flight.await?, wanted).into())
     }
 
@@ -192,23 +198,24 @@ impl CachedFile {
         Some(Room { reservation: self.tiers.memory.reserve(bytes)?, held })
     }
 
-    /// Starts fetching what comes after page `number`: the rest of `range`, and what lies in the window of a reader
-    /// of pages in a row. Takes no more than the mount's share of the places and of the budget.
+    /// Starts fetching what comes after page `number`, once for all small reads of it.
     fn read_ahead(&self, range: ByteRange, number: u64) {
-        // Small reads of one page are one step.
-        if self.last_page.load(Ordering::Relaxed) == number {
-            return;
+        if self.last_page.load(Ordering::Relaxed) != number {
+            self.fetch_window(range, number, u64::MAX);
         }
+    }
+
+    /// Starts fetching up to `most` pages after `number`: the rest of `range`, and what lies in the window of a reader
+    /// of pages in a row. Takes no more than the mount's share of the places and of the budget.
+    fn fetch_window(&self, range: ByteRange, number: u64, most: u64) {
         self.last_page.store(number, Ordering::Relaxed);
         if self.size_bytes <= PAGE_BYTES {
             return;
         }
-        let wanted = self.streams.read(number, pages(range).end() + 1);
-        let wanted = wanted.start..wanted.end.min(page_count(self.size_bytes));
-        let asked = wanted.clone().find(|next| !self.fetch_ahead(*next)).unwrap_or(wanted.end);
-        if !wanted.is_empty() {
-            self.streams.asked(number, asked);
-        }
+        let window = self.streams.read(number, pages(range).end() + 1);
+        let end = window.end.min(page_count(self.size_bytes)).min(window.start.saturating_add(most));
+        let asked = (window.start..end).find(|next| !self.fetch_ahead(*next)).unwrap_or(end);
+        self.streams.asked(number, asked);
     }
 
     /// Fetches a page before it is read; `false` when there is no place or no room for it.

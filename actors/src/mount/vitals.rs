@@ -27,7 +27,8 @@ use crate::config::MountLimits;
 
 /// What a store must move at least, so that large bodies get longer deadlines, in bytes per second.
 const THROUGHPUT_MIN: u64 = 1 << 20;
-/// Longest deadline of a probe: what asks so little and waits longer than this waits for a store that hangs.
+/// Longest deadline of a probe after the first: what asks so little and waits longer than this waits for a store that
+/// hangs. The first may try a store out, which is many requests.
 const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Whether a request may be sent again when it is not known what became of it.
@@ -222,7 +223,13 @@ impl Vitals {
         R: Future<Output = Result<()>>,
     {
         let pass = self.breaker.enter(Caller::Prober).ok()?;
-        let deadline = self.gates.load().limits().request_deadline.min(PROBE_DEADLINE);
+        let deadline = self.gates.load().limits().request_deadline;
+        let deadline = match self.state() {
+            MountState::Starting => deadline,
+            MountState::Ready | MountState::Degraded { .. } | MountState::Draining | MountState::Gone => {
+                deadline.min(PROBE_DEADLINE)
+            }
+        };
         let answer = timeout(deadline, call()).await.unwrap_or_else(|_| Err(silent(deadline)));
         self.count("probe", &answer);
         self.judge(pass, &answer);

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.stores.azblob import AzblobStore
 from harness.stores.gcs import GcsStore
+from harness.stores.hdfs import HdfsStore
 from harness.stores.http import HttpStore
 from harness.stores.local import FsStore, MemoryStore
 from harness.stores.s3 import MotoStore, S3Store, VersityStore
@@ -22,6 +23,7 @@ STORES: dict[str, Callable[[Path], Store]] = {
     "azblob": AzblobStore,
     "gcs": GcsStore,
     "http": HttpStore,
+    "hdfs": HdfsStore,
 }
 
 

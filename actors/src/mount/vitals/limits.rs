@@ -18,6 +18,8 @@ use crate::config::MountLimits;
 const WAITERS_PER_PLACE: usize = 64;
 /// Bytes of one permit of the bytes in flight.
 const PERMIT_BYTES: u64 = 1 << 10;
+/// What counts of a large body among the bytes in flight: it is sent in pieces, and its backend bounds their memory.
+const WRITE_BYTES_MAX: u64 = 16 << 20;
 /// Bandwidth that a quiet mount saves up.
 const BURST: Duration = Duration::from_millis(250);
 
@@ -95,6 +97,10 @@ impl Gates {
         if let Some(bandwidth) = bandwidth {
             self.wait_for_bandwidth(bandwidth, size_bytes, until).await?;
         }
+        let size_bytes = match load {
+            Load::Write(bytes) => bytes.min(WRITE_BYTES_MAX),
+            Load::Nothing | Load::Inside(_) | Load::Read(_) => size_bytes,
+        };
         let permits = u32::try_from(size_bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
         let bytes = match permits.min(self.bytes_permits) {
             0 => None,
