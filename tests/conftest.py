@@ -5,9 +5,8 @@ import os
 
 import pytest
 from harness.gateway import Gateway, settings
-from harness.hdfs import HdfsStore
 from harness.place import STORES, Place
-from harness.store import S3Store
+from harness.stores import Stores
 from harness.tool import has_fuse, machine
 
 _numbers = itertools.count(1)
@@ -18,17 +17,22 @@ for name in [name for name in os.environ if name.startswith("AWS_") or name.ends
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory):
-    server = S3Store(tmp_path_factory.mktemp("store"))
-    yield server
-    server.stop()
+def stores(tmp_path_factory):
+    """Every store by its name, started when it is first asked for."""
+    running = Stores(tmp_path_factory.mktemp("stores"))
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="session")
-def hadoop(tmp_path_factory):
-    server = HdfsStore(tmp_path_factory.mktemp("hadoop"))
-    yield server
-    server.stop()
+def store(stores):
+    """The S3 store of tests that need only one."""
+    return stores["s3"]
+
+
+@pytest.fixture(scope="session")
+def hadoop(stores):
+    return stores["hdfs"]
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +56,7 @@ def gateway(request, tmp_path_factory, store, fuse_options):
     }
     if "hdfs" in STORES:
         hadoop = request.getfixturevalue("hadoop")
-        mounts["/lake"] = hadoop.mount(hadoop.root("gateway"))
+        mounts["/lake"] = hadoop.mount(hadoop.bucket("gateway"))
     (directory / "local").mkdir()
     config = settings(directory, mounts)
     if fuse := config["gateway"]["listeners"].get("fuse"):

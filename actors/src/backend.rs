@@ -19,14 +19,20 @@ use forebay_core::{
 
 #[cfg(test)]
 mod conformance;
+mod deadline;
 mod error;
+mod exchange;
 mod hdfs;
 mod memory;
-mod s3;
+mod object;
 
+pub use exchange::Exchange;
 pub use hdfs::Hdfs;
 pub use memory::Memory;
-pub use s3::S3;
+pub use object::ObjectStore;
+
+/// The smallest question that only a healthy store can answer.
+static PROBE: ListQuery = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 1 };
 
 /// An object as its store shows it.
 #[derive(Clone, Debug)]
@@ -39,6 +45,8 @@ pub struct Object {
     pub size_bytes: u64,
     /// The store's own tag, or one derived from what its listing shows; empty for prefixes.
     pub etag: ETag,
+    /// The tag is made of length and time of change only.
+    pub is_weak: bool,
     /// Last modification; the epoch for prefixes.
     pub modified: SystemTime,
     /// Headers, where the request returns them.
@@ -55,6 +63,7 @@ impl Object {
             is_prefix: true,
             size_bytes: 0,
             etag: ETag::new(""),
+            is_weak: false,
             modified: SystemTime::UNIX_EPOCH,
             headers: None,
             inode: None,
@@ -147,6 +156,15 @@ pub trait Backend: Send + Sync {
 
     /// Names the store itself (not the mount), so that content cached from another store is never served for it.
     fn fingerprint(&self) -> &str;
+
+    /// Asks for something small that only a healthy store can answer; with `may_write` the first call also tries
+    /// out what the store's word is not taken for.
+    ///
+    /// # Errors
+    /// As [`Backend::stat`].
+    async fn probe(&self, _may_write: bool) -> Result<()> {
+        self.list(&PROBE).await.map(drop)
+    }
 
     /// Looks at an exact key.
     ///

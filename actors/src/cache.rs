@@ -5,10 +5,11 @@
 //! - Content is immutable: pages are keyed by ([`ContentId`], page number), so a new version never meets old pages.
 //! - Space is reserved before a fetch or a write starts and the hard caps are enforced inline; the evictors only
 //!   keep distance from the caps. Without them, and without room, reads are served uncached.
-//! - One fetch for a page at a time, whoever asks. It runs in a task of the cache, so no reader can cancel it for
+//! - One fetch for a page at a time, whoever asks (two for the first of several: its first bytes come apart). It runs in a task of the cache, so no reader can cancel it for
 //!   the others, and its error reaches all who wait and is not remembered.
 //! - A hit bumps one counter. No map guard is held across an await.
 //! - A broken disk tier loses hits, never reads.
+//! - What a mount's fetches in flight hold of the budget and of the places is a share, see `share.rs`.
 //!
 //! Deliberately absent: an index on disk (a restart starts cold) and packed small objects.
 
@@ -19,23 +20,27 @@ mod flight;
 mod memory;
 mod nvme;
 mod page;
+mod share;
+mod stream;
 mod tasks;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dashmap::DashMap;
 use forebay_core::{ByteRange, Error, ErrorKind, FileId, METRICS, Result, Version};
 use prometheus::IntCounter;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use self::evictor::{MemoryEvictor, NvmeEvictor};
 use self::flight::Flights;
 use self::memory::MemoryTier;
 use self::nvme::{CreateFile, NvmeTier};
 use self::page::{ContentKey, PageKey};
+use self::share::{MountShare, Pool, Uncached};
+use self::stream::Outlook;
 use self::tasks::Tasks;
 use crate::config::CacheConfig;
 use crate::supervisor::Supervisor;
@@ -43,11 +48,17 @@ use crate::supervisor::Supervisor;
 pub use self::file::CachedFile;
 pub use self::page::PAGE_BYTES;
 
-/// Most fetches at once whose pages are not kept; bounds what the memory budget does not count.
-const UNCACHED_FETCHES: usize = 16;
+/// Most fetches ahead of their readers at once, over all files of all mounts.
+const READ_AHEAD_FETCHES: u64 = 64;
 
-/// Most fetches ahead of their readers at once, over all files.
-const READ_AHEAD_FETCHES: usize = 32;
+/// Memory for fetches in flight, as a divisor of the memory tier: the rest stays for what is cached.
+const FETCHING_DIVISOR: u64 = 2;
+
+/// Pages fetched ahead and not yet read, as a divisor of the memory tier's: more would push each other out.
+const OUTLOOK_DIVISOR: u64 = 2;
+
+/// Least memory for fetches in flight, in pages, as far as the tier has it.
+const FETCHING_PAGES_MIN: u64 = 16;
 
 /// One immutable content: one version of one file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -79,10 +90,15 @@ struct Tiers {
     nvme: Option<Arc<NvmeTier>>,
     tasks: Arc<Tasks>,
     flights: Arc<Flights>,
-    /// Places for fetches whose page has no room in memory.
-    uncached: Semaphore,
-    /// Places for fetches ahead of their reader.
-    ahead: Arc<Semaphore>,
+    uncached: Uncached,
+    /// Memory for fetches in flight, in bytes.
+    fetching: Arc<Pool>,
+    /// Places for fetches ahead of their readers.
+    ahead: Arc<Pool>,
+    outlook: Arc<Outlook>,
+    /// What each mount holds of the pools. Open files and fetches keep it, so that the series of a mount that is
+    /// gone are not written any more.
+    shares: DashMap<Arc<str>, Weak<MountShare>>,
     memory_hits: IntCounter,
     nvme_hits: IntCounter,
     memory_refusals: IntCounter,
@@ -110,8 +126,11 @@ impl Cache {
             nvme,
             flights: Arc::new(Flights::new(Arc::clone(&tasks))),
             tasks,
-            uncached: Semaphore::new(UNCACHED_FETCHES),
-            ahead: Arc::new(Semaphore::new(READ_AHEAD_FETCHES)),
+            uncached: Uncached::new(),
+            fetching: Pool::new(fetching_bytes(config.memory_bytes)),
+            ahead: Pool::new(READ_AHEAD_FETCHES),
+            outlook: Outlook::new(config.memory_bytes / PAGE_BYTES / OUTLOOK_DIVISOR),
+            shares: DashMap::new(),
             nvme_hits: METRICS.cache_hits.with_label_values(&["nvme"]),
             memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),
             memory_refusals: METRICS.cache_refusals.with_label_values(&["memory", "full"]),
@@ -139,7 +158,8 @@ impl Cache {
         size_bytes: u64,
         fetch: Arc<dyn Fetch>,
     ) -> CachedFile {
-        CachedFile::new(Arc::clone(&self.0), Arc::clone(mount), ContentKey::of(content), size_bytes, fetch)
+        let mount = (Arc::clone(mount), self.0.share(mount));
+        CachedFile::new(Arc::clone(&self.0), mount, ContentKey::of(content), size_bytes, fetch)
     }
 
     /// Drops what is cached of a content of `size_bytes`. Readers keep what they hold.
@@ -166,7 +186,24 @@ impl Cache {
     }
 }
 
+/// How much of a memory tier fetches in flight may hold.
+fn fetching_bytes(memory_bytes: u64) -> u64 {
+    (memory_bytes / FETCHING_DIVISOR).max(FETCHING_PAGES_MIN * PAGE_BYTES).min(memory_bytes)
+}
+
 impl Tiers {
+    fn share(&self, mount: &Arc<str>) -> Arc<MountShare> {
+        if let Some(share) = self.shares.get(mount).and_then(|share| share.upgrade()) {
+            return share;
+        }
+        let mut place = self.shares.entry(Arc::clone(mount)).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            let share = Arc::new(MountShare::new(mount, &self.fetching, &self.ahead));
+            *place = Arc::downgrade(&share);
+            share
+        })
+    }
+
     /// Whether the page is cached or on its way.
     fn contains(&self, key: PageKey) -> bool {
         let is_on_disk = || self.nvme.as_ref().is_some_and(|nvme| nvme.contains(key));

@@ -4,10 +4,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use forebay_core::{NsPath, Secret};
+use forebay_core::NsPath;
 
+mod cloud;
 mod hdfs;
 
+pub use cloud::{
+    AzblobCredential, AzblobStoreConfig, CosStoreConfig, GcsCredential, GcsStoreConfig, HttpCredential,
+    HttpStoreConfig, ObjectStoreConfig, OssStoreConfig, Quirks, S3StoreConfig,
+};
 pub use hdfs::HdfsStoreConfig;
 
 /// The two cache tiers.
@@ -33,7 +38,7 @@ pub struct NvmeConfig {
 }
 
 /// One entry of `mounts`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountConfig {
     /// Where it is mounted.
     pub path: NsPath,
@@ -45,10 +50,12 @@ pub struct MountConfig {
     pub revalidate: Revalidate,
     /// What it may use at once.
     pub limits: MountLimits,
+    /// What the operator knows better than the probes of the store.
+    pub quirks: Quirks,
 }
 
 /// Which store, with its typed options.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreConfig {
     /// A local directory.
     Fs {
@@ -60,29 +67,10 @@ pub enum StoreConfig {
         /// Most content bytes.
         size_bytes: u64,
     },
-    /// Amazon S3 or anything that speaks it.
-    S3(S3StoreConfig),
+    /// An object store of a cloud, what speaks like one, or an HTTP server.
+    Object(ObjectStoreConfig),
     /// A directory of HDFS.
     Hdfs(HdfsStoreConfig),
-}
-
-/// Options of an S3 store.
-#[derive(Clone, Debug)]
-pub struct S3StoreConfig {
-    /// The bucket.
-    pub bucket: String,
-    /// Keys below this prefix only; empty or ending in `/`.
-    pub prefix: String,
-    /// Base URL; `None` for AWS.
-    pub endpoint: Option<String>,
-    /// Region name.
-    pub region: String,
-    /// Key pair; `None` sends unsigned requests.
-    pub credentials: Option<(String, Secret)>,
-    /// Token of temporary credentials.
-    pub session_token: Option<Secret>,
-    /// `bucket.host` instead of `host/bucket`.
-    pub is_virtual_host_style: bool,
 }
 
 /// How long a mount's attributes may be trusted. Changes made through this gateway are seen at once in any case.
@@ -97,16 +85,30 @@ pub enum Revalidate {
 }
 
 /// Bounds of one mount.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountLimits {
     /// Store requests in flight.
     pub operations: usize,
-    /// Longest wait for a place among them before `Busy`.
+    /// Content of the requests in flight, in bytes; a larger request goes alone. Of an upload 16 MiB count at most.
+    pub bytes_in_flight: u64,
+    /// Content from the store, in bytes per second.
+    pub read_bandwidth: Option<u64>,
+    /// Content to the store, in bytes per second.
+    pub write_bandwidth: Option<u64>,
+    /// Longest wait for all of these before `Busy`.
     pub queue_deadline: Duration,
     /// Deadline of one store request, retries excluded.
     pub request_deadline: Duration,
+    /// Time in which a body that is being read must move `stall_bytes`, or is given up.
+    pub stall_window: Duration,
+    /// What a body that is being read must move in each `stall_window`.
+    pub stall_bytes: u64,
     /// Attempts for requests that may be repeated.
     pub attempts: usize,
+    /// Repetitions, in percent of the requests sent lately; a few are always allowed.
+    pub retry_percent: u8,
+    /// Sends a read again that takes longer than 99 of 100, and takes the first answer.
+    pub hedge: bool,
     /// Staged bytes, parts and writes in progress together.
     pub staging_bytes: u64,
 }
@@ -115,9 +117,16 @@ impl Default for MountLimits {
     fn default() -> Self {
         Self {
             operations: 64,
+            bytes_in_flight: 512 << 20,
+            read_bandwidth: None,
+            write_bandwidth: None,
             queue_deadline: Duration::from_secs(10),
             request_deadline: Duration::from_secs(30),
+            stall_window: Duration::from_secs(5),
+            stall_bytes: 64 << 10,
             attempts: 3,
+            retry_percent: 10,
+            hedge: false,
             staging_bytes: 16 << 30,
         }
     }

@@ -10,5 +10,6 @@ pub mod backend;
 pub mod cache;
 pub mod config;
 pub mod mount;
+pub mod mounts;
 pub mod staging;
 pub mod supervisor;

@@ -7,21 +7,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay_core::{Clock, Key, ListQuery, Mount, MountInfo, Result, Usage, Want};
-use futures::FutureExt;
+use forebay_core::{Clock, MountInfo, Result, Usage};
 
 mod actor;
 mod breaker;
 pub mod local;
+mod mounted;
 pub mod object;
 pub mod vitals;
 
-use actor::{MountActor, Patient, Probe};
 use local::LocalMount;
+use mounted::Body;
+pub use mounted::{Change, Mounted, Remains};
 use object::{ObjectMount, Parts};
 use vitals::Vitals;
 
-use crate::backend::{Backend, Hdfs, Memory, S3};
+use crate::backend::{Backend, Exchange, Hdfs, Memory, ObjectStore};
 use crate::cache::Cache;
 use crate::config::{MountConfig, StoreConfig};
 use crate::staging::{Staging, blocking};
@@ -29,8 +30,8 @@ use crate::supervisor::Supervisor;
 
 /// Longest file name before a hash takes its place; file systems allow 255 bytes.
 const ENCODED_BYTES_MAX: usize = 200;
-/// The smallest question that only a healthy store can answer.
-static PROBE: ListQuery = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 1 };
+/// Digits of a store's hash in the name of a directory.
+const STORE_DIGITS: usize = 16;
 /// What `statfs` shows of a store without a known size: 1 PiB, all of it free.
 const UNBOUNDED: Usage =
     Usage { capacity_bytes: 1 << 50, free_bytes: 1 << 50, files: 1 << 40, free_files: 1 << 40 };
@@ -48,103 +49,109 @@ pub struct Environment {
     pub clock: Clock,
 }
 
-/// Opens a mount: the handle that serves bytes, and a supervised actor that probes its store from now on.
+/// Opens a mount, without the actor that looks after it: [`Mounted::watch`] starts that.
 ///
 /// # Errors
-/// `AlreadyExists` when a mount of this path is open; `InvalidArgument` for options that make no sense together;
-/// `Busy` when another gateway uses the directory; the disk's. A store that does not answer is no error.
-pub async fn open(config: &MountConfig, environment: &Environment) -> Result<Arc<dyn Mount>> {
-    let vitals = Vitals::new(config.path.as_str(), &config.limits);
-    match &config.store {
-        StoreConfig::Fs { .. } => open_local(config, environment, vitals).await,
+/// `InvalidArgument` for options that make no sense together; `Busy` when another mount or gateway uses the directory;
+/// the disk's. A store that does not answer is no error.
+pub async fn open(config: &MountConfig, environment: &Environment) -> Result<Mounted> {
+    // Makes an HTTP client, which is work for a processor: many mounts are opened at once.
+    let store = {
+        let (config, environment) = (config.clone(), environment.clone());
+        blocking(move || flat_store(&config, &environment)).await?
+    };
+    match store {
+        None => open_local(config, environment).await,
+        Some(store) => open_object(config, environment, store).await,
+    }
+}
+
+/// A store of flat keys, not mounted yet.
+struct FlatStore {
+    backend: Arc<dyn Backend>,
+    usage: Box<dyn Fn() -> Usage + Send + Sync>,
+    /// The store itself, where it is the gateway's own memory.
+    memory: Option<Arc<Memory>>,
+}
+
+/// The store of flat keys that a mount asks for; `None` for local directories. Sends nothing.
+fn flat_store(config: &MountConfig, environment: &Environment) -> Result<Option<FlatStore>> {
+    Ok(Some(match &config.store {
+        StoreConfig::Fs { .. } => return Ok(None),
         StoreConfig::Memory { size_bytes } => {
             let memory = Arc::new(Memory::new(*size_bytes, environment.clock.clone()));
             let usage = {
                 let memory = Arc::clone(&memory);
                 move || {
                     let (used_bytes, capacity_bytes) = memory.used_bytes();
-                    Usage { capacity_bytes, free_bytes: capacity_bytes - used_bytes, ..UNBOUNDED }
+                    let free_bytes = capacity_bytes.saturating_sub(used_bytes);
+                    Usage { capacity_bytes, free_bytes, ..UNBOUNDED }
                 }
             };
-            open_object(config, environment, vitals, (memory, Box::new(usage))).await
+            FlatStore {
+                backend: Arc::clone(&memory) as Arc<dyn Backend>,
+                usage: Box::new(usage),
+                memory: Some(memory),
+            }
         }
-        StoreConfig::S3(options) => {
-            let s3 = Arc::new(S3::new(options, &config.limits)?);
-            open_object(config, environment, vitals, (s3, Box::new(|| UNBOUNDED))).await
+        StoreConfig::Object(options) => {
+            let backend = Arc::new(ObjectStore::new(options, &config.limits, config.quirks)?);
+            FlatStore { backend, usage: Box::new(|| UNBOUNDED), memory: None }
         }
         StoreConfig::Hdfs(options) => {
-            let hdfs = Arc::new(Hdfs::new(options, &config.limits, environment.clock.clone())?);
-            open_object(config, environment, vitals, (hdfs, Box::new(|| UNBOUNDED))).await
+            let backend = Arc::new(Hdfs::new(options, &config.limits, environment.clock.clone())?);
+            FlatStore { backend, usage: Box::new(|| UNBOUNDED), memory: None }
         }
-    }
+    }))
 }
 
-async fn open_local(
-    config: &MountConfig,
-    environment: &Environment,
-    vitals: Arc<Vitals>,
-) -> Result<Arc<dyn Mount>> {
-    let mount = {
-        let (config, vitals, clock) = (config.clone(), Arc::clone(&vitals), environment.clock.clone());
-        blocking(move || LocalMount::open(&config, vitals, clock)).await?
-    };
-    let probed = Arc::clone(&mount);
-    let probe: Probe = Arc::new(move || {
-        let probed = Arc::clone(&probed);
-        async move { probed.stat(&Key::root(), Want::Directory).await.map(drop) }.boxed()
-    });
-    watch(environment, vitals, probe).await?;
-    Ok(mount)
+async fn open_local(config: &MountConfig, environment: &Environment) -> Result<Mounted> {
+    let (copy, clock) = (config.clone(), environment.clock.clone());
+    let (mount, vitals) = blocking(move || {
+        let vitals = Vitals::new(copy.path.as_str(), &copy.limits);
+        Ok((LocalMount::open(&copy, Arc::clone(&vitals), clock)?, vitals))
+    })
+    .await?;
+    Ok(Mounted::new(config.clone(), vitals, Body::Local(mount)))
 }
 
-type Store = (Arc<dyn Backend>, Box<dyn Fn() -> Usage + Send + Sync>);
-
-async fn open_object(
-    config: &MountConfig,
-    environment: &Environment,
-    vitals: Arc<Vitals>,
-    (backend, usage): Store,
-) -> Result<Arc<dyn Mount>> {
+async fn open_object(config: &MountConfig, environment: &Environment, store: FlatStore) -> Result<Mounted> {
     let name = config.path.to_string();
+    // A memory store is another one after each start, but what was staged for it goes with the mount's name.
+    let identity = if store.memory.is_some() { "memory" } else { store.backend.fingerprint() };
     let staging = {
-        let directory = staging_directory(&environment.var_directory, &name);
+        let directory = staging_directory(&environment.var_directory, &name, identity);
         let (name, limit_bytes) = (name.clone(), config.limits.staging_bytes);
         blocking(move || Staging::open(&directory, limit_bytes, &name)).await?
     };
+    let vitals = Vitals::new(&name, &config.limits);
+    let exchange = Arc::new(Exchange::new(store.backend));
     let info = MountInfo {
         name,
-        store: backend.kind(),
-        read_only: config.read_only,
+        store: exchange.kind(),
+        read_only: config.read_only || !exchange.capability().write,
         mounted: environment.clock.now(),
-        capability: backend.capability(),
+        capability: exchange.capability(),
     };
     let mount = ObjectMount::open(Parts {
         info,
         revalidate: config.revalidate,
-        backend: Arc::clone(&backend),
+        backend: Arc::clone(&exchange) as Arc<dyn Backend>,
         cache: environment.cache.clone(),
         staging,
         vitals: Arc::clone(&vitals),
         clock: environment.clock.clone(),
-        usage,
+        usage: store.usage,
     });
-    let probe: Probe = Arc::new(move || {
-        let backend = Arc::clone(&backend);
-        async move { backend.list(&PROBE).await.map(drop) }.boxed()
-    });
-    watch(environment, vitals, probe).await?;
-    Ok(mount)
+    let body = Body::Object { mount, exchange, memory: store.memory };
+    Ok(Mounted::new(config.clone(), vitals, body))
 }
 
-async fn watch(environment: &Environment, vitals: Arc<Vitals>, probe: Probe) -> Result<()> {
-    let name = format!("Mount:{}", vitals.name());
-    let patient = Patient { vitals, probe };
-    environment.supervisor.child(name, move || (MountActor, patient.clone())).await
-}
-
-/// Where the staged writes of the mount `name` lie. Different mounts never share a directory.
-fn staging_directory(var_directory: &Path, name: &str) -> PathBuf {
-    var_directory.join("staging").join(encoded(name))
+/// Where the staged writes of the mount `name` of one store lie. Different mounts never share a directory, and a
+/// mount that gets another store does not find the uploads of the one before.
+fn staging_directory(var_directory: &Path, name: &str, store: &str) -> PathBuf {
+    let store = blake3::hash(store.as_bytes()).to_hex();
+    var_directory.join("staging").join(format!("{}@{}", encoded(name), &store[..STORE_DIGITS]))
 }
 
 /// A mount's name as one file name: `/` becomes `+`, and what is not a letter, digit, `-`, `_` or `.` becomes
@@ -170,10 +177,10 @@ mod tests {
     use std::collections::HashSet;
     use std::time::Duration;
 
-    use forebay_core::{Key, MountState, NsPath, Secret, Want};
+    use forebay_core::{Key, ListQuery, Mount, MountState, NsPath, Secret, Want};
 
     use super::*;
-    use crate::config::{CacheConfig, MountLimits, Revalidate, S3StoreConfig};
+    use crate::config::{CacheConfig, MountLimits, ObjectStoreConfig, Quirks, Revalidate, S3StoreConfig};
     use crate::supervisor::ChildState;
 
     #[test]
@@ -184,6 +191,8 @@ mod tests {
         assert_eq!(directories.len(), names.len());
         assert!(directories.iter().all(|name| name.len() <= 255 && !name.contains('/') && !name.is_empty()));
     }
+
+    static FIRST: ListQuery = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 1 };
 
     fn environment(directory: &Path, supervisor: Supervisor) -> Environment {
         let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
@@ -202,7 +211,14 @@ mod tests {
             read_only: false,
             revalidate: Revalidate::Always,
             limits: MountLimits::default(),
+            quirks: Quirks::default(),
         }
+    }
+
+    async fn mounted(config: &MountConfig, environment: &Environment) -> Arc<dyn Mount> {
+        let mounted = open(config, environment).await.expect("opens");
+        mounted.watch(&environment.supervisor, Duration::ZERO).await.expect("is watched");
+        Arc::clone(mounted.handle())
     }
 
     async fn settled(mount: &dyn Mount) -> MountState {
@@ -230,13 +246,13 @@ mod tests {
             is_virtual_host_style: false,
         };
         let stores = [
-            config("/dead", StoreConfig::S3(dead)),
+            config("/dead", StoreConfig::Object(ObjectStoreConfig::S3(dead))),
             config("/memory", StoreConfig::Memory { size_bytes: 1 << 20 }),
             config("/local", StoreConfig::Fs { root: directory.path().join("local") }),
         ];
         let mut mounts = Vec::new();
         for store in &stores {
-            mounts.push(open(store, &environment).await.expect("opens"));
+            mounts.push(mounted(store, &environment).await);
         }
         let MountState::Degraded { reason } = settled(&*mounts[0]).await else { panic!("not degraded") };
         assert!(reason.contains("refused") && !reason.contains("hunter2"), "{reason}");
@@ -252,15 +268,14 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let supervisor = Supervisor::start("mounts").await.expect("starts");
         let environment = environment(directory.path(), supervisor.clone());
-        let mount = open(&config("/m", StoreConfig::Memory { size_bytes: 1 << 20 }), &environment).await;
-        let mount = mount.expect("opens");
+        let mount = mounted(&config("/m", StoreConfig::Memory { size_bytes: 1 << 20 }), &environment).await;
         for _ in 0..3 {
             assert!(supervisor.panic_child("Mount:/m").await.expect("alive"));
             while supervisor.children()[0].state == ChildState::Running {
-                assert!(mount.list(&PROBE).await.is_ok());
+                assert!(mount.list(&FIRST).await.is_ok());
                 tokio::task::yield_now().await;
             }
-            assert!(mount.list(&PROBE).await.is_ok());
+            assert!(mount.list(&FIRST).await.is_ok());
             while supervisor.children()[0].state != ChildState::Running {
                 tokio::task::yield_now().await;
             }

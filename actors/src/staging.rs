@@ -22,7 +22,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use forebay_core::{Error, ErrorKind, METRICS, Result};
+use forebay_core::{Dirty, Error, ErrorKind, METRICS, Result};
 use rustix::fs::FlockOperation;
 use uuid::Uuid;
 
@@ -81,6 +81,33 @@ impl Staging {
     pub async fn file(&self) -> Result<Arc<StagingFile>> {
         let shared = Arc::clone(&self.0);
         blocking(move || Ok(Arc::new(StagingFile::create(shared, false)?))).await
+    }
+
+    /// Exchanges the quota for what is written from now on.
+    pub fn set_limit(&self, limit_bytes: u64) {
+        self.0.space.set_limit(limit_bytes);
+    }
+
+    /// What lies here and in no store: files of writes in progress, and multipart uploads with their parts.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn dirty(&self) -> Result<Dirty> {
+        let shared = Arc::clone(&self.0);
+        blocking(move || {
+            let mut dirty = Dirty::default();
+            for entry in fs::read_dir(&shared.writes)? {
+                // What was published or dropped meanwhile is not in progress any more.
+                let Ok(metadata) = entry?.metadata() else { continue };
+                if metadata.is_file() {
+                    dirty.writes += 1;
+                    dirty.add(metadata.len(), metadata.created().or_else(|_| metadata.modified())?);
+                }
+            }
+            shared.count_uploads(&mut dirty)?;
+            Ok(dirty)
+        })
+        .await
     }
 
     /// Bytes reserved by writes in progress and parts.

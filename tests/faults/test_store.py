@@ -1,13 +1,11 @@
 """A store that is gone or hangs costs its own mount only, and comes back by itself."""
 
-import os
-import signal
 import time
 
 import pytest
 from harness.gateway import Gateway, settings
 from harness.s3 import refused
-from harness.store import S3Store
+from harness.stores import S3Store
 from harness.wait import wait_for
 
 
@@ -44,7 +42,7 @@ def ready_again(gateway):
 
 
 def test_a_store_that_is_gone_is_unavailable_and_comes_back(own, fragile):
-    if fragile.kind == "moto":
+    if fragile.forgets:
         pytest.skip("machine: moto forgets its objects")
     own.s3().put_object(Bucket="bucket", Key="o", Body=b"x")
     fragile.stop()
@@ -64,14 +62,14 @@ def test_a_store_that_is_gone_is_unavailable_and_comes_back(own, fragile):
 
 def test_a_store_that_hangs_is_given_up_within_the_deadline(own, fragile):
     own.s3().put_object(Bucket="bucket", Key="o", Body=b"x")
-    os.kill(fragile.process.pid, signal.SIGSTOP)
+    fragile.pause()
     try:
         started = time.monotonic()
         assert refused(own.s3().get_object, Bucket="bucket", Key="other")[0] in (503, 504)
         assert time.monotonic() - started < 10
         serves_the_other_mount(own)
     finally:
-        os.kill(fragile.process.pid, signal.SIGCONT)
+        fragile.resume()
 
 
 def test_a_bucket_that_does_not_exist_degrades_its_mount_alone(tmp_path, fragile):

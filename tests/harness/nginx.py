@@ -17,7 +17,7 @@ http {{
     access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000; default_type application/octet-stream;
     client_body_temp_path {directory}/b; proxy_temp_path {directory}/p; fastcgi_temp_path {directory}/f;
     uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
-    server {{ listen 127.0.0.1:{port}; root {root}; }}
+    server {{ listen 127.0.0.1:{port}; root {root}; autoindex on; }}
 }}
 """
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from harness.counting import CountingProxy
+from harness.faults import FaultProxy
 from harness.gateway import Gateway, settings
 from harness.s3 import refused
 from harness.tool import machine
@@ -26,7 +26,7 @@ def start(hadoop, tmp_path):
 
     def start(*endpoints: str, root: str | None = None):
         root = root or hadoop.root("own")
-        mounts = {"/lake": hadoop.mount(root, *endpoints, cache={"revalidate": "always"})}
+        mounts = {"/lake": hadoop.mount(root, list(endpoints) or None, cache={"revalidate": "always"})}
         running.append(Gateway(tmp_path / "gateway", settings(tmp_path / "gateway", mounts)).start())
         return running[-1], root
 
@@ -88,7 +88,7 @@ def test_headers_survive_a_restart_and_a_rename(start, raw):
 
 
 def test_renames_and_removals_of_trees_are_one_request(start, hadoop, raw):
-    proxy = CountingProxy(hadoop.endpoint)
+    proxy = FaultProxy.before(hadoop)
     gateway, root = start(proxy.endpoint)
     client = gateway.webhdfs()
     for number in range(30):

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from harness.gateway import Gateway, settings
 from harness.process import Process
-from harness.store import ACCESS_KEY, REGION, SECRET_KEY
+from harness.stores.s3 import ACCESS_KEY, REGION, SECRET_KEY
 from harness.tool import has_fuse, machine, tool
 from harness.wait import wait_for
 

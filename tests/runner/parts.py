@@ -34,7 +34,7 @@ GATEWAY = ("forebay", "s3-server")
 PRINTED = ("-s",)  # figures, seeds and counts are part of what these parts are for
 
 PARTS = (
-    Part("style", "crate DAG and the limits of the code's style", 30, (CI, ALL), (), suite("style", "runner")),
+    Part("style", "crate DAG, limits of the code's style; the runner and the harness themselves", 45, (CI, ALL), (), suite("style", "runner", "harness")),
     Part("lint", "cargo fmt and clippy", 300, (CI, ALL), (), gate.lint),
     Part("unit", "cargo test of the workspace", 360, (CI, ALL), (), gate.unit),
     Part("docs", "cargo doc without warnings", 120, (CI, ALL), (), gate.docs),
@@ -46,7 +46,8 @@ PARTS = (
     Part("model", "random operations through three frontends", 150, (CI, ALL), GATEWAY, suite("model", options=PRINTED)),
     Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, suite("faults")),
     Part("operate", "CLI, health, metrics, dashboards, TLS, secrets", 120, (CI, ALL), (*GATEWAY, "prometheus", "promtool", "openssl", "curl"), suite("operate")),
-    Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench", "s3/test_single_flight.py", options=PRINTED)),
+    Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench/test_fuse.py", "bench/test_http.py", "bench/test_idle.py", "s3/test_single_flight.py", options=PRINTED)),
+    Part("bench-stores", "cold reads over a slow link, a hung store among ten", 900, (), ("forebay-release", "s3-server"), suite("bench/test_cold.py", "bench/test_isolation.py", options=PRINTED)),
     Part("baselines", "pass counts of foreign suites, no gate", 600, (ALL,), (*GATEWAY, "pjdfstest", "fsx", "curl"), suite("baselines", options=PRINTED)),
 )  # fmt: skip
 

@@ -20,6 +20,8 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 
 MINIO = "v0.0.0-20260212201848-7aac2a2c5b7c"
 VERSITYGW = "v1.7.0"
+FAKE_GCS_SERVER = "v1.56.1"
+AZURITE = "3.35.0"
 CARGO_DENY = "0.20.2"
 CARGO_MACHETE = "0.9.2"
 PJDFSTEST = "0.2.2"
@@ -93,6 +95,15 @@ def _cargo(name: str, version: str, *extra: str) -> Tool:
     return Tool(name, lambda: _once(CACHE / f"{name}-{version}", install) / "bin" / name)
 
 
+def _npm(name: str, version: str, command: str) -> Tool:
+    def install(partial: Path) -> None:
+        npm = _require("npm", f"installs {name}")
+        _require("node", f"runs {name}")
+        _run([npm, "install", "--no-audit", "--no-fund", "--omit=dev", "--prefix", partial, f"{name}@{version}"])
+
+    return Tool(name, lambda: _once(CACHE / f"{name}-{version}", install) / "node_modules" / ".bin" / command)
+
+
 _apt_updated = False
 
 
@@ -134,6 +145,10 @@ def _venv(name: str, requirements: Path) -> Tool:
     return Tool(name, locate)
 
 
+_MINIO = _go("minio", "github.com/minio/minio", MINIO)
+_VERSITYGW = _go("versitygw", "github.com/versity/versitygw/cmd/versitygw", VERSITYGW)
+
+
 def _hdfs() -> Tool:
     """The jars of a real HDFS from Maven Central, as tests/requirements-hdfs.xml names them; a directory."""
     project = TESTS / "requirements-hdfs.xml"
@@ -152,11 +167,9 @@ def _hdfs() -> Tool:
 
 def _s3_server() -> Tool:
     """A real S3 store: MinIO, versitygw where that does not build, moto (in the runner's environment) without Go."""
-    minio = _go("minio", "github.com/minio/minio", MINIO)
-    versitygw = _go("versitygw", "github.com/versity/versitygw/cmd/versitygw", VERSITYGW)
 
     def locate() -> Path:
-        for candidate in (minio, versitygw):
+        for candidate in (_MINIO, _VERSITYGW):
             try:
                 return candidate.locate()
             except Unavailable as reason:
@@ -187,6 +200,9 @@ TOOLS = {
         _build("forebay", "debug"),
         _build("forebay-release", "release"),
         _s3_server(),
+        _VERSITYGW,
+        _npm("azurite", AZURITE, "azurite-blob"),
+        _go("fake-gcs-server", "github.com/fsouza/fake-gcs-server", FAKE_GCS_SERVER),
         _hdfs(),
         _cargo("cargo-deny", CARGO_DENY, "--no-default-features"),
         _cargo("cargo-machete", CARGO_MACHETE),

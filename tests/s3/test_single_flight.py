@@ -6,7 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness.counting import CountingProxy
+from harness.faults import FaultProxy
 from harness.gateway import Gateway, settings
 
 MIB = 1 << 20
@@ -16,7 +16,7 @@ READERS = 100
 
 @pytest.fixture
 def counted(tmp_path, store):
-    proxy = CountingProxy(store.endpoint)
+    proxy = FaultProxy(store.endpoint)
     bucket = store.bucket("flight")
     store.client.put_object(Bucket=bucket, Key="cold", Body=BODY)
     mounts = {"/bucket": store.mount(bucket, endpoint=proxy.endpoint)}

@@ -86,7 +86,7 @@ async fn replaced_objects_are_stale(backend: &dyn Backend) {
 }
 
 async fn conditions_are_checked(backend: &dyn Backend) {
-    if !backend.capability().conditional_write {
+    if !backend.capability().checks(&Precondition::Absent) {
         return;
     }
     let put = async |text, condition| {

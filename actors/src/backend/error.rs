@@ -28,6 +28,12 @@ pub(super) fn from_opendal(error: &opendal::Error) -> Error {
         Dal::NotFound if error.message().is_empty() => "no such object".to_owned(),
         _ => readable(error.message()),
     };
+    // What an answer could not be read for; a cause from the network is in the message already.
+    let text =
+        match std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<serde_json::Error>()) {
+            Some(cause) => format!("{text}: {cause}"),
+            None => text,
+        };
     let kind = match error.kind() {
         Dal::NotFound => ErrorKind::NotFound,
         Dal::PermissionDenied => ErrorKind::AccessDenied,
@@ -57,6 +63,7 @@ fn readable(message: &str) -> String {
     };
     let text = match (quoted("code"), quoted("message")) {
         (Some(code), Some(message)) => format!("the store answered {code}: {message}"),
+        (None, Some(message)) => format!("the store answered: {message}"),
         _ if message.is_empty() => "the store refused without a reason".to_owned(),
         _ => format!("the store answered: {message}"),
     };
@@ -93,5 +100,7 @@ mod tests {
         let body =
             r#"S3Error { code: "SlowDown", message: "Please wait.", resource: "/b/k", request_id: "1" }"#;
         assert_eq!(readable(body), "the store answered SlowDown: Please wait.");
+        let google = r#"GcsErrorResponse { error: GcsError { code: 412, message: "Precondition failed", errors: [] } }"#;
+        assert_eq!(readable(google), "the store answered: Precondition failed");
     }
 }

@@ -117,7 +117,10 @@ impl Backend for Hdfs {
 
     fn capability(&self) -> Capability {
         Capability {
-            conditional_write: true,
+            write: true,
+            conditional_create: true,
+            conditional_replace: true,
+            native_copy: false,
             native_rename: true,
             headers: true,
             posix: false,

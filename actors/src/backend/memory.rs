@@ -31,7 +31,7 @@ pub struct Memory {
     objects: RwLock<BTreeMap<String, Stored>>,
     fingerprint: String,
     clock: Clock,
-    size_bytes: u64,
+    size_bytes: AtomicU64,
     used_bytes: Arc<AtomicU64>,
 }
 
@@ -42,14 +42,19 @@ impl Memory {
             objects: RwLock::default(),
             fingerprint: format!("memory:{}", uuid::Uuid::new_v4()),
             clock,
-            size_bytes,
+            size_bytes: AtomicU64::new(size_bytes),
             used_bytes: Arc::default(),
         }
     }
 
     /// Bytes of content in use and at most.
     pub fn used_bytes(&self) -> (u64, u64) {
-        (self.used_bytes.load(Ordering::Relaxed), self.size_bytes)
+        (self.used_bytes.load(Ordering::Relaxed), self.size_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Exchanges the most it keeps. What it holds above a lower one stays.
+    pub fn resize(&self, size_bytes: u64) {
+        self.size_bytes.store(size_bytes, Ordering::Relaxed);
     }
 
     fn read_lock(&self) -> RwLockReadGuard<'_, BTreeMap<String, Stored>> {
@@ -62,12 +67,13 @@ impl Memory {
     }
 
     fn reserve(&self, size_bytes: u64) -> Result<Reserved> {
-        let grown = |used: u64| used.checked_add(size_bytes).filter(|&sum| sum <= self.size_bytes);
+        let most = self.size_bytes.load(Ordering::Relaxed);
+        let grown = |used: u64| used.checked_add(size_bytes).filter(|&sum| sum <= most);
         self.used_bytes
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, grown)
             .map(|_| Reserved { used: Arc::clone(&self.used_bytes), size_bytes })
             .map_err(|used| {
-                let message = format!("the memory store holds {used} of {} bytes", self.size_bytes);
+                let message = format!("the memory store holds {used} of {most} bytes");
                 Error::new(ErrorKind::NoSpace, message)
             })
     }
@@ -115,6 +121,7 @@ fn describe(key: &str, stored: &Stored) -> Object {
         is_prefix: false,
         size_bytes: stored.content.len() as u64,
         etag: stored.etag.clone(),
+        is_weak: false,
         modified: stored.modified,
         headers: Some(Arc::clone(&stored.headers)),
         inode: None,
@@ -140,7 +147,10 @@ impl Backend for Memory {
 
     fn capability(&self) -> Capability {
         Capability {
-            conditional_write: true,
+            write: true,
+            conditional_create: true,
+            conditional_replace: true,
+            native_copy: true,
             native_rename: false,
             headers: true,
             posix: false,

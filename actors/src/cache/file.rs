@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use forebay_core::{ByteRange, Content, Error, ErrorKind, Extent, Lent, METRICS, Result};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget::Reservation;
 use super::flight::Flight;
 use super::memory::Use;
 use super::nvme::SparseFile;
-use super::page::{ContentKey, PAGE_BYTES, page_count, page_range, pages, within};
+use super::page::{ContentKey, HEAD_BYTES, PAGE_BYTES, page_count, page_range, pages, within};
+use super::share::{Held, MountShare};
+use super::stream::Streams;
 use super::{Fetch, Tiers};
 
-/// Pages fetched ahead of a reader that reads pages in a row, so that a cold stream overlaps its round trips.
-const READ_AHEAD_PAGES: u64 = 3;
+/// Pages fetched ahead while the first bytes of a content are on their way.
+const PAGES_BESIDE_HEAD: u64 = 2;
 
 /// No page was read yet.
 const NONE: u64 = u64::MAX;
@@ -24,21 +25,32 @@ const NONE: u64 = u64::MAX;
 pub struct CachedFile {
     tiers: Arc<Tiers>,
     mount: Arc<str>,
+    share: Arc<MountShare>,
     content: ContentKey,
     size_bytes: u64,
     fetch: Arc<dyn Fetch>,
     last_page: AtomicU64,
+    streams: Streams,
 }
 
 impl CachedFile {
     pub(super) fn new(
         tiers: Arc<Tiers>,
-        mount: Arc<str>,
+        (mount, share): (Arc<str>, Arc<MountShare>),
         content: ContentKey,
         size_bytes: u64,
         fetch: Arc<dyn Fetch>,
     ) -> Self {
-        Self { tiers, mount, content, size_bytes, fetch, last_page: AtomicU64::new(NONE) }
+        let (last_page, streams) = (AtomicU64::new(NONE), Streams::new(&tiers.outlook));
+        Self { tiers, mount, share, content, size_bytes, fetch, last_page, streams }
+    }
+
+    /// Somebody is going to read all of `range` in order: its pages are fetched ahead from its first read on.
+    pub fn expect(&self, range: ByteRange) {
+        let range = range.clamp_to(self.size_bytes);
+        if range.len > PAGE_BYTES {
+            self.streams.announce(*pages(range).start()..pages(range).end() + 1);
+        }
     }
 
     /// All of `range` (as far as it lies inside the content) if no store has to be waited for. Extents on disk
@@ -66,7 +78,7 @@ impl CachedFile {
         Some(content)
     }
 
-    /// The start of `range`: what of it lies in its first page, fetched if need be. Empty only if `range` has no
+    /// The start of `range`: what of it lies in its first page, or in what comes first of that; fetched if need be. Empty only if `range` has no
     /// byte inside the content. Cancel-safe: a fetch goes on for those who still wait.
     ///
     /// # Errors
@@ -84,8 +96,22 @@ impl CachedFile {
         }
         METRICS.cache_misses.with_label_values(&[&self.mount]).inc();
         let flight = self.start(number, None);
+        if let Some(head) = self.head(wanted) {
+            // What shares the head's link delays it.
+            self.fetch_window(range, number, PAGES_BESIDE_HEAD);
+            let head = head.await?;
+            self.fetch_window(range, number, u64::MAX);
+            let wanted = ByteRange::new(wanted.offset, wanted.len.min(HEAD_BYTES - wanted.offset));
+            return Ok(slice(&head, wanted).into());
+        }
         self.read_ahead(range, number);
         Ok(slice(&flight.await?, wanted).into())
+    }
+
+    /// The flight of the content's first bytes, if it is under way and `wanted` begins in them.
+    fn head(&self, wanted: ByteRange) -> Option<Flight> {
+        let begins_in_head = wanted.offset < HEAD_BYTES && self.size_bytes > PAGE_BYTES;
+        begins_in_head.then(|| self.tiers.flights.find(self.content.head())).flatten()
     }
 
     /// The whole content as one verified local file, if the disk tier has it.
@@ -127,20 +153,26 @@ impl CachedFile {
         let landed = || self.tiers.memory.get(key, Use::First);
         self.tiers.flights.join(key, landed, || {
             METRICS.cache_fetches.with_label_values(&[&self.mount]).inc();
-            let (tiers, fetch) = (Arc::clone(&self.tiers), Arc::clone(&self.fetch));
-            let (place, reservation) = match ahead {
-                Some(Ahead { place, reservation }) => (Some(place), Some(reservation)),
-                None => (None, tiers.memory.reserve(range.len)),
+            let (tiers, share) = (Arc::clone(&self.tiers), Arc::clone(&self.share));
+            let (place, room) = match ahead {
+                Some(Ahead { place, room }) => (Some(place), Some(room)),
+                None => (None, self.room(range.len)),
             };
+            let fetch = Arc::clone(&self.fetch);
+            let head = room.as_ref().and_then(|_| self.start_head(number));
             async move {
                 let _place = place;
-                let Some(reservation) = reservation else {
+                let Some(Room { reservation, held }) = room else {
                     tiers.memory_refusals.inc();
-                    let _permit = tiers.uncached.acquire().await;
+                    let _place = share.uncached(&tiers.uncached).await;
                     return fetch_exact(&*fetch, range).await;
                 };
-                let bytes = fetch_exact(&*fetch, range).await?;
+                let bytes = match head {
+                    Some(head) => fetch_after(&*fetch, head, range).await?,
+                    None => fetch_exact(&*fetch, range).await?,
+                };
                 let bytes = tiers.memory.insert(key, bytes, reservation);
+                drop(held);
                 if let Some(nvme) = &tiers.nvme {
                     nvme.offer(key, size_bytes, bytes.clone());
                 }
@@ -149,26 +181,52 @@ impl CachedFile {
         })
     }
 
-    /// Starts fetching what comes after page `number`: the rest of `range`, or the next pages when this one
-    /// follows the one read before. Takes no more than the free read-ahead places and what the budget gives.
+    /// Starts the fetch of the first bytes of a content of several pages: whoever begins to read it should not wait
+    /// for a whole page, which takes 5 ms more at 200 MB/s. Costs one more request for such a content.
+    fn start_head(&self, number: u64) -> Option<Flight> {
+        if number > 0 || self.size_bytes <= PAGE_BYTES {
+            return None;
+        }
+        let fetch = Arc::clone(&self.fetch);
+        let work = || async move { fetch_exact(&*fetch, ByteRange::new(0, HEAD_BYTES)).await };
+        Some(self.tiers.flights.join(self.content.head(), || None, work))
+    }
+
+    /// Memory for a page in flight, within the mount's share.
+    fn room(&self, bytes: u64) -> Option<Room> {
+        let held = self.share.take_memory(bytes)?;
+        Some(Room { reservation: self.tiers.memory.reserve(bytes)?, held })
+    }
+
+    /// Starts fetching what comes after page `number`, once for all small reads of it.
     fn read_ahead(&self, range: ByteRange, number: u64) {
-        let last = self.last_page.load(Ordering::Relaxed);
-        if last != number {
-            self.last_page.store(number, Ordering::Relaxed);
+        if self.last_page.load(Ordering::Relaxed) != number {
+            self.fetch_window(range, number, u64::MAX);
         }
-        let is_in_a_row = last != NONE && last + 1 == number;
-        let wanted = if is_in_a_row { number + READ_AHEAD_PAGES } else { *pages(range).end() };
-        let stop = wanted.min(number + READ_AHEAD_PAGES).min(page_count(self.size_bytes) - 1);
-        for next in number + 1..=stop {
-            let key = self.content.page(next);
-            if self.tiers.contains(key) {
-                continue;
-            }
-            let Ok(place) = Arc::clone(&self.tiers.ahead).try_acquire_owned() else { return };
-            let page = page_range(next, self.size_bytes);
-            let Some(reservation) = self.tiers.memory.reserve(page.len) else { return };
-            drop(self.start(next, Some(Ahead { place, reservation })));
+    }
+
+    /// Starts fetching up to `most` pages after `number`: the rest of `range`, and what lies in the window of a reader
+    /// of pages in a row. Takes no more than the mount's share of the places and of the budget.
+    fn fetch_window(&self, range: ByteRange, number: u64, most: u64) {
+        self.last_page.store(number, Ordering::Relaxed);
+        if self.size_bytes <= PAGE_BYTES {
+            return;
         }
+        let window = self.streams.read(number, pages(range).end() + 1);
+        let end = window.end.min(page_count(self.size_bytes)).min(window.start.saturating_add(most));
+        let asked = (window.start..end).find(|next| !self.fetch_ahead(*next)).unwrap_or(end);
+        self.streams.asked(number, asked);
+    }
+
+    /// Fetches a page before it is read; `false` when there is no place or no room for it.
+    fn fetch_ahead(&self, number: u64) -> bool {
+        if self.tiers.contains(self.content.page(number)) {
+            return true;
+        }
+        let Some(place) = self.share.take_ahead() else { return false };
+        let Some(room) = self.room(page_range(number, self.size_bytes).len) else { return false };
+        drop(self.start(number, Some(Ahead { place, room })));
+        true
     }
 }
 
@@ -178,15 +236,31 @@ enum Found {
     File(Arc<SparseFile>),
 }
 
+/// Memory for a page in flight: what it keeps, and the mount's share until it is there.
+struct Room {
+    reservation: Reservation,
+    held: Held,
+}
+
 /// What a fetch ahead of its reader needs before it may start.
 struct Ahead {
-    place: OwnedSemaphorePermit,
-    reservation: Reservation,
+    place: Held,
+    room: Room,
 }
 
 fn slice(page: &Bytes, wanted: ByteRange) -> Bytes {
     let start = (wanted.offset % PAGE_BYTES) as usize;
     page.slice(start..start + wanted.len as usize)
+}
+
+/// The first page: its head, which is under way, and the rest.
+async fn fetch_after(fetch: &dyn Fetch, head: Flight, range: ByteRange) -> Result<Bytes> {
+    let rest = ByteRange::new(HEAD_BYTES, range.len - HEAD_BYTES);
+    let (head, rest) = futures::try_join!(head, fetch_exact(fetch, rest))?;
+    let mut page = BytesMut::with_capacity(range.len as usize);
+    page.extend_from_slice(&head);
+    page.extend_from_slice(&rest);
+    Ok(page.freeze())
 }
 
 async fn fetch_exact(fetch: &dyn Fetch, range: ByteRange) -> Result<Bytes> {

@@ -34,6 +34,11 @@ impl Flights {
         self.under_way.contains_key(&key)
     }
 
+    /// The flight for `key`, if it is under way.
+    pub(super) fn find(&self, key: PageKey) -> Option<Flight> {
+        self.under_way.get(&key).map(|flight| flight.clone())
+    }
+
     /// Joins the flight for `key`, or starts `work` for it unless `landed` finds the page. `work` runs to its end
     /// even if nobody waits; a panic in it is an `Internal` error for all.
     pub(super) fn join<W>(

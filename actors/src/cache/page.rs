@@ -9,6 +9,9 @@ use super::ContentId;
 /// Length of every page but a content's last: what one fetch asks a store for.
 pub const PAGE_BYTES: u64 = 1 << 20;
 
+/// What is fetched of a content of several pages before anything else, so that its first reader waits for no page.
+pub(super) const HEAD_BYTES: u64 = 128 << 10;
+
 /// 128 bits of hash that stand for a [`ContentId`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ContentKey(u128);
@@ -25,6 +28,11 @@ impl ContentKey {
 
     pub(super) fn page(self, number: u64) -> PageKey {
         PageKey { content: self, number }
+    }
+
+    /// Stands for the first [`HEAD_BYTES`], among flights only.
+    pub(super) fn head(self) -> PageKey {
+        PageKey { content: self, number: u64::MAX }
     }
 }
 

@@ -17,6 +17,9 @@ use tokio::sync::Semaphore;
 use super::{Cache, CachedFile, ContentId, Fetch, PAGE_BYTES};
 use crate::config::{CacheConfig, NvmeConfig};
 
+/// What the first page of several costs beside its own fetch: the one of its head.
+const HEAD: usize = 1;
+
 /// What the tests fetch from.
 struct Store {
     fetches: AtomicUsize,

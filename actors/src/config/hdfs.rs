@@ -3,7 +3,7 @@
 use forebay_core::Secret;
 
 /// Options of an HDFS store, spoken to through WebHDFS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HdfsStoreConfig {
     /// Base URLs of the NameNodes, without a path: the only one, or the active and the standby in any order.
     pub endpoints: Vec<String>,

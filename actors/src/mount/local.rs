@@ -29,7 +29,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{
-    AttributeChange, Capability, Clock, DeleteMode, Entry, Error, ErrorKind, Headers, Key, ListPage,
+    AttributeChange, Capability, Clock, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage,
     ListQuery, MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, Precondition, Publish,
     RenameMode, Result, Staged, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
 };
@@ -64,7 +64,10 @@ impl LocalMount {
         let mounted = clock.now();
         let disk = Arc::new(Disk::open(root, staging, clock)?);
         let capability = Capability {
-            conditional_write: true,
+            write: true,
+            conditional_create: true,
+            conditional_replace: true,
+            native_copy: true,
             native_rename: true,
             headers: disk.keeps_xattrs,
             posix: true,
@@ -73,6 +76,30 @@ impl LocalMount {
         };
         let info = MountInfo { name, store: "fs", read_only: config.read_only, mounted, capability };
         Ok(Arc::new(Self { info, vitals, disk }))
+    }
+
+    /// Whether the directory need not be opened anew for another handle: it must where it was opened for reading only
+    /// and is to be written to.
+    pub(super) fn takes(&self, read_only: bool) -> bool {
+        read_only || self.disk.changes().is_ok()
+    }
+
+    /// Another handle on this directory, which [`LocalMount::takes`] it; from now on all stage at most `staging_bytes`.
+    pub(super) fn changed(&self, read_only: bool, staging_bytes: u64) -> Arc<Self> {
+        if let Ok(changes) = self.disk.changes() {
+            changes.staging.set_limit(staging_bytes);
+        }
+        let info = MountInfo { read_only, ..self.info.clone() };
+        Arc::new(Self { info, vitals: Arc::clone(&self.vitals), disk: Arc::clone(&self.disk) })
+    }
+
+    /// Finds this directory again for as long as anything is being written there.
+    pub(super) fn recall(&self) -> Box<dyn Fn() -> Option<Arc<Self>> + Send + Sync> {
+        let (info, vitals, disk) = (self.info.clone(), Arc::clone(&self.vitals), Arc::downgrade(&self.disk));
+        Box::new(move || {
+            let disk = disk.upgrade()?;
+            Some(Arc::new(Self { info: info.clone(), vitals: Arc::clone(&vitals), disk }))
+        })
     }
 
     async fn blocking<T: Send + 'static>(
@@ -210,13 +237,20 @@ impl Mount for LocalMount {
         self.blocking(Disk::usage).await
     }
 
+    async fn dirty(&self) -> Result<Dirty> {
+        match self.staging() {
+            Ok(staging) => staging.dirty().await,
+            Err(_) => Ok(Dirty::default()),
+        }
+    }
+
     async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId> {
         root::checked(key)?;
         self.staging()?.create_upload(key, headers, self.disk.clock.now()).await
     }
 
     async fn uploads(&self, prefix: &str) -> Result<Vec<UploadInfo>> {
-        if self.info.read_only { Ok(Vec::new()) } else { self.staging()?.uploads(prefix).await }
+        if self.disk.changes().is_err() { Ok(Vec::new()) } else { self.staging()?.uploads(prefix).await }
     }
 
     async fn parts(&self, key: &Key, upload: &UploadId) -> Result<Vec<PartInfo>> {

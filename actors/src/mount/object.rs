@@ -35,7 +35,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{
-    AttributeChange, Clock, DeleteMode, Entry, Error, ErrorKind, Headers, Key, ListPage, ListQuery,
+    AttributeChange, Clock, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage, ListQuery,
     MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, Precondition, RenameMode, Result, Staged,
     Target, UploadId, UploadInfo, Usage, Want, XattrMode,
 };
@@ -76,8 +76,12 @@ pub struct Parts {
     pub usage: Box<dyn Fn() -> Usage + Send + Sync>,
 }
 
-/// A store of flat keys in the namespace.
-pub struct ObjectMount(Arc<Core>);
+/// A store of flat keys in the namespace, as the configuration wants it shown now. Handles of one mount share all
+/// but that.
+pub struct ObjectMount {
+    info: MountInfo,
+    core: Arc<Core>,
+}
 
 /// What the mount, its open files and its writes share.
 struct Core {
@@ -105,8 +109,9 @@ impl ObjectMount {
     pub fn open(parts: Parts) -> Arc<Self> {
         let Parts { info, revalidate, backend, cache, staging, vitals, clock, usage } = parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-        Arc::new(Self(Arc::new(Core {
+        let core = Arc::new(Core {
             label: Arc::from(info.name.as_str()),
+            info: info.clone(),
             backend,
             cache,
             staging,
@@ -118,8 +123,23 @@ impl ObjectMount {
             overlay: Overlay::new(REMEMBERED_ENTRIES),
             work: Work::new(Handle::current()),
             owner,
-            info,
-        })))
+        });
+        Arc::new(Self { info, core })
+    }
+
+    /// Another handle on this mount; from now on all of them trust attributes for `revalidate` and stage at most
+    /// `staging_bytes`.
+    pub fn changed(&self, read_only: bool, revalidate: Revalidate, staging_bytes: u64) -> Arc<Self> {
+        self.core.attributes.set_revalidate(revalidate);
+        self.core.staging.set_limit(staging_bytes);
+        let info = MountInfo { read_only, capability: self.core.backend.capability(), ..self.info.clone() };
+        Arc::new(Self { info, core: Arc::clone(&self.core) })
+    }
+
+    /// Finds this mount again for as long as anything of it is open.
+    pub(super) fn recall(&self) -> Box<dyn Fn() -> Option<Arc<Self>> + Send + Sync> {
+        let (info, core) = (self.info.clone(), Arc::downgrade(&self.core));
+        Box::new(move || core.upgrade().map(|core| Arc::new(Self { info: info.clone(), core })))
     }
 }
 
@@ -159,52 +179,52 @@ impl Core {
 #[async_trait]
 impl Mount for ObjectMount {
     fn info(&self) -> &MountInfo {
-        &self.0.info
+        &self.info
     }
 
     fn state(&self) -> MountState {
-        self.0.vitals.state()
+        self.core.vitals.state()
     }
 
     fn try_stat(&self, key: &Key, want: Want) -> Option<Result<Entry>> {
-        self.0.try_stat(key, want)
+        self.core.try_stat(key, want)
     }
 
     async fn stat(&self, key: &Key, want: Want) -> Result<Entry> {
-        self.0.stat(key, want).await
+        self.core.stat(key, want).await
     }
 
     async fn open(&self, key: &Key, want: Want) -> Result<Arc<dyn OpenFile>> {
-        let file: Arc<dyn OpenFile> = Arc::new(self.0.open(key, want).await?);
+        let file: Arc<dyn OpenFile> = Arc::new(self.core.open(key, want).await?);
         Ok(file)
     }
 
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
-        self.0.list(query).await
+        self.core.list(query).await
     }
 
     async fn stage(&self, target: Target) -> Result<Arc<dyn Staged>> {
         match target {
-            Target::Replace(key) => self.0.replace(key).await,
-            Target::Modify(key) => self.0.modify(key).await,
+            Target::Replace(key) => self.core.replace(key).await,
+            Target::Modify(key) => self.core.modify(key).await,
             Target::Part { key, upload, number, checksum } => {
-                self.0.staging.stage_part(&key, &upload, number, checksum).await
+                self.core.staging.stage_part(&key, &upload, number, checksum).await
             }
         }
     }
 
     async fn mkdir(&self, key: &Key, mode: MkdirMode) -> Result<Entry> {
-        self.0.mkdir(key, mode).await
+        self.core.mkdir(key, mode).await
     }
 
     async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
-        let (core, key) = (Arc::clone(&self.0), key.clone());
-        self.0.work.finish(async move { core.delete(&key, mode).await }).await
+        let (core, key) = (Arc::clone(&self.core), key.clone());
+        self.core.work.finish(async move { core.delete(&key, mode).await }).await
     }
 
     async fn rename(&self, from: &Key, to: &Key, mode: RenameMode) -> Result<()> {
-        let (core, from, to) = (Arc::clone(&self.0), from.clone(), to.clone());
-        self.0.work.finish(async move { core.rename(&from, &to, mode).await }).await
+        let (core, from, to) = (Arc::clone(&self.core), from.clone(), to.clone());
+        self.core.work.finish(async move { core.rename(&from, &to, mode).await }).await
     }
 
     async fn copy(
@@ -214,40 +234,44 @@ impl Mount for ObjectMount {
         headers: Option<Headers>,
         condition: Precondition,
     ) -> Result<Entry> {
-        self.0.copy(from, to, headers.as_ref(), &condition).await
+        self.core.copy(from, to, headers.as_ref(), &condition).await
     }
 
     async fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
-        let (name, entry) = self.0.named(key).await?;
-        self.0.overlay.change(&name, &change, &entry.etag, self.0.clock.now());
-        Ok(self.0.shown(key, entry))
+        let (name, entry) = self.core.named(key).await?;
+        self.core.overlay.change(&name, &change, &entry.etag, self.core.clock.now());
+        Ok(self.core.shown(key, entry))
     }
 
     async fn xattrs(&self, key: &Key) -> Result<Vec<(String, Bytes)>> {
-        let (name, _) = self.0.named(key).await?;
-        Ok(self.0.overlay.xattrs(&name))
+        let (name, _) = self.core.named(key).await?;
+        Ok(self.core.overlay.xattrs(&name))
     }
 
     async fn set_xattr(&self, key: &Key, name: &str, value: Option<Bytes>, mode: XattrMode) -> Result<()> {
-        let (entry_name, _) = self.0.named(key).await?;
-        self.0.overlay.set_xattr(&entry_name, name, value, mode)
+        let (entry_name, _) = self.core.named(key).await?;
+        self.core.overlay.set_xattr(&entry_name, name, value, mode)
     }
 
     async fn usage(&self) -> Result<Usage> {
-        Ok((self.0.usage)())
+        Ok((self.core.usage)())
+    }
+
+    async fn dirty(&self) -> Result<Dirty> {
+        self.core.staging.dirty().await
     }
 
     async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId> {
-        self.0.check_key(key, 0)?;
-        self.0.staging.create_upload(key, headers, self.0.clock.now()).await
+        self.core.check_key(key, 0)?;
+        self.core.staging.create_upload(key, headers, self.core.clock.now()).await
     }
 
     async fn uploads(&self, prefix: &str) -> Result<Vec<UploadInfo>> {
-        self.0.staging.uploads(prefix).await
+        self.core.staging.uploads(prefix).await
     }
 
     async fn parts(&self, key: &Key, upload: &UploadId) -> Result<Vec<PartInfo>> {
-        self.0.staging.parts(key, upload).await
+        self.core.staging.parts(key, upload).await
     }
 
     async fn complete_upload(
@@ -257,10 +281,10 @@ impl Mount for ObjectMount {
         parts: &[u32],
         condition: Precondition,
     ) -> Result<Entry> {
-        self.0.complete_upload(key, upload, parts, condition).await
+        self.core.complete_upload(key, upload, parts, condition).await
     }
 
     async fn abort_upload(&self, key: &Key, upload: &UploadId) -> Result<()> {
-        self.0.staging.abort_upload(key, upload).await
+        self.core.staging.abort_upload(key, upload).await
     }
 }

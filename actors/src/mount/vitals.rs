@@ -1,30 +1,35 @@
-//! What stands between a mount and its store: limits, deadlines, retries, the breaker, metrics, and the state
+//! What stands between a mount and its store: limits, deadlines, retries, hedges, the breaker, metrics, and the state
 //! that all of them lead to.
 //!
-//! Order on the way of one request: breaker → place among the operations in flight → attempts, each under a
-//! deadline. A stalled stream is bounded too, because a read moves at most one page under one deadline.
+//! Order on the way of one request: limits (bandwidth → bytes in flight → a place among the operations) → breaker
+//! → attempts, each under a deadline; reads perhaps hedged. A stalled body is bounded inside the backend, too.
 //! No lock is held across an await, and nothing waits for the mount's actor.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use forebay_core::{Error, ErrorKind, METRICS, MountState, Result};
 use prometheus::{IntCounter, IntGauge};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::breaker::{Breaker, Change, Pass};
+mod hedge;
+mod limits;
+mod retry;
+
+use self::hedge::Hedging;
+use self::limits::Gates;
+use self::retry::RetryBudget;
+use super::breaker::{Breaker, Caller, Change, Pass};
 use crate::config::MountLimits;
 
-/// Wait before the first repetition; each further one doubles it, and each is spread over ±50 %.
-const BACK_OFF_MIN: Duration = Duration::from_millis(50);
-/// Longest such wait.
-const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 /// What a store must move at least, so that large bodies get longer deadlines, in bytes per second.
 const THROUGHPUT_MIN: u64 = 1 << 20;
-/// Requests that wait for a place, per place.
-const WAITERS_PER_PLACE: usize = 64;
+/// Longest deadline of a probe after the first: what asks so little and waits longer than this waits for a store that
+/// hangs. The first may try a store out, which is many requests.
+const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Whether a request may be sent again when it is not known what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +40,40 @@ pub enum Repeat {
     Once,
 }
 
+/// How many bytes of content a request moves, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// None to speak of.
+    Nothing,
+    /// From the store.
+    Read(u64),
+    /// To the store.
+    Write(u64),
+    /// Inside the store: takes time, but neither memory nor bandwidth here.
+    Inside(u64),
+}
+
+impl Load {
+    fn size_bytes(self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Read(bytes) | Self::Write(bytes) | Self::Inside(bytes) => bytes,
+        }
+    }
+}
+
 /// The life signs of one mount; shared by its handle and its actor.
 pub struct Vitals {
     name: String,
-    limits: MountLimits,
-    places: Semaphore,
-    waiters: Semaphore,
+    gates: ArcSwap<Gates>,
+    retries: RetryBudget,
+    hedging: Hedging,
     breaker: Breaker,
     state: ArcSwap<MountState>,
+    /// Wakes the actor when the breaker opens.
+    trouble: Notify,
+    /// Whether state and breaker show in metrics: not once another mount has the name.
+    is_shown: AtomicBool,
     in_flight: IntGauge,
     breaker_open: IntGauge,
     read_bytes: IntCounter,
@@ -54,11 +85,13 @@ impl Vitals {
     pub fn new(name: &str, limits: &MountLimits) -> Arc<Self> {
         let vitals = Self {
             name: name.to_owned(),
-            places: Semaphore::new(limits.operations),
-            waiters: Semaphore::new(limits.operations.saturating_mul(WAITERS_PER_PLACE)),
-            limits: limits.clone(),
+            gates: ArcSwap::from_pointee(Gates::new(name, limits)),
+            retries: RetryBudget::new(name),
+            hedging: Hedging::new(name),
             breaker: Breaker::new(),
             state: ArcSwap::from_pointee(MountState::Starting),
+            trouble: Notify::new(),
+            is_shown: AtomicBool::new(true),
             in_flight: METRICS.mount_operations_in_flight.with_label_values(&[name]),
             breaker_open: METRICS.breaker_open.with_label_values(&[name]),
             read_bytes: METRICS.backend_bytes.with_label_values(&[name, "read"]),
@@ -67,6 +100,14 @@ impl Vitals {
         vitals.breaker_open.set(0);
         vitals.show(&MountState::Starting);
         Arc::new(vitals)
+    }
+
+    /// Puts other limits into force for requests from now on. Those under way finish under the old ones, which are
+    /// counted apart: for a moment there may be as many in flight as both allow together.
+    pub fn set_limits(&self, limits: &MountLimits) {
+        if self.gates.load().limits() != limits {
+            self.gates.store(Arc::new(Gates::new(&self.name, limits)));
+        }
     }
 
     /// The mount's name in metrics and logs.
@@ -103,6 +144,24 @@ impl Vitals {
         }
     }
 
+    /// Takes a mount that drains back into service.
+    pub fn revive(&self) {
+        self.state.store(Arc::new(MountState::Starting));
+        self.appear();
+    }
+
+    /// Leaves the metrics of state and breaker to another mount of this name.
+    pub fn withdraw(&self) {
+        self.is_shown.store(false, Ordering::Release);
+    }
+
+    /// Shows state and breaker in the metrics (again).
+    pub fn appear(&self) {
+        self.is_shown.store(true, Ordering::Release);
+        self.breaker_open.set(i64::from(self.breaker.is_open()));
+        self.show(&self.state());
+    }
+
     /// Counts content bytes that came from the store.
     pub fn count_read(&self, bytes: u64) {
         self.read_bytes.inc_by(bytes);
@@ -113,86 +172,95 @@ impl Vitals {
         self.written_bytes.inc_by(bytes);
     }
 
-    /// Sends one request under all limits; `operation` is its label in metrics.
+    /// Sends one request that moves no content to speak of; `operation` is its label in metrics.
     ///
     /// # Errors
-    /// `Busy` when no place came free in time, `Unavailable` when the breaker is open, `Timeout` past the
-    /// deadline, else what `call` answers last.
+    /// As [`Vitals::run_loaded`].
     pub async fn run<T, F, R>(&self, operation: &'static str, repeat: Repeat, call: F) -> Result<T>
     where
         F: Fn() -> R + Send + Sync,
         R: Future<Output = Result<T>> + Send,
     {
-        self.run_sized(operation, repeat, 0, call).await
+        self.run_loaded(operation, repeat, Load::Nothing, call).await
     }
 
-    /// As [`Vitals::run`] for a request that moves `size_bytes`: its deadline grows by what 1 MiB/s takes.
+    /// Sends one request under all limits. Its deadline grows by what its content takes at 1 MiB/s.
     ///
     /// # Errors
-    /// As [`Vitals::run`].
-    pub async fn run_sized<T, F, R>(
+    /// `Busy` when the limits of the mount did not let it through in time, `Unavailable` when the breaker is open,
+    /// `Timeout` past the deadline, else what `call` answers last.
+    pub async fn run_loaded<T, F, R>(
         &self,
         operation: &'static str,
         repeat: Repeat,
-        size_bytes: u64,
+        load: Load,
         call: F,
     ) -> Result<T>
     where
         F: Fn() -> R + Send + Sync,
         R: Future<Output = Result<T>> + Send,
     {
-        let deadline = self.limits.request_deadline + Duration::from_secs(size_bytes / THROUGHPUT_MIN);
-        let result = match self.place().await {
-            Ok(_place) => {
+        let gates = self.gates.load_full();
+        let result = match gates.enter(load).await {
+            Ok(_leave) => {
                 let _flying = InFlight::new(&self.in_flight);
                 let began = Instant::now();
-                let result = self.attempts(repeat, deadline, call).await;
+                let result = self.attempts(&gates, (repeat, load), call).await;
                 let seconds = METRICS.backend_seconds.with_label_values(&[&self.name, operation]);
                 seconds.observe(began.elapsed().as_secs_f64());
                 result
             }
             Err(error) => Err(error),
         };
-        let outcome = result.as_ref().map_or_else(|e| e.kind().as_str(), |_| "ok");
-        METRICS.backend_requests.with_label_values(&[&self.name, operation, outcome]).inc();
+        self.count(operation, &result);
         result
     }
 
-    async fn place(&self) -> Result<SemaphorePermit<'_>> {
-        if let Ok(place) = self.places.try_acquire() {
-            return Ok(place);
-        }
-        let busy = |message: &str| Error::new(ErrorKind::Busy, message);
-        let _waiter =
-            self.waiters.try_acquire().map_err(|_| busy("too many requests wait for this store"))?;
-        match timeout(self.limits.queue_deadline, self.places.acquire()).await {
-            Ok(place) => Ok(place.expect("the semaphore is never closed")),
-            Err(_) => Err(busy("too many requests to this store are in flight")),
-        }
+    /// Asks the store whether it is well, past all limits but the breaker: a store that hangs holds all places.
+    /// `None` while the breaker says that it is too early.
+    pub(super) async fn probe<R>(&self, call: impl FnOnce() -> R) -> Option<Result<()>>
+    where
+        R: Future<Output = Result<()>>,
+    {
+        let pass = self.breaker.enter(Caller::Prober).ok()?;
+        let deadline = self.gates.load().limits().request_deadline;
+        let deadline = match self.state() {
+            MountState::Starting => deadline,
+            MountState::Ready | MountState::Degraded { .. } | MountState::Draining | MountState::Gone => {
+                deadline.min(PROBE_DEADLINE)
+            }
+        };
+        let answer = timeout(deadline, call()).await.unwrap_or_else(|_| Err(silent(deadline)));
+        self.count("probe", &answer);
+        self.judge(pass, &answer);
+        Some(answer)
     }
 
-    /// Attempts under `deadline` each, and two of them in all.
-    async fn attempts<T, F, R>(&self, repeat: Repeat, deadline: Duration, call: F) -> Result<T>
+    /// Attempts under a deadline each, and two of them in all.
+    async fn attempts<T, F, R>(&self, gates: &Gates, (repeat, load): (Repeat, Load), call: F) -> Result<T>
     where
         F: Fn() -> R,
         R: Future<Output = Result<T>>,
     {
+        let limits = gates.limits();
+        let deadline = limits.request_deadline + Duration::from_secs(load.size_bytes() / THROUGHPUT_MIN);
         let end = Instant::now() + deadline.saturating_mul(2);
+        self.retries.earn(limits);
         let mut attempt = 1;
         loop {
             let pass = self.enter()?;
             let until = end.min(Instant::now() + deadline);
-            let result = timeout_at(until, call()).await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Timeout, format!("the store did not answer within {deadline:?}")))
-            });
+            let answer = timeout_at(until, self.send(gates, load, &call)).await;
+            let result = answer.unwrap_or_else(|_| Err(silent(deadline)));
             self.judge(pass, &result);
-            let is_last = attempt >= self.limits.attempts || repeat == Repeat::Once;
+            let is_last = attempt >= limits.attempts || repeat == Repeat::Once;
             match result {
                 Err(error) if !is_last && is_worth_repeating(error.kind()) => {
-                    let wait = back_off(attempt);
+                    let wait = retry::back_off(attempt);
                     if Instant::now() + wait >= end {
                         return Err(error);
                     }
+                    let Some(_retry) = self.retries.take(limits) else { return Err(error) };
                     tokio::time::sleep(wait).await;
                     attempt += 1;
                 }
@@ -201,15 +269,34 @@ impl Vitals {
         }
     }
 
+    async fn send<T, F, R>(&self, gates: &Gates, load: Load, call: &F) -> Result<T>
+    where
+        F: Fn() -> R,
+        R: Future<Output = Result<T>>,
+    {
+        match load {
+            Load::Read(size_bytes) if gates.limits().hedge => {
+                self.hedging.send(gates, size_bytes, call).await
+            }
+            Load::Nothing | Load::Read(_) | Load::Write(_) | Load::Inside(_) => call().await,
+        }
+    }
+
+    /// Waits until the breaker opens; at once if it has since the last time.
+    pub(super) async fn trouble(&self) {
+        self.trouble.notified().await;
+    }
+
     fn enter(&self) -> Result<Pass<'_>> {
-        self.breaker.enter().map_err(|wait| {
+        self.breaker.enter(Caller::Client).map_err(|wait| {
             let message = match self.state() {
                 MountState::Degraded { reason } => format!("the store fails ({reason})"),
                 MountState::Starting | MountState::Ready | MountState::Draining | MountState::Gone => {
                     "the store fails".to_owned()
                 }
             };
-            Error::new(ErrorKind::Unavailable, format!("{message}; it is tried again in {wait:?}"))
+            let again = if wait.is_zero() { "now".to_owned() } else { format!("in {wait:?}") };
+            Error::new(ErrorKind::Unavailable, format!("{message}; it is tried again {again}"))
         })
     }
 
@@ -218,21 +305,43 @@ impl Vitals {
             Err(error) if is_store_failure(error.kind()) => pass.fail(),
             Ok(_) | Err(_) => pass.succeed(),
         };
+        if change == Change::Opened {
+            self.trouble.notify_one();
+        }
         match (change, result) {
-            (Change::Opened, Err(error)) => {
-                self.breaker_open.set(1);
+            (Change::Opened | Change::StillOpen, Err(error)) => {
+                self.show_breaker(true);
                 self.set_state(MountState::Degraded { reason: reason(error) });
             }
             (Change::Closed, _) => {
-                self.breaker_open.set(0);
+                self.show_breaker(false);
                 self.set_state(MountState::Ready);
             }
-            (Change::Opened | Change::None, _) => {}
+            (Change::Opened | Change::StillOpen | Change::None, _) => {}
+        }
+    }
+
+    fn count<T>(&self, operation: &'static str, result: &Result<T>) {
+        let outcome = result.as_ref().map_or_else(|e| e.kind().as_str(), |_| "ok");
+        METRICS.backend_requests.with_label_values(&[&self.name, operation, outcome]).inc();
+    }
+
+    fn show_breaker(&self, is_open: bool) {
+        if self.is_shown.load(Ordering::Acquire) {
+            self.breaker_open.set(i64::from(is_open));
         }
     }
 
     fn show(&self, state: &MountState) {
-        for known in ["starting", "ready", "degraded", "draining", "gone"] {
+        if !self.is_shown.load(Ordering::Acquire) {
+            return;
+        }
+        for known in ["starting", "ready", "degraded", "draining"] {
+            if *state == MountState::Gone {
+                // A series that is not there need not be removed.
+                METRICS.mount_state.remove_label_values(&[&self.name, known]).unwrap_or_default();
+                continue;
+            }
             let gauge = METRICS.mount_state.with_label_values(&[&self.name, known]);
             gauge.set(i64::from(known == label(state)));
         }
@@ -273,6 +382,10 @@ fn label(state: &MountState) -> &'static str {
     }
 }
 
+fn silent(deadline: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("the store did not answer within {deadline:?}"))
+}
+
 fn is_worth_repeating(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Busy | ErrorKind::Unavailable | ErrorKind::Timeout)
 }
@@ -280,12 +393,6 @@ fn is_worth_repeating(kind: ErrorKind) -> bool {
 /// Whether a store that answers this should be left alone. A slow-down (`Busy`) is an answer of a live store.
 fn is_store_failure(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Internal)
-}
-
-fn back_off(attempt: usize) -> Duration {
-    let doublings = u32::try_from(attempt - 1).unwrap_or(u32::MAX).min(16);
-    let wait = BACK_OFF_MIN.saturating_mul(1 << doublings).min(BACK_OFF_MAX);
-    wait.mul_f64(0.5 + fastrand::f64())
 }
 
 #[cfg(test)]
@@ -329,7 +436,7 @@ mod tests {
         let (calls, error) = failing(&vitals, Repeat::Safe, ErrorKind::Internal).await;
         assert_eq!((calls, error.kind()), (0, ErrorKind::Unavailable));
         tokio::time::advance(Duration::from_secs(1)).await;
-        vitals.run("stat", Repeat::Safe, || async { Ok(()) }).await.expect("the probe goes through");
+        vitals.probe(|| async { Ok(()) }).await.expect("not too early").expect("the probe goes through");
         assert_eq!(vitals.state(), MountState::Ready);
         assert_eq!(METRICS.breaker_open.with_label_values(&["/breaker"]).get(), 0);
     }
@@ -365,7 +472,31 @@ mod tests {
         vitals.set_state(MountState::Gone);
         vitals.set_state(MountState::Draining);
         assert_eq!(vitals.state(), MountState::Gone);
-        let gauge = |state| METRICS.mount_state.with_label_values(&["/gone", state]).get();
-        assert_eq!((gauge("gone"), gauge("draining"), gauge("starting")), (1, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn exchanged_limits_hold_for_requests_that_begin_later() {
+        let vitals = vitals("/limits");
+        let hang = vitals.run("read", Repeat::Once, std::future::pending::<Result<()>>);
+        let others = async {
+            vitals.set_limits(&MountLimits { operations: 2, ..MountLimits::default() });
+            vitals.run("read", Repeat::Safe, || async { Ok(()) }).await
+        };
+        tokio::select! {
+            biased;
+            _ = hang => panic!("it hangs"),
+            answer = others => answer.expect("there is a place"),
+        }
+    }
+
+    #[test]
+    fn mount_whose_name_another_has_shows_nothing() {
+        let (old, new) = (vitals("/both"), vitals("/both"));
+        old.withdraw();
+        new.set_state(MountState::Ready);
+        old.set_state(MountState::Draining);
+        old.set_state(MountState::Gone);
+        let gauge = |state| METRICS.mount_state.with_label_values(&["/both", state]).get();
+        assert_eq!((gauge("ready"), gauge("draining")), (1, 0));
     }
 }

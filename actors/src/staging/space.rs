@@ -7,7 +7,7 @@ use prometheus::IntGauge;
 
 /// Bytes reserved out of a limit.
 pub(super) struct Space {
-    limit_bytes: u64,
+    limit_bytes: AtomicU64,
     used_bytes: AtomicU64,
     mount: String,
     gauge: IntGauge,
@@ -17,20 +17,31 @@ impl Space {
     pub(super) fn new(limit_bytes: u64, mount: &str) -> Self {
         let gauge = METRICS.staging_used_bytes.with_label_values(&[mount]);
         gauge.set(0);
-        Self { limit_bytes, used_bytes: AtomicU64::new(0), mount: mount.to_owned(), gauge }
+        Self {
+            limit_bytes: AtomicU64::new(limit_bytes),
+            used_bytes: AtomicU64::new(0),
+            mount: mount.to_owned(),
+            gauge,
+        }
     }
 
     pub(super) fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
+    /// Exchanges the limit. What is reserved above a lower one stays.
+    pub(super) fn set_limit(&self, limit_bytes: u64) {
+        self.limit_bytes.store(limit_bytes, Ordering::Relaxed);
+    }
+
     /// Reserves `bytes` or nothing.
     pub(super) fn reserve(&self, bytes: u64) -> Result<()> {
-        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit_bytes);
+        let limit_bytes = self.limit_bytes.load(Ordering::Relaxed);
+        let fits = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit_bytes);
         if self.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
             let message = format!(
-                "the staging quota of {} is full: {bytes} more bytes do not fit into limits.staging_bytes = {}",
-                self.mount, self.limit_bytes
+                "the staging quota of {} is full: {bytes} more bytes do not fit into limits.staging_bytes = {limit_bytes}",
+                self.mount
             );
             return Err(Error::new(ErrorKind::NoSpace, message));
         }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use forebay_core::{ETag, Error, ErrorKind, Headers, Key, PartInfo, Result, Staged, UploadId, UploadInfo};
+use forebay_core::{
+    Dirty, ETag, Error, ErrorKind, Headers, Key, PartInfo, Result, Staged, UploadId, UploadInfo,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -240,6 +242,22 @@ impl Shared {
             self.space.release(before.size_bytes);
         }
         Ok(record.info(number))
+    }
+
+    /// Adds the uploads in progress.
+    pub(super) fn count_uploads(&self, dirty: &mut Dirty) -> Result<()> {
+        for entry in fs::read_dir(&self.uploads)? {
+            let directory = entry?.path();
+            let Some(record) = read_record::<UploadRecord>(&directory.join(UPLOAD_FILE))? else { continue };
+            dirty.uploads += 1;
+            match data_bytes(&directory) {
+                Ok(bytes) => dirty.add(bytes, record.started),
+                // Completed or aborted since the record was read.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => dirty.uploads -= 1,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Removes what crashes left in `uploads/`; returns the bytes of the parts that stay.

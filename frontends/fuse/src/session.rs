@@ -89,7 +89,7 @@ impl FuseSession {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         };
         let origin = Some(Origin(NEXT_ORIGIN.fetch_add(1, Ordering::Relaxed)));
-        let context = Context { principal: Arc::clone(principal), origin };
+        let context = Context { principal, origin };
         let mountpoint = mountpoint::prepare(&config.mountpoint)?;
         let counters = Counters::new(&mountpoint.display().to_string());
         let settings =

@@ -54,7 +54,7 @@ impl S3Access for Auth {
         };
         refuse_framed_bodies(cx.headers(), false)?;
         refuse_unsupported(cx.headers())?;
-        let context = Context::new(Arc::clone(principal));
+        let context = Context::new(principal);
         cx.extensions_mut().insert(context);
         Ok(())
     }

@@ -27,6 +27,7 @@ pub(crate) async fn body_of(file: Arc<dyn OpenFile>, range: ByteRange) -> Result
     if range.is_empty() {
         return Ok(Body::empty());
     }
+    file.expect(range);
     let piece = piece_of(range);
     let content = match file.try_read(piece) {
         Some(content) => content,

@@ -243,7 +243,10 @@ impl Mount for MemoryMount {
             read_only: false,
             mounted: UNIX_EPOCH,
             capability: Capability {
-                conditional_write: true,
+                write: true,
+                conditional_create: true,
+                conditional_replace: true,
+                native_copy: true,
                 native_rename: false,
                 headers: true,
                 posix: false,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use subtle::ConstantTimeEq;
 
 use crate::{Error, ErrorKind, NsPath, Result};
@@ -45,7 +46,7 @@ pub enum Permission {
 }
 
 /// A permission on everything at and below a path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// Where it holds.
     pub prefix: NsPath,
@@ -54,7 +55,7 @@ pub struct Grant {
 }
 
 /// Somebody with grants.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
     /// Name in logs and as the owner of what the principal writes.
     pub name: String,
@@ -106,9 +107,13 @@ impl Context {
     }
 }
 
-/// The principals and how each protocol recognises them. Built once from the `access` section.
+/// The principals and how each protocol recognises them, from the `access` section. What frontends share is
+/// exchanged under them when the section changes: a request is judged by the rules it began with.
 #[derive(Debug, Default)]
-pub struct Access {
+pub struct Access(ArcSwap<Rules>);
+
+#[derive(Debug, Default)]
+struct Rules {
     s3_keys: HashMap<String, (Secret, Arc<Principal>)>,
     webhdfs_users: HashMap<String, (Option<Secret>, Arc<Principal>)>,
     anonymous: Option<Arc<Principal>>,
@@ -118,7 +123,7 @@ pub struct Access {
 
 /// Collects principals for an [`Access`].
 #[derive(Debug, Default)]
-pub struct AccessBuilder(Access);
+pub struct AccessBuilder(Rules);
 
 impl AccessBuilder {
     /// Lets `principal` sign S3 requests with a key pair.
@@ -158,19 +163,24 @@ impl AccessBuilder {
 
     /// The finished rules.
     pub fn build(&mut self) -> Access {
-        std::mem::take(&mut self.0)
+        Access(ArcSwap::from_pointee(std::mem::take(&mut self.0)))
     }
 }
 
 impl Access {
+    /// Takes over the rules of `other` for all requests that begin from now on.
+    pub fn exchange(&self, other: &Self) {
+        self.0.store(other.0.load_full());
+    }
+
     /// The secret and owner of an S3 access key.
-    pub fn s3(&self, access_key: &str) -> Option<(&Secret, &Arc<Principal>)> {
-        self.s3_keys.get(access_key).map(|(secret, principal)| (secret, principal))
+    pub fn s3(&self, access_key: &str) -> Option<(Secret, Arc<Principal>)> {
+        self.0.load().s3_keys.get(access_key).cloned()
     }
 
     /// Who unsigned S3 requests act as, where the configuration allows them.
-    pub fn anonymous(&self) -> Option<&Arc<Principal>> {
-        self.anonymous.as_ref()
+    pub fn anonymous(&self) -> Option<Arc<Principal>> {
+        self.0.load().anonymous.clone()
     }
 
     /// Who a WebHDFS caller is: by exact user, else by `*`; the token must match where one is set.
@@ -178,8 +188,9 @@ impl Access {
     /// # Errors
     /// [`ErrorKind::AccessDenied`] for an unknown user or a wrong or missing token.
     pub fn webhdfs(&self, user: Option<&str>, token: Option<&str>) -> Result<Arc<Principal>> {
-        let entry =
-            user.and_then(|user| self.webhdfs_users.get(user)).or_else(|| self.webhdfs_users.get("*"));
+        let rules = self.0.load();
+        let users = &rules.webhdfs_users;
+        let entry = user.and_then(|user| users.get(user)).or_else(|| users.get("*"));
         match entry {
             Some((None, principal)) => Ok(Arc::clone(principal)),
             Some((Some(secret), principal)) if token.is_some_and(|token| secret.matches(token)) => {
@@ -192,23 +203,24 @@ impl Access {
 
     /// Whether every WebHDFS user needs a token.
     pub fn webhdfs_needs_token(&self) -> bool {
-        self.webhdfs_users.values().all(|(token, _)| token.is_some())
+        self.0.load().webhdfs_users.values().all(|(token, _)| token.is_some())
     }
 
     /// The owner of the FUSE mount.
-    pub fn fuse(&self) -> Option<&Arc<Principal>> {
-        self.fuse.as_ref()
+    pub fn fuse(&self) -> Option<Arc<Principal>> {
+        self.0.load().fuse.clone()
     }
 
     /// Whether `token` opens the admin API; without any configured token it is open (loopback only).
     pub fn admin(&self, token: Option<&str>) -> bool {
-        self.admin_tokens.is_empty()
-            || token.is_some_and(|token| self.admin_tokens.iter().any(|secret| secret.matches(token)))
+        let rules = self.0.load();
+        let tokens = &rules.admin_tokens;
+        tokens.is_empty() || token.is_some_and(|token| tokens.iter().any(|secret| secret.matches(token)))
     }
 
     /// Whether the admin API asks for a token.
     pub fn has_admin_token(&self) -> bool {
-        !self.admin_tokens.is_empty()
+        !self.0.load().admin_tokens.is_empty()
     }
 }
 
@@ -236,6 +248,16 @@ mod tests {
     #[test]
     fn secrets_do_not_show() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "[secret]");
+    }
+
+    #[test]
+    fn exchanged_rules_hold_for_whoever_shares_them() {
+        let (mut before, mut after) = (AccessBuilder::default(), AccessBuilder::default());
+        before.s3_key("old", Secret::new("s"), &principal("/", Permission::Write));
+        after.s3_key("new", Secret::new("s"), &principal("/", Permission::Write));
+        let shared = Arc::new(before.build());
+        shared.exchange(&after.build());
+        assert!(shared.s3("old").is_none() && shared.s3("new").is_some());
     }
 
     #[test]

@@ -12,16 +12,22 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::{
-    AttributeChange, ByteRange, Content, Entry, Headers, Key, Lent, PartInfo, Precondition, Result, Staged,
-    Target, UploadId, UploadInfo,
+    AttributeChange, ByteRange, Content, Dirty, Entry, Headers, Key, Lent, PartInfo, Precondition, Result,
+    Staged, Target, UploadId, UploadInfo,
 };
 
 /// What a store can do by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts about a store, printed as a table")]
 pub struct Capability {
-    /// Refuses a write atomically when a precondition fails.
-    pub conditional_write: bool,
+    /// Takes writes at all.
+    pub write: bool,
+    /// Refuses, atomically, a write that must be the first of its name (`If-None-Match: *`).
+    pub conditional_create: bool,
+    /// Refuses, atomically, a write that must replace one known content (`If-Match`).
+    pub conditional_replace: bool,
+    /// Copies files without their bytes passing through here.
+    pub native_copy: bool,
     /// Renames files and directories atomically.
     pub native_rename: bool,
     /// Keeps S3 headers and user metadata.
@@ -34,7 +40,18 @@ pub struct Capability {
     pub key_bytes_max: usize,
 }
 
-/// What does not change while a mount lives.
+impl Capability {
+    /// Whether a write under `condition` is refused where it does not hold.
+    pub fn checks(&self, condition: &Precondition) -> bool {
+        match condition {
+            Precondition::None => true,
+            Precondition::Absent => self.conditional_create,
+            Precondition::Matches(_) => self.conditional_replace,
+        }
+    }
+}
+
+/// What does not change while a handle on a mount lives; when the configuration changes, the mount gets another one.
 #[derive(Clone, Debug, Serialize)]
 pub struct MountInfo {
     /// Name in logs and metrics: the path it is mounted at.
@@ -176,6 +193,9 @@ pub trait OpenFile: Send + Sync {
     /// The file as it was opened.
     fn entry(&self) -> &Entry;
 
+    /// A reader is going to read all of `range` in order. A hint: what fetches ahead need not find out by itself.
+    fn expect(&self, _range: ByteRange) {}
+
     /// Reads without waiting: `None` when a store or a disk would have to be waited for. Never blocks, never
     /// takes a lock that is held over I/O. The range must lie inside the file.
     fn try_read(&self, range: ByteRange) -> Option<Content>;
@@ -300,6 +320,14 @@ pub trait Mount: Send + Sync {
     /// # Errors
     /// Whatever the store answers.
     async fn usage(&self) -> Result<Usage>;
+
+    /// What would be lost if the mount were given up now. Mounts that stage nothing hold nothing.
+    ///
+    /// # Errors
+    /// The staging disk's.
+    async fn dirty(&self) -> Result<Dirty> {
+        Ok(Dirty::default())
+    }
 
     /// Starts a multipart upload. Its state survives a restart.
     ///

@@ -16,12 +16,15 @@ pub use self::table::MountTable;
 use self::table::virtual_directory;
 pub use self::write::{Writer, copy_range};
 use crate::{
-    Change, CommitObserver, Context, Entry, Error, ErrorKind, Key, METRICS, Mount, MountInfo, MountState,
-    NsPath, OpenFile, PartInfo, Permission, Result, UploadId, UploadInfo, Usage, Want,
+    Change, ChangeKind, CommitObserver, Context, Entry, Error, ErrorKind, Key, METRICS, Mount, MountInfo,
+    MountState, NsPath, OpenFile, PartInfo, Permission, Result, UploadId, UploadInfo, Usage, Want,
 };
 
 /// How long a commit waits for one observer before it is acknowledged all the same.
 const OBSERVER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The same for all observers and all mounts of one new table together.
+const TABLE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The tree that all frontends serve.
 pub struct Namespace {
@@ -42,9 +45,25 @@ impl Namespace {
         self.table.load_full()
     }
 
-    /// Replaces the mount table for all calls that begin from now on.
-    pub fn publish_table(&self, table: MountTable) {
-        self.table.store(Arc::new(table));
+    /// Replaces the mount table for all calls that begin from now on, then tells the observers of every path whose
+    /// mount came or went, and of those in `replaced`, where another store is now. Returns when they know, or after 10 s.
+    pub async fn publish_table(&self, table: MountTable, replaced: &[NsPath]) {
+        let now = Arc::new(table);
+        let before = self.table.swap(Arc::clone(&now));
+        let went = before.mounts().iter().filter(|(path, _)| now.at(path).is_none());
+        let came = now.mounts().iter().filter(|(path, _)| before.at(path).is_none());
+        let changed = went.chain(came).map(|(path, _)| path).chain(replaced);
+        let told = async {
+            for path in changed {
+                // Whatever was known at and below it is of another mount, also where something is there now.
+                self.committed(Change { origin: None, path: path.clone(), kind: ChangeKind::Removed }).await;
+            }
+        };
+        if tokio::time::timeout(TABLE_DEADLINE, told).await.is_err() {
+            tracing::warn!(
+                "the commit observers were not told of all mounts that changed; what they cache ages"
+            );
+        }
     }
 
     /// Adds somebody to tell of every commit; `name` shows in metrics.

@@ -95,6 +95,49 @@ pub trait Staged: Send + Sync {
     async fn publish(&self, publish: Publish) -> Result<Entry>;
 }
 
+/// What a mount holds that its store does not have: what is lost when the mount is given up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Dirty {
+    /// Writes in progress.
+    pub writes: u64,
+    /// Multipart uploads that were neither completed nor aborted.
+    pub uploads: u64,
+    /// Bytes staged for both.
+    pub bytes: u64,
+    /// When the oldest of them began.
+    pub since: Option<SystemTime>,
+}
+
+impl Dirty {
+    /// Whether nothing would be lost.
+    pub fn is_clean(&self) -> bool {
+        self.writes == 0 && self.uploads == 0
+    }
+
+    /// Counts `bytes` of something that began at `since`.
+    pub fn add(&mut self, bytes: u64, since: SystemTime) {
+        self.bytes += bytes;
+        self.since = Some(self.since.map_or(since, |oldest| oldest.min(since)));
+    }
+}
+
+impl fmt::Display for Dirty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let several = |count: u64| if count == 1 { "" } else { "s" };
+        match (self.writes, self.uploads) {
+            (writes, 0) => write!(f, "{writes} write{} in progress", several(writes))?,
+            (0, uploads) => write!(f, "{uploads} multipart upload{}", several(uploads))?,
+            (writes, uploads) => write!(
+                f,
+                "{writes} write{} in progress and {uploads} multipart upload{}",
+                several(writes),
+                several(uploads)
+            )?,
+        }
+        write!(f, " ({} bytes)", self.bytes)
+    }
+}
+
 /// Names a multipart upload.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct UploadId(pub String);

@@ -6,6 +6,7 @@ pub(crate) mod api;
 mod content;
 mod entries;
 mod health;
+mod mounts;
 mod server;
 
 use std::sync::Arc;
@@ -14,10 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix_web::dev::Payload;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, web};
+use forebay_actors::mounts::Mounts;
 use forebay_actors::supervisor::Supervisor;
 use forebay_core::{Access, Context, Error, ErrorKind, Namespace, NsPath};
 
 pub(crate) use self::server::AdminServer;
+use crate::reload::{Refused, Reloader};
 
 /// Whether the gateway takes requests.
 #[derive(Clone, Debug, Default)]
@@ -33,13 +36,22 @@ impl Readiness {
     }
 }
 
+/// What is operated through the API.
+#[derive(Clone)]
+pub(crate) struct Operated {
+    pub(crate) readiness: Readiness,
+    pub(crate) mounts: Arc<Mounts>,
+    /// `None` for a gateway that was not started from a file.
+    pub(crate) reloader: Option<Reloader>,
+}
+
 /// What the handlers work on.
 #[derive(Clone)]
 pub(crate) struct AdminState {
     pub(crate) namespace: Arc<Namespace>,
     pub(crate) access: Arc<Access>,
     pub(crate) supervisor: Supervisor,
-    pub(crate) readiness: Readiness,
+    pub(crate) operated: Operated,
     /// Runs everything that may wait for a store.
     pub(crate) runtime: tokio::runtime::Handle,
     /// Whoever may use the API may do everything.
@@ -83,6 +95,8 @@ enum ApiError {
     NotAdmitted,
     #[error("{}", .0)]
     Failed(Error),
+    #[error("{}", .0)]
+    Refused(Refused),
 }
 
 impl From<Error> for ApiError {
@@ -94,8 +108,12 @@ impl From<Error> for ApiError {
 impl ResponseError for ApiError {
     fn status_code(&self) -> actix_web::http::StatusCode {
         use actix_web::http::StatusCode as Status;
-        let Self::Failed(error) = self else { return Status::UNAUTHORIZED };
-        match error.kind() {
+        let kind = match self {
+            Self::NotAdmitted => return Status::UNAUTHORIZED,
+            Self::Failed(error) => error.kind(),
+            Self::Refused(refused) => refused.kind(),
+        };
+        match kind {
             ErrorKind::NotFound | ErrorKind::NoSuchUpload => Status::NOT_FOUND,
             ErrorKind::AlreadyExists
             | ErrorKind::IsDirectory
@@ -126,7 +144,11 @@ impl ResponseError for ApiError {
         if status.is_server_error() {
             tracing::warn!(frontend = "admin", error = %self, "request failed");
         }
-        HttpResponse::build(status).json(api::ErrorView { error: self.to_string() })
+        let problems = match self {
+            Self::NotAdmitted | Self::Failed(_) => Vec::new(),
+            Self::Refused(refused) => refused.lines().to_vec(),
+        };
+        HttpResponse::build(status).json(api::ErrorView { error: self.to_string(), problems })
     }
 }
 
@@ -147,7 +169,10 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/healthz", web::get().to(health::healthz))
         .route("/readyz", web::get().to(health::readyz))
         .route("/metrics", web::get().to(health::metrics))
-        .route("/api/v1/mounts", web::get().to(entries::mounts))
+        .route("/api/v1/mounts", web::get().to(mounts::list))
+        .route("/api/v1/mounts", web::post().to(mounts::add))
+        .route("/api/v1/mounts", web::delete().to(mounts::remove))
+        .route("/api/v1/reload", web::post().to(mounts::reload))
         .route("/api/v1/actors", web::get().to(health::actors))
         .route("/api/v1/entries", web::get().to(entries::stat))
         .route("/api/v1/entries", web::delete().to(entries::remove))

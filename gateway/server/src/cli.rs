@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod copy;
 mod entries;
+mod mount;
 mod serve;
 
 use std::path::PathBuf;
@@ -48,13 +49,15 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Check a configuration and reach every store in it.
     Check(check::CheckArguments),
-    /// Mount one store at a directory, cached, without a configuration file.
+    /// Mount one store at a directory, without a configuration file; or change the mounts of a running gateway.
     #[command(
-        after_help = "Examples:\n  forebay mount s3://bucket/prefix ./mnt\n  forebay mount --read-only --endpoint http://127.0.0.1:9000 s3://data ./mnt\n\nCredentials: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN."
+        after_help = "Examples:\n  forebay mount add /logs s3://logs --option region=eu-west-1\n  forebay mount s3://bucket/prefix ./mnt\n  forebay mount az://container ./mnt --option endpoint=https://account.blob.core.windows.net --option account_name=account --option account_key=…\n  forebay mount --read-only --endpoint http://127.0.0.1:9000 s3://data ./mnt\n\nCredentials of s3:// come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN where they are not told."
     )]
-    Mount(serve::MountArguments),
+    Mount(mount::MountArguments),
     /// List the mounts of a running gateway and their states.
     Mounts(client::Connection),
+    /// Make a running gateway read its configuration file again.
+    Reload(client::Connection),
     /// List a directory.
     Ls(entries::LsArguments),
     /// Show what is known of a file or directory.
@@ -98,13 +101,14 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let command = arguments.command.unwrap_or_else(|| Command::Serve(serve::ServeArguments::default()));
     match command {
         Command::Serve(arguments) => serve::serve(&arguments, &log),
-        Command::Mount(arguments) => serve::mount(arguments, &log),
+        Command::Mount(arguments) => mount::mount(arguments, &log),
         Command::Check(arguments) => check::check(&arguments, &log),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "forebay", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
         Command::Mounts(connection) => client::block_on(client::mounts(connection)),
+        Command::Reload(connection) => client::block_on(mount::reload(connection)),
         Command::Ls(arguments) => client::block_on(entries::ls(arguments)),
         Command::Stat(arguments) => client::block_on(entries::stat(arguments)),
         Command::Cat(arguments) => client::block_on(copy::cat(arguments)),

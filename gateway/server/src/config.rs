@@ -9,7 +9,10 @@ mod hdfs;
 mod mounts;
 mod problem;
 mod reader;
-mod yaml;
+mod source;
+mod store;
+mod url;
+pub(crate) mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +24,8 @@ pub(crate) use self::gateway::{FuseOptions, GatewayConfig, HttpListener};
 pub(crate) use self::mounts::{OneMount, one_mount};
 use self::problem::Problems;
 use self::reader::Reader;
+pub(crate) use self::source::Source;
+pub(crate) use self::url::{Location, locate};
 
 /// A checked configuration.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) gateway: GatewayConfig,
     pub(crate) access: Arc<Access>,
     pub(crate) mounts: Vec<MountConfig>,
+    /// Where it comes from; `None` when it was made from a command line.
+    pub(crate) source: Option<Source>,
 }
 
 /// Reads and checks a configuration file.
@@ -39,6 +46,23 @@ pub(crate) fn load(file: &Path) -> anyhow::Result<Config> {
         .map_err(|e| anyhow::anyhow!("cannot read the configuration {}: {e}", file.display()))?;
     let base = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(parse(file, &text, base)?)
+}
+
+/// Checks `text` as the content of a configuration file.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn check(file: &Path, text: &str) -> anyhow::Result<()> {
+    let base = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(parse(file, text, base).map(drop)?)
+}
+
+/// What is wrong, a line for each problem.
+pub(crate) fn problems_of(error: &anyhow::Error) -> Vec<String> {
+    match error.downcast_ref::<Problems>() {
+        Some(Problems(problems)) => problems.iter().map(ToString::to_string).collect(),
+        None => vec![format!("{error:#}")],
+    }
 }
 
 fn parse(file: &Path, text: &str, base: &Path) -> Result<Config, Problems> {
@@ -55,9 +79,10 @@ fn parse(file: &Path, text: &str, base: &Path) -> Result<Config, Problems> {
         );
     }
     section.finish();
+    let source = Source::new(file, &root, reader.secret_files());
     let problems = reader.into_problems();
     if problems.is_empty() {
-        Ok(Config { gateway, access: Arc::new(access), mounts })
+        Ok(Config { gateway, access: Arc::new(access), mounts, source: Some(source) })
     } else {
         Err(Problems(problems))
     }

@@ -9,20 +9,23 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use forebay_actors::cache::Cache;
-use forebay_actors::mount::{self, Environment};
+use forebay_actors::mount::Environment;
+use forebay_actors::mounts::Mounts;
 use forebay_actors::supervisor::Supervisor;
-use forebay_core::{Clock, METRICS, Mount, MountTable, Namespace, NsPath};
-use futures::future::try_join_all;
+use forebay_core::{Clock, METRICS, MountTable, Namespace};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::Readiness;
+use crate::admin::{Operated, Readiness};
 use crate::config::Config;
+use crate::reload::{self, Reloader};
 
 /// Stores, mounted, with the actors that look after them.
 pub(crate) struct Stores {
-    pub(crate) table: MountTable,
+    pub(crate) table: Arc<MountTable>,
     pub(crate) supervisor: Supervisor,
+    namespace: Arc<Namespace>,
+    mounts: Arc<Mounts>,
 }
 
 /// Opens the cache and all mounts. A store that does not answer is mounted all the same and shows as degraded.
@@ -41,12 +44,13 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
         var_directory: var.clone(),
         clock: Clock::system(),
     };
-    let mounts = config
-        .mounts
-        .iter()
-        .map(|mount| async { anyhow::Ok((mount.path.clone(), mount::open(mount, &environment).await?)) });
-    let mounts: Vec<(NsPath, Arc<dyn Mount>)> = try_join_all(mounts).await?;
-    Ok(Stores { table: MountTable::new(mounts)?, supervisor })
+    let namespace = Arc::new(Namespace::new(MountTable::default(), Clock::system().now()));
+    let mounts = Arc::new(Mounts::new(environment, Arc::clone(&namespace)));
+    if let Err(refused) = mounts.apply(&config.mounts, &[]).await {
+        let lines: Vec<_> = refused.iter().map(ToString::to_string).collect();
+        anyhow::bail!(lines.join("\n"));
+    }
+    Ok(Stores { table: namespace.table(), supervisor, namespace, mounts })
 }
 
 /// Serves until SIGTERM or SIGINT; a second signal exits at once.
@@ -74,11 +78,17 @@ fn raise_file_limit() {
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     METRICS.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let deadline = config.gateway.shutdown_deadline;
-    let Stores { table, supervisor } = stores(&config).await?;
-    let namespace = Arc::new(Namespace::new(table, Clock::system().now()));
+    let Stores { table, supervisor, namespace, mounts } = stores(&config).await?;
+    // Mounts come and go from now on, and a snapshot of them would keep those that went.
+    drop(table);
     let readiness = Readiness::default();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    frontends::start(&config, &namespace, &supervisor, &readiness).await?;
+    let reloader = match &config.source {
+        Some(source) => Some(Reloader::start(&config, source, &mounts, &supervisor).await?),
+        None => None,
+    };
+    let operated = Operated { readiness: readiness.clone(), mounts, reloader };
+    frontends::start(&config, &namespace, &supervisor, operated).await?;
     readiness.set(true);
     tracing::info!("ready");
 
@@ -89,6 +99,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     tracing::info!(deadline_s = deadline.as_secs(), "shutting down; a second signal exits at once");
     readiness.set(false);
     let stopped = async {
+        if let Err(e) = supervisor.remove(reload::ACTOR, deadline / 4).await {
+            tracing::error!(error = %e, "reloads could not be stopped");
+        }
         frontends::stop(&supervisor, deadline).await;
         supervisor.stop(deadline / 3).await;
     };

@@ -64,6 +64,7 @@ impl Status {
             key,
             is_prefix: false,
             size_bytes: self.length,
+            is_weak: false,
             etag: self.tag(),
             modified: self.modified(),
             headers,

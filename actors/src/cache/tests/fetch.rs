@@ -7,7 +7,8 @@ use forebay_core::{ByteRange, ErrorKind};
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 
-use super::{Store, bytes_of, eventually, expected, in_memory, open, read_all, read_page};
+use super::{HEAD, Store, bytes_of, eventually, expected, in_memory, open, read_all, read_page};
+use crate::cache::page::HEAD_BYTES;
 use crate::cache::{Cache, PAGE_BYTES};
 
 #[tokio::test]
@@ -101,7 +102,7 @@ async fn ranges_span_pages_and_end_with_the_content() {
     assert!(bytes_of(&file.try_read(across).expect("in memory")) == expected(across));
     let tail = file.try_read(ByteRange::new(size - 2, 100)).expect("cut at the end");
     assert!(bytes_of(&tail) == expected(ByteRange::new(size - 2, 2)));
-    assert_eq!(store.fetches(), 3);
+    assert_eq!(store.fetches(), 3 + HEAD);
 }
 
 #[tokio::test]
@@ -140,15 +141,78 @@ async fn only_readers_of_pages_in_a_row_are_read_ahead_for() {
     for number in [0, 7, 3, 9] {
         random.read(ByteRange::new(number * PAGE_BYTES, 10)).await.expect("served");
     }
-    assert_eq!(store.fetches(), 4);
+    assert_eq!(store.fetches(), 4 + HEAD);
     let sequential = open(&cache, "sequential", 16 * PAGE_BYTES, &store);
     sequential.read(ByteRange::new(0, 10)).await.expect("served");
-    assert_eq!(store.fetches(), 5);
+    assert_eq!(store.fetches(), 5 + 2 * HEAD);
     sequential.read(ByteRange::new(PAGE_BYTES, 10)).await.expect("served");
-    eventually("three pages come ahead", || {
-        sequential.try_read(ByteRange::new(2 * PAGE_BYTES, 3 * PAGE_BYTES)).is_some()
+    eventually("four pages come ahead", || {
+        sequential.try_read(ByteRange::new(2 * PAGE_BYTES, 4 * PAGE_BYTES)).is_some()
     })
     .await;
+}
+
+#[tokio::test]
+async fn expected_range_is_fetched_ahead_from_its_first_read() {
+    let cache = Cache::open(&in_memory(64)).expect("opens");
+    let store = Store::closed();
+    let file = open(&cache, "a", 32 * PAGE_BYTES, &store);
+    file.expect(ByteRange::new(4 * PAGE_BYTES, 6 * PAGE_BYTES));
+    assert_eq!(store.fetches(), 0);
+    let ((), ()) = tokio::join!(read_page(&file, 4), async {
+        eventually("all of it is asked for", || store.fetches() == 6).await;
+        store.gate.add_permits(6);
+    });
+    read_all(&file, ByteRange::new(4 * PAGE_BYTES, 6 * PAGE_BYTES)).await;
+    assert_eq!(store.fetches(), 6, "and no more");
+}
+
+#[tokio::test]
+async fn first_bytes_of_a_long_content_wait_for_no_page() {
+    let cache = Cache::open(&in_memory(8)).expect("opens");
+    let store = Store::closed();
+    let file = open(&cache, "a", 2 * PAGE_BYTES, &store);
+    let range = ByteRange::new(0, PAGE_BYTES);
+    let (first, ()) = tokio::join!(file.read(range), async {
+        eventually("head and page are asked for", || store.fetches() == 1 + HEAD).await;
+        // The head is asked for first, and the gate is fair.
+        store.gate.add_permits(1);
+    });
+    let first = bytes_of(&first.expect("served"));
+    assert!(first == expected(ByteRange::new(0, HEAD_BYTES)));
+    assert!(file.try_read(range).is_none(), "the page is still on its way");
+    store.gate.add_permits(1);
+    read_page(&file, 0).await;
+    assert_eq!(store.fetches(), 1 + HEAD);
+}
+
+#[tokio::test]
+async fn hung_store_holds_a_share_of_memory_and_places_and_others_go_on() {
+    const PAGES: u64 = 200;
+    let cache = Cache::open(&in_memory(64)).expect("opens");
+    let (hung, well) = (Store::closed(), Store::open());
+    let mount: Arc<str> = Arc::from("/hung");
+    let fetch = Arc::clone(&hung) as Arc<dyn crate::cache::Fetch>;
+    let stuck = Arc::new(cache.file(&mount, &super::content("stuck"), PAGES * PAGE_BYTES, fetch));
+    let readers: Vec<_> = (0..PAGES)
+        .map(|number| {
+            let stuck = Arc::clone(&stuck);
+            tokio::spawn(async move { read_page(&stuck, number).await })
+        })
+        .collect();
+    eventually("all it may send is sent", || hung.fetches() >= 16 + 5).await;
+    tokio::task::yield_now().await;
+    let used = cache.0.memory.budget().used();
+    assert!(used <= 17 * PAGE_BYTES, "half of half of the tier: {used}");
+    let file = open(&cache, "well", 40 * PAGE_BYTES, &well);
+    read_all(&file, ByteRange::new(0, 40 * PAGE_BYTES)).await;
+    assert!(file.try_read(ByteRange::new(0, 40 * PAGE_BYTES)).is_some(), "all of it was cached");
+    hung.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+    for reader in join_all(readers).await {
+        reader.expect("served in the end");
+    }
+    let gauge = forebay_core::METRICS.cache_fetching_bytes.with_label_values(&["/hung"]);
+    eventually("all is given back", || gauge.get() == 0).await;
 }
 
 #[tokio::test]
@@ -157,8 +221,8 @@ async fn long_range_is_fetched_concurrently_and_not_past_its_end() {
     let store = Store::closed();
     let file = open(&cache, "a", 16 * PAGE_BYTES, &store);
     let ((), ()) = tokio::join!(read_all(&file, ByteRange::new(0, 2 * PAGE_BYTES)), async {
-        eventually("both pages are asked for", || store.fetches() == 2).await;
-        store.gate.add_permits(2);
+        eventually("both pages are asked for", || store.fetches() == 2 + HEAD).await;
+        store.gate.add_permits(2 + HEAD);
         store.gate.add_permits(Semaphore::MAX_PERMITS / 2);
     });
 }

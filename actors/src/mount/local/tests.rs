@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::LocalMount;
 use super::disk::Disk;
-use crate::config::{MountConfig, MountLimits, Revalidate, StoreConfig};
+use crate::config::{MountConfig, MountLimits, Quirks, Revalidate, StoreConfig};
 use crate::mount::vitals::Vitals;
 
 struct Fixture {
@@ -32,6 +32,7 @@ fn config(root: PathBuf, read_only: bool) -> MountConfig {
         store: StoreConfig::Fs { root },
         read_only,
         revalidate: Revalidate::Always,
+        quirks: Quirks::default(),
         limits: MountLimits::default(),
     }
 }

@@ -6,9 +6,11 @@
 //! or removes a whole tree at once counts as one of every key.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use forebay_core::Entry;
 
 use super::bounded::Bounded;
@@ -97,7 +99,7 @@ struct Slot {
 
 /// The attribute cache of one mount.
 pub(super) struct AttributeCache {
-    revalidate: Revalidate,
+    revalidate: ArcSwap<Revalidate>,
     /// Directories are the store's own: keys below them neither make nor end them.
     is_hierarchical: bool,
     slots: Bounded<Slot>,
@@ -113,7 +115,7 @@ impl AttributeCache {
     pub(super) fn new(revalidate: Revalidate, limit: usize, is_hierarchical: bool) -> Self {
         let stamps = || (0..STAMPS).map(|_| AtomicU64::new(0)).collect();
         Self {
-            revalidate,
+            revalidate: ArcSwap::from_pointee(revalidate),
             is_hierarchical,
             slots: Bounded::new(limit),
             now: AtomicU64::new(0),
@@ -122,6 +124,16 @@ impl AttributeCache {
             removed: stamps(),
             trees: AtomicU64::new(0),
         }
+    }
+
+    /// Exchanges how long answers may be trusted, those remembered already included.
+    pub(super) fn set_revalidate(&self, revalidate: Revalidate) {
+        self.revalidate.store(Arc::new(revalidate));
+    }
+
+    /// Whether nothing is remembered, because nothing may be trusted.
+    fn is_blind(&self) -> bool {
+        **self.revalidate.load() == Revalidate::Always
     }
 
     /// To be taken before the store is asked.
@@ -171,7 +183,7 @@ impl AttributeCache {
     }
 
     fn ttl(&self) -> Ttl {
-        match self.revalidate {
+        match **self.revalidate.load() {
             Revalidate::Always => Ttl::For(Duration::ZERO),
             Revalidate::After(ttl) => Ttl::For(ttl),
             Revalidate::Never => Ttl::Ever,
@@ -187,7 +199,7 @@ impl AttributeCache {
 
     /// Remembers what the store said of a file to a request sent after `token` was taken.
     pub(super) fn learn_file(&self, key: &str, value: Option<Entry>, token: Token, since: SystemTime) {
-        if self.revalidate == Revalidate::Always {
+        if self.is_blind() {
             return;
         }
         self.slots.update(key, |slot| {
@@ -205,7 +217,7 @@ impl AttributeCache {
         token: Token,
         since: SystemTime,
     ) {
-        if self.revalidate == Revalidate::Always || key.is_empty() {
+        if self.is_blind() || key.is_empty() {
             return;
         }
         let stamps = if value.is_some() { &self.removed } else { &self.written };
@@ -295,7 +307,7 @@ impl Pending<'_> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let cache = self.cache;
-        if cache.revalidate == Revalidate::Always {
+        if cache.is_blind() {
             return;
         }
         let stamp = cache.now.fetch_add(1, Ordering::AcqRel) + 1;

@@ -43,6 +43,10 @@ impl OpenFile for ObjectFile {
         &self.entry
     }
 
+    fn expect(&self, range: ByteRange) {
+        self.content.expect(range);
+    }
+
     fn try_read(&self, range: ByteRange) -> Option<Content> {
         self.content.try_read(range)
     }

@@ -167,7 +167,11 @@ impl Core {
             file_id: self.identities.resolve(&object.key, &object.etag, own),
             kind: EntryKind::File,
             size_bytes: object.size_bytes,
-            version: Version::Strong(Arc::from(tag)),
+            version: if object.is_weak {
+                Version::Weak(Arc::from(tag))
+            } else {
+                Version::Strong(Arc::from(tag))
+            },
             etag: object.etag.clone(),
             modified: object.modified,
             attributes: self.attributes_of(0o644, object.modified),

@@ -7,7 +7,7 @@ use forebay_core::{
 use super::Core;
 use super::attributes::Existence;
 use crate::backend::{Object, ObjectPage, Source};
-use crate::mount::vitals::Repeat;
+use crate::mount::vitals::{Load, Repeat};
 
 /// What must hold when something is stored.
 pub(super) enum Condition {
@@ -44,7 +44,7 @@ impl Core {
 
     pub(super) async fn fetch(&self, name: &str, range: ByteRange, etag: &ETag) -> Result<bytes::Bytes> {
         let call = || self.backend.read(name, range, etag);
-        let bytes = self.vitals.run_sized("read", Repeat::Safe, range.len, call).await?;
+        let bytes = self.vitals.run_loaded("read", Repeat::Safe, Load::Read(range.len), call).await?;
         if bytes.len() as u64 != range.len {
             let message = format!("the store sent {} bytes where {} were asked for", bytes.len(), range.len);
             return Err(Error::new(ErrorKind::Internal, message).at("read", name));
@@ -63,13 +63,15 @@ impl Core {
     ) -> Result<Object> {
         let (wanted, is_own) = match condition {
             Condition::Asked(wanted) => (wanted, false),
-            Condition::Own(_) if !self.backend.capability().conditional_write => (&Precondition::None, false),
+            Condition::Own(wanted) if !self.backend.capability().checks(wanted) => {
+                (&Precondition::None, false)
+            }
             Condition::Own(wanted) => (wanted, *wanted != Precondition::None),
         };
         let size_bytes = source.size_bytes();
         let send = async |condition: &Precondition| {
             let call = || self.backend.put(name, source, headers, condition);
-            self.vitals.run_sized("put", repeat(condition), size_bytes, call).await
+            self.vitals.run_loaded("put", repeat(condition), Load::Write(size_bytes), call).await
         };
         let answer = match send(wanted).await {
             Err(e) if is_own && e.kind() == ErrorKind::Unsupported => send(&Precondition::None).await,
@@ -130,7 +132,7 @@ impl Core {
         condition: &Precondition,
     ) -> Result<Object> {
         let call = || self.backend.copy(&from.key, to, headers, condition);
-        self.vitals.run_sized("copy", repeat(condition), from.size_bytes, call).await
+        self.vitals.run_loaded("copy", repeat(condition), Load::Inside(from.size_bytes), call).await
     }
 }
 

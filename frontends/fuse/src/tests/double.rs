@@ -139,7 +139,10 @@ impl Shared {
 impl Double {
     pub(crate) fn new(traits: Traits) -> Result<Arc<Self>> {
         let capability = Capability {
-            conditional_write: true,
+            write: true,
+            conditional_create: true,
+            conditional_replace: true,
+            native_copy: true,
             native_rename: true,
             headers: false,
             posix: true,

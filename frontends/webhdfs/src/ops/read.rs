@@ -95,6 +95,10 @@ pub(crate) async fn open(call: Arc<Call>) -> Result<Reply> {
         RemoteException::new(Exception::FileNotFound, format!("Path is not a file: {}", call.path))
     })?;
     let range = range(&call, file.entry().size_bytes)?;
+    // Without a length the client wants as much as it turns out to read.
+    if call.params.bytes("length")?.is_some() {
+        file.expect(range);
+    }
     let stream = Download::new(file, range, Arc::clone(&call.frontend)).into_stream().boxed();
     Ok(Reply::Content { len: range.len, stream })
 }

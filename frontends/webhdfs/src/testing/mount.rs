@@ -95,7 +95,10 @@ impl State {
 impl MemoryMount {
     pub(crate) fn new(name: &str, is_hierarchical: bool) -> Self {
         let capability = Capability {
-            conditional_write: true,
+            write: true,
+            conditional_create: true,
+            conditional_replace: true,
+            native_copy: true,
             native_rename: true,
             headers: false,
             posix: true,

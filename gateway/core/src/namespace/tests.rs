@@ -131,7 +131,10 @@ fn path(text: &str) -> NsPath {
 
 fn mount(at: &str, names: &[&str], read_only: bool) -> (NsPath, Arc<dyn Mount>) {
     let capability = Capability {
-        conditional_write: true,
+        write: true,
+        conditional_create: true,
+        conditional_replace: true,
+        native_copy: true,
         native_rename: true,
         headers: true,
         posix: false,

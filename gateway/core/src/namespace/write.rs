@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{Namespace, not_found};
 use crate::{
     AttributeChange, ByteRange, Change, ChangeKind, Context, DeleteMode, Entry, Error, ErrorKind, Headers,
-    Key, Lent, MkdirMode, Mount, NsPath, OpenFile, Permission, Precondition, Publish, RenameMode, Result,
-    Staged, Target, UploadId, Want, XattrMode,
+    Key, Lent, MkdirMode, Mount, MountState, NsPath, OpenFile, Permission, Precondition, Publish, RenameMode,
+    Result, Staged, Target, UploadId, Want, XattrMode,
 };
 
 /// How much is read at once when a copy streams through.
@@ -78,9 +78,23 @@ impl Namespace {
         Ok((Arc::clone(mount), key))
     }
 
-    /// As [`Namespace::writable`], for calls that move or remove an entry: mount points stay where they are.
-    fn removable(&self, context: &Context, path: &NsPath) -> Result<(Arc<dyn Mount>, Key)> {
+    /// As [`Namespace::writable`], for calls that begin something: a mount that is being removed only finishes what
+    /// was begun.
+    fn beginnable(&self, context: &Context, path: &NsPath) -> Result<(Arc<dyn Mount>, Key)> {
         let (mount, key) = self.writable(context, path)?;
+        match mount.state() {
+            MountState::Draining | MountState::Gone => {
+                let message =
+                    format!("the mount {} is being removed and takes nothing new", mount.info().name);
+                Err(Error::new(ErrorKind::ReadOnly, message).at("write", path))
+            }
+            MountState::Starting | MountState::Ready | MountState::Degraded { .. } => Ok((mount, key)),
+        }
+    }
+
+    /// As [`Namespace::beginnable`], for calls that move or remove an entry: mount points stay where they are.
+    fn removable(&self, context: &Context, path: &NsPath) -> Result<(Arc<dyn Mount>, Key)> {
+        let (mount, key) = self.beginnable(context, path)?;
         if key.is_root() || self.table().is_above_mount(path) {
             let message = "a mount point cannot be moved or removed; change mounts.yaml instead";
             return Err(Error::new(ErrorKind::ReadOnly, message).at("remove", path));
@@ -88,9 +102,9 @@ impl Namespace {
         Ok((mount, key))
     }
 
-    /// As [`Namespace::writable`], for calls that put a file: not where a mount point is or must lead through.
+    /// As [`Namespace::beginnable`], for calls that put a file: not where a mount point is or must lead through.
     fn replaceable(&self, context: &Context, path: &NsPath) -> Result<(Arc<dyn Mount>, Key)> {
-        let (mount, key) = self.writable(context, path)?;
+        let (mount, key) = self.beginnable(context, path)?;
         if key.is_root() || self.table().is_above_mount(path) {
             return Err(Error::new(ErrorKind::IsDirectory, "a mount lies here or below").at("write", path));
         }
@@ -106,7 +120,7 @@ impl Namespace {
     /// # Errors
     /// As [`Mount::stage`]; `AccessDenied`, `ReadOnly`.
     pub async fn replace(self: &Arc<Self>, context: &Context, path: &NsPath) -> Result<Writer> {
-        self.stage(context, path, Target::Replace, Some(path.clone())).await
+        self.stage(context, path, Target::Replace).await
     }
 
     /// Starts a change of the present content of `path`, which keeps its identity.
@@ -114,7 +128,7 @@ impl Namespace {
     /// # Errors
     /// As [`Mount::stage`]; `AccessDenied`, `ReadOnly`.
     pub async fn modify(self: &Arc<Self>, context: &Context, path: &NsPath) -> Result<Writer> {
-        self.stage(context, path, Target::Modify, Some(path.clone())).await
+        self.stage(context, path, Target::Modify).await
     }
 
     /// Starts a part of a multipart upload; `checksum` is kept with it.
@@ -128,8 +142,9 @@ impl Namespace {
         (upload, number): (&UploadId, u32),
         checksum: Option<(String, String)>,
     ) -> Result<Writer> {
-        let upload = upload.clone();
-        self.stage(context, path, |key| Target::Part { key, upload, number, checksum }, None).await
+        let (mount, key) = self.writable(context, path)?;
+        let target = Target::Part { key, upload: upload.clone(), number, checksum };
+        self.staged(context, (&mount, path), target, None).await
     }
 
     async fn stage(
@@ -137,10 +152,19 @@ impl Namespace {
         context: &Context,
         path: &NsPath,
         target: impl FnOnce(Key) -> Target,
-        told: Option<NsPath>,
     ) -> Result<Writer> {
         let (mount, key) = self.replaceable(context, path)?;
-        let staged = mount.stage(target(key)).await.map_err(|e| e.at("write", path))?;
+        self.staged(context, (&mount, path), target(key), Some(path.clone())).await
+    }
+
+    async fn staged(
+        self: &Arc<Self>,
+        context: &Context,
+        (mount, path): (&Arc<dyn Mount>, &NsPath),
+        target: Target,
+        told: Option<NsPath>,
+    ) -> Result<Writer> {
+        let staged = mount.stage(target).await.map_err(|e| e.at("write", path))?;
         Ok(Writer { namespace: Arc::clone(self), staged, context: context.clone(), path: told })
     }
 
@@ -158,7 +182,7 @@ impl Namespace {
                 MkdirMode::Parents => self.stat(context, path, Want::Directory).await,
             };
         }
-        let (mount, key) = self.writable(context, path)?;
+        let (mount, key) = self.beginnable(context, path)?;
         let entry = mount.mkdir(&key, mode).await.map_err(|e| e.at("mkdir", path))?;
         self.tell(context, path, ChangeKind::Written).await;
         Ok(entry)

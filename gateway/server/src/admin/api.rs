@@ -3,6 +3,9 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /api/v1/mounts` | `[MountView]` |
+//! | `POST /api/v1/mounts` with a `NewMount` | `ReloadView`; the mount is in the configuration file then |
+//! | `DELETE /api/v1/mounts?path=&force=` | `ReloadView`; the mount is out of the configuration file then |
+//! | `POST /api/v1/reload` | `ReloadView` |
 //! | `GET /api/v1/actors` | supervised actors with restarts and causes |
 //! | `GET /api/v1/entries?path=` | `EntryView` |
 //! | `DELETE /api/v1/entries?path=&recursive=` | 204 |
@@ -11,8 +14,13 @@
 //! | `PUT /api/v1/content?path=` | `EntryView`; nothing is visible before the whole body is there |
 //! | `PUT /api/v1/copy?path=&to=` | `EntryView` |
 
-use forebay_core::{Entry, EntryKind, calendar};
+use std::collections::BTreeMap;
+
+use forebay_actors::mounts::{Applied, MountStatus};
+use forebay_core::{Entry, EntryKind, MountState, NsPath, calendar};
 use serde::{Deserialize, Serialize};
+
+use crate::reload;
 
 /// A mount and its state.
 #[derive(Debug, Serialize, Deserialize)]
@@ -20,9 +28,89 @@ pub(crate) struct MountView {
     pub(crate) path: String,
     pub(crate) store: String,
     pub(crate) read_only: bool,
+    /// `starting`, `ready`, `degraded`, `draining` or `gone`.
     pub(crate) state: String,
-    /// Why it is degraded.
+    /// Why it is not ready.
     pub(crate) reason: Option<String>,
+}
+
+impl MountView {
+    pub(crate) fn new(status: MountStatus) -> Self {
+        let state = match &status.state {
+            MountState::Starting => "starting",
+            MountState::Ready => "ready",
+            MountState::Degraded { .. } => "degraded",
+            MountState::Draining => "draining",
+            MountState::Gone => "gone",
+        };
+        let since = status.dirty.as_ref().map(reload::since).unwrap_or_default();
+        Self {
+            path: status.path.to_string(),
+            store: status.info.store.to_owned(),
+            read_only: status.info.read_only,
+            state: state.to_owned(),
+            reason: status.reason.map(|reason| reason + &since),
+        }
+    }
+}
+
+/// A mount to be added.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewMount {
+    pub(crate) path: String,
+    /// The store, as `s3://bucket/prefix`, `file:///directory` or `memory:`.
+    pub(crate) url: String,
+    /// Further options of the store, as in the configuration file.
+    #[serde(default)]
+    pub(crate) options: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) read_only: bool,
+}
+
+/// What a reload came to; mounts by their paths.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ReloadView {
+    pub(crate) added: Vec<String>,
+    /// The same store with other options: nothing that is open noticed.
+    pub(crate) changed: Vec<String>,
+    /// Another store at the same path.
+    pub(crate) replaced: Vec<String>,
+    pub(crate) removed: Vec<String>,
+    /// Removed, but not gone before what was begun is finished.
+    pub(crate) draining: Vec<DrainingView>,
+    pub(crate) unchanged: usize,
+    /// Mounts that are not there although they are written, and why; reload to try again.
+    pub(crate) failed: Vec<String>,
+    /// What did not take effect, and why.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A mount that is removed and still holds something.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DrainingView {
+    pub(crate) path: String,
+    pub(crate) holds: String,
+}
+
+impl ReloadView {
+    pub(crate) fn new(applied: &Applied, failed: Vec<String>, warnings: Vec<String>) -> Self {
+        let names = |paths: &[NsPath]| paths.iter().map(ToString::to_string).collect();
+        let draining = applied.draining.iter().map(|(path, dirty)| DrainingView {
+            path: path.to_string(),
+            holds: format!("{dirty}{}", reload::since(dirty)),
+        });
+        Self {
+            added: names(&applied.added),
+            changed: names(&applied.changed),
+            replaced: names(&applied.replaced),
+            removed: names(&applied.removed),
+            draining: draining.collect(),
+            unchanged: applied.unchanged,
+            failed,
+            warnings,
+        }
+    }
 }
 
 /// A file or directory.
@@ -76,4 +164,7 @@ pub(crate) struct ListView {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ErrorView {
     pub(crate) error: String,
+    /// What is wrong with a configuration, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) problems: Vec<String>,
 }

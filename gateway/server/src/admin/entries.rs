@@ -1,34 +1,14 @@
-//! Mounts, entries and listings.
+//! Entries and listings.
 
 use actix_web::{HttpResponse, web};
-use forebay_core::{DeleteMode, Error, ErrorKind, ListQuery, MountState, NsPath, Precondition, Want};
+use forebay_core::{DeleteMode, Error, ErrorKind, ListQuery, NsPath, Precondition, Want};
 
-use super::api::{EntryView, ListView, MountView};
+use super::api::{EntryView, ListView};
 use super::{AdminState, Admitted, ApiError, PathQuery};
 
 const PAGE: usize = 1000;
 
 type State = web::Data<AdminState>;
-
-pub(super) async fn mounts(_: Admitted, state: State) -> HttpResponse {
-    let views = state.namespace.mounts().into_iter().map(|(path, info, state)| {
-        let (state, reason) = match state {
-            MountState::Starting => ("starting", None),
-            MountState::Ready => ("ready", None),
-            MountState::Degraded { reason } => ("degraded", Some(reason)),
-            MountState::Draining => ("draining", None),
-            MountState::Gone => ("gone", None),
-        };
-        MountView {
-            path: path.to_string(),
-            store: info.store.to_owned(),
-            read_only: info.read_only,
-            state: state.to_owned(),
-            reason,
-        }
-    });
-    HttpResponse::Ok().json(views.collect::<Vec<_>>())
-}
 
 pub(super) async fn stat(
     _: Admitted,

@@ -15,7 +15,7 @@ pub(super) async fn healthz() -> &'static str {
 
 /// Ready: listeners are bound and shutdown has not begun. A store that does not answer does not make it unready.
 pub(super) async fn readyz(state: State) -> HttpResponse {
-    if state.readiness.is_ready() {
+    if state.operated.readiness.is_ready() {
         HttpResponse::Ok().body("ready\n")
     } else {
         HttpResponse::ServiceUnavailable().body("not ready\n")

@@ -242,18 +242,49 @@ fn read_cache(config: &mut CacheConfig, section: Option<Section<'_>>, base: &Pat
 
 pub(super) fn limits(section: Option<Section<'_>>, defaults: &MountLimits) -> MountLimits {
     let Some(section) = section else { return defaults.clone() };
+    let (read_bandwidth, write_bandwidth) = bandwidth(section.section("bandwidth"), defaults);
     let limits = MountLimits {
         operations: section.value("operations", defaults.operations as u64) as usize,
+        bytes_in_flight: section.value("bytes_in_flight", Bytes(defaults.bytes_in_flight)).0,
+        read_bandwidth,
+        write_bandwidth,
         queue_deadline: section.value("queue_deadline", defaults.queue_deadline),
         request_deadline: section.value("request_deadline", defaults.request_deadline),
+        stall_window: section.value("stall_window", defaults.stall_window),
+        stall_bytes: section.value("stall_bytes", Bytes(defaults.stall_bytes)).0,
         attempts: section.value("attempts", defaults.attempts as u64) as usize,
+        retry_percent: section.value("retry_percent", u64::from(defaults.retry_percent)).min(100) as u8,
+        hedge: section.value("hedge", defaults.hedge),
         staging_bytes: section.value("staging", Bytes(defaults.staging_bytes)).0,
     };
-    for (key, value) in [("operations", limits.operations), ("attempts", limits.attempts)] {
-        if value == 0 {
-            section.problem(key, format!("`{key}` must be at least 1"));
-        }
+    let at_least_one = [
+        ("operations", limits.operations == 0),
+        ("attempts", limits.attempts == 0),
+        ("bytes_in_flight", limits.bytes_in_flight == 0),
+        ("stall_window", limits.stall_window.is_zero()),
+    ];
+    for (key, _) in at_least_one.into_iter().filter(|(_, is_zero)| *is_zero) {
+        section.problem(key, format!("`{key}` must be more than nothing"));
     }
     section.finish();
     limits
+}
+
+/// Bytes per second from and to the store.
+fn bandwidth(section: Option<Section<'_>>, defaults: &MountLimits) -> (Option<u64>, Option<u64>) {
+    let Some(section) = section else { return (defaults.read_bandwidth, defaults.write_bandwidth) };
+    let rate = |key, default| match section.optional(key) {
+        Some(Bytes(0)) => {
+            section.problem(
+                key,
+                format!("`{key}` is bytes per second, for example 200MB; leave it out for no limit"),
+            );
+            None
+        }
+        Some(Bytes(rate)) => Some(rate),
+        None => default,
+    };
+    let rates = (rate("read", defaults.read_bandwidth), rate("write", defaults.write_bandwidth));
+    section.finish();
+    rates
 }

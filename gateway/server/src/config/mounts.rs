@@ -1,16 +1,19 @@
 //! The `mounts` section: a path for each store, with the options of its kind.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use forebay_actors::config::{MountConfig, MountLimits, Revalidate, S3StoreConfig, StoreConfig};
-use forebay_core::{NsPath, Secret};
+use forebay_actors::config::{MountConfig, MountLimits, Quirks, Revalidate};
+use forebay_core::NsPath;
 
+use super::environment;
 use super::gateway;
-use super::hdfs;
-use super::reader::{Bytes, Parse, Section};
-use super::yaml::Value;
-use super::{environment, rooted};
+use super::problem::Problems;
+use super::reader::{Parse, Reader, Section};
+use super::store::{self, StoreKind};
+use super::url;
+use super::yaml::{self, Value};
 
 impl Parse for Revalidate {
     const EXPECTED: &'static str = "`always`, `never` or a duration such as 1s";
@@ -20,29 +23,6 @@ impl Parse for Revalidate {
             "always" => Some(Self::Always),
             "never" => Some(Self::Never),
             text => Duration::parse(text).map(Self::After),
-        }
-    }
-}
-
-/// Kinds of store that `store` may name.
-#[derive(Clone, Copy)]
-enum StoreKind {
-    Fs,
-    Memory,
-    S3,
-    Hdfs,
-}
-
-impl Parse for StoreKind {
-    const EXPECTED: &'static str = "one of fs, memory, s3, hdfs";
-    const EXAMPLE: &'static str = "fs";
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "fs" => Some(Self::Fs),
-            "memory" => Some(Self::Memory),
-            "s3" => Some(Self::S3),
-            "hdfs" => Some(Self::Hdfs),
-            _ => None,
         }
     }
 }
@@ -108,7 +88,7 @@ fn check_path(path: &str) -> Result<NsPath, String> {
 fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Option<MountConfig> {
     let kind: Option<StoreKind> = section.required("store");
     let store = if let Some(kind) = kind {
-        read_store(section, kind, base)
+        store::read(section, kind, base)
     } else {
         // Known, even if it cannot be read without its kind.
         section.node("options");
@@ -124,125 +104,83 @@ fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Opt
         read_only: section.value("read_only", false),
         revalidate: revalidate.unwrap_or(Revalidate::After(Duration::from_secs(1))),
         limits: gateway::limits(section.section("limits"), defaults),
+        quirks: quirks(section.section("quirks")),
         store: store?,
     })
 }
 
-fn read_store(section: &Section<'_>, kind: StoreKind, base: &Path) -> Option<StoreConfig> {
-    let Some(options) = section.section("options") else {
-        return match kind {
-            StoreKind::Memory => Some(StoreConfig::Memory { size_bytes: 1 << 30 }),
-            StoreKind::Fs => {
-                section.problem("options", "`options` is missing; write `options: {root: /path}`");
-                None
-            }
-            StoreKind::S3 => {
-                section.problem(
-                    "options",
-                    "`options` is missing; write `options: {bucket: NAME, region: REGION, …}`",
-                );
-                None
-            }
-            StoreKind::Hdfs => {
-                section.problem(
-                    "options",
-                    "`options` is missing; write `options: {endpoints: [http://namenode:9870], …}`",
-                );
-                None
-            }
-        };
+/// What the operator knows better than the probes.
+fn quirks(section: Option<Section<'_>>) -> Quirks {
+    let Some(section) = section else { return Quirks::default() };
+    let quirks = Quirks {
+        conditional_write: section.optional("conditional_write"),
+        ordered_list: section.optional("ordered_list"),
     };
-    let store = match kind {
-        StoreKind::Fs => options.required("root").map(|root| StoreConfig::Fs { root: rooted(base, root) }),
-        StoreKind::Memory => {
-            Some(StoreConfig::Memory { size_bytes: options.value("size", Bytes(1 << 30)).0 })
-        }
-        StoreKind::S3 => read_s3(&options).map(StoreConfig::S3),
-        StoreKind::Hdfs => hdfs::read(&options).map(StoreConfig::Hdfs),
-    };
-    options.finish();
-    store
-}
-
-fn read_s3(options: &Section<'_>) -> Option<S3StoreConfig> {
-    let bucket = options.required("bucket");
-    let region = options.required("region");
-    let prefix: String = options.value("prefix", String::new());
-    if prefix.starts_with('/') || prefix.contains("//") {
-        options.problem(
-            "prefix",
-            "`prefix` must be a key such as `team/data/`, without a leading or double slash",
-        );
-    }
-    let keys =
-        options.optional::<String>("access_key_id").zip(options.optional::<Secret>("secret_access_key"));
-    let is_unsigned = options.value("skip_signature", false);
-    let written = ["access_key_id", "secret_access_key"].map(|key| options.node(key).is_some());
-    if written != [!is_unsigned; 2] {
-        let message = "write both `access_key_id` and `secret_access_key`, or `skip_signature: true` alone";
-        options.problem("access_key_id", message);
-    }
-    let endpoint: Option<String> = options.optional("endpoint");
-    if endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-        options.problem("endpoint", "`endpoint` must be a URL such as https://s3.example.com");
-    }
-    Some(S3StoreConfig {
-        prefix: slash_ended(prefix),
-        endpoint,
-        session_token: options.optional("session_token"),
-        is_virtual_host_style: options.value("virtual_host_style", false),
-        bucket: bucket?,
-        region: region?,
-        credentials: keys,
-    })
-}
-
-fn slash_ended(prefix: String) -> String {
-    if prefix.is_empty() || prefix.ends_with('/') { prefix } else { format!("{prefix}/") }
+    section.finish();
+    quirks
 }
 
 /// What `forebay mount` is told on its command line.
 pub(crate) struct OneMount {
     pub(crate) url: String,
+    /// Options of the store, as in the configuration file.
+    pub(crate) options: Vec<(String, String)>,
     pub(crate) endpoint: Option<String>,
     pub(crate) region: Option<String>,
     pub(crate) read_only: bool,
 }
 
-/// The mount of `forebay mount s3://bucket/prefix DIR` (or a local directory), at the namespace's root.
+/// The mount of `forebay mount URL DIR`, at the namespace's root: read like an entry of the configuration file.
 ///
-/// Credentials come from `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`; without them requests
-/// are unsigned.
+/// What an S3 store is not told comes from `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`,
+/// `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`; without keys requests are unsigned.
 ///
 /// # Errors
-/// A URL of an unknown kind.
-pub(crate) fn one_mount(options: OneMount) -> anyhow::Result<MountConfig> {
-    let store = if let Some(rest) = options.url.strip_prefix("s3://") {
-        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        anyhow::ensure!(!bucket.is_empty(), "{}: write s3://BUCKET/PREFIX", options.url);
-        let secret = environment("AWS_SECRET_ACCESS_KEY").map(Secret::new);
-        StoreConfig::S3(S3StoreConfig {
-            bucket: bucket.to_owned(),
-            prefix: slash_ended(prefix.to_owned()),
-            endpoint: options.endpoint.or_else(|| environment("AWS_ENDPOINT_URL")),
-            region: options
-                .region
-                .or_else(|| environment("AWS_REGION"))
-                .unwrap_or_else(|| "us-east-1".to_owned()),
-            credentials: environment("AWS_ACCESS_KEY_ID").zip(secret),
-            session_token: environment("AWS_SESSION_TOKEN").map(Secret::new),
-            is_virtual_host_style: false,
-        })
-    } else if let Some(root) = options.url.strip_prefix("file://") {
-        StoreConfig::Fs { root: PathBuf::from(root) }
-    } else {
-        anyhow::bail!("{}: write s3://BUCKET/PREFIX or file:///DIRECTORY", options.url);
+/// A URL of an unknown kind; everything that is wrong with the options.
+pub(crate) fn one_mount(mount: OneMount) -> anyhow::Result<MountConfig> {
+    let location = url::locate(&mount.url).map_err(anyhow::Error::msg)?;
+    let mut options: BTreeMap<String, String> =
+        location.options.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let flags = [("endpoint", mount.endpoint), ("region", mount.region)];
+    options.extend(flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    options.extend(mount.options);
+    if location.store == "s3" {
+        from_aws_environment(&mut options);
+    }
+    let entry =
+        serde_json::json!({ "store": location.store, "options": options, "read_only": mount.read_only });
+    let place = Path::new("command line");
+    let root = yaml::parse(place, &entry.to_string()).map_err(|problem| Problems(vec![problem]))?;
+    let reader = Reader::new(place);
+    let section = reader.section(&root, "");
+    let read = read_mount(&section, Path::new("."), &MountLimits::default());
+    section.finish();
+    let problems = reader.into_problems();
+    match read.filter(|_| problems.is_empty()) {
+        Some(mount) => Ok(mount),
+        None => Err(Problems(problems).into()),
+    }
+}
+
+/// Adds what other S3 tools take from the environment.
+fn from_aws_environment(options: &mut BTreeMap<String, String>) {
+    let mut default = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            options.entry(key.to_owned()).or_insert(value);
+        }
     };
-    Ok(MountConfig {
-        path: NsPath::root(),
-        store,
-        read_only: options.read_only,
-        revalidate: Revalidate::After(Duration::from_secs(1)),
-        limits: MountLimits::default(),
-    })
+    default("endpoint", environment("AWS_ENDPOINT_URL"));
+    default("region", Some(environment("AWS_REGION").unwrap_or_else(|| "us-east-1".to_owned())));
+    let keys = environment("AWS_ACCESS_KEY_ID").zip(environment("AWS_SECRET_ACCESS_KEY"));
+    let is_signed = options.contains_key("access_key_id") || options.contains_key("skip_signature");
+    let own = match keys {
+        _ if is_signed => return,
+        None => vec![("skip_signature", Some("true".to_owned()))],
+        Some((id, secret)) => vec![
+            ("access_key_id", Some(id)),
+            ("secret_access_key", Some(secret)),
+            ("session_token", environment("AWS_SESSION_TOKEN")),
+        ],
+    };
+    options.extend(own.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
 }

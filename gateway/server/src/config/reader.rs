@@ -4,6 +4,7 @@
 //! key is named. A value that came from `${env:…}` or `${file:…}` is never quoted in a message.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -18,6 +19,7 @@ use super::yaml::{Node, Value};
 pub(crate) struct Reader {
     file: PathBuf,
     problems: RefCell<Vec<Problem>>,
+    secret_files: RefCell<BTreeSet<PathBuf>>,
 }
 
 /// Text after substitution.
@@ -28,11 +30,16 @@ struct Text {
 
 impl Reader {
     pub(crate) fn new(file: &Path) -> Self {
-        Self { file: file.to_owned(), problems: RefCell::default() }
+        Self { file: file.to_owned(), problems: RefCell::default(), secret_files: RefCell::default() }
     }
 
     pub(crate) fn problem(&self, node: &Node, message: impl Into<String>) {
         self.problems.borrow_mut().push(Problem::new(&self.file, node.line, node.column, message));
+    }
+
+    /// The files that values were taken from.
+    pub(crate) fn secret_files(&self) -> BTreeSet<PathBuf> {
+        self.secret_files.borrow().clone()
     }
 
     pub(crate) fn into_problems(self) -> Vec<Problem> {
@@ -108,6 +115,9 @@ impl Reader {
                 self.problem(node, "`${` without `}`; write `${env:NAME}` or `${file:/path}`");
                 return None;
             };
+            if let Some(file) = inner[..end].strip_prefix("file:") {
+                self.secret_files.borrow_mut().insert(PathBuf::from(file));
+            }
             match lookup(&inner[..end]) {
                 Ok(value) => out.push_str(&value),
                 Err(message) => {

@@ -41,7 +41,7 @@ fn all_problems_are_told_at_once_with_line_and_remedy() {
     for expected in [
         "m.yaml:2:3: unknown key `gateway.listners`; did you mean `listeners`?",
         "m.yaml:3:26: `gateway.cache.memory.size` must be a size such as 512MiB, 4GiB or 1GB; `lots` is not",
-        "m.yaml:5:18: `/data.store` must be one of fs, memory, s3, hdfs; `ftp` is not",
+        "m.yaml:5:18: `/data.store` must be one of fs, memory, s3, gcs, azblob, oss, cos, http, hdfs; `ftp` is not",
         "m.yaml:6:3: `/data` is already set on line 5; keep one of the two",
         "`Bad_Name` is no legal S3 bucket name",
     ] {
@@ -71,6 +71,31 @@ fn missing_secrets_are_named_and_present_ones_never_shown() {
     let text = mount("hunter2");
     let config = parse(Path::new("m.yaml"), &text, Path::new("/base")).expect("valid");
     assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn each_kind_of_store_takes_one_way_to_sign_in() {
+    let mount = |store: &str, options: &str| {
+        format!("mounts:\n  /abc:\n    store: {store}\n    options: {{{options}}}\n")
+    };
+    let azure = "container: c, endpoint: 'https://a.blob.core.windows.net'";
+    for (store, options) in [
+        ("gcs", "bucket: b, credential_path: k.json".to_owned()),
+        ("gcs", "bucket: b, skip_signature: true, endpoint: 'http://127.0.0.1:1'".to_owned()),
+        ("azblob", format!("{azure}, account_name: a, account_key: aGk=")),
+        ("azblob", format!("{azure}, sas_token: s")),
+        ("oss", "bucket: b, endpoint: 'https://oss', access_key_id: i, access_key_secret: s".to_owned()),
+        ("cos", "bucket: b-1, endpoint: 'https://cos', secret_id: i, secret_key: s".to_owned()),
+        ("http", "endpoint: 'https://h/data/', username: u, password: p".to_owned()),
+        ("http", "endpoint: 'https://h'".to_owned()),
+    ] {
+        assert_eq!(problems(&mount(store, &options)), Vec::<String>::new(), "{store} {options}");
+    }
+    assert_problem(&mount("gcs", "bucket: b"), "m.yaml:4:14: write exactly one of `credential_path`");
+    assert_problem(&mount("gcs", "bucket: b, token: t, vm_metadata: true"), "write exactly one of");
+    assert_problem(&mount("azblob", &format!("{azure}, account_name: a")), "together");
+    assert_problem(&mount("http", "endpoint: h"), "`endpoint` must be a URL such as https://HOST/PATH");
+    assert_problem(&mount("http", "endpoint: 'http://h', username: u"), "`username` and `password`");
 }
 
 #[test]

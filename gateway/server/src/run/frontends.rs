@@ -15,7 +15,7 @@ use forebay_s3::{S3Config, S3Server};
 use forebay_webhdfs::{WebHdfsConfig, WebHdfsServer};
 use tokio::runtime::Handle;
 
-use crate::admin::{AdminServer, AdminState, Readiness};
+use crate::admin::{AdminServer, AdminState, Operated};
 use crate::config::{Config, FuseOptions};
 
 /// Starts what is configured. A FUSE mount that this machine does not allow is one warning; all else is an error.
@@ -26,9 +26,9 @@ pub(super) async fn start(
     config: &Config,
     namespace: &Arc<Namespace>,
     supervisor: &Supervisor,
-    readiness: &Readiness,
+    operated: Operated,
 ) -> anyhow::Result<()> {
-    start_admin(config, namespace, supervisor, readiness).await?;
+    start_admin(config, namespace, supervisor, operated).await?;
     start_s3(config, namespace, supervisor).await?;
     start_webhdfs(config, namespace, supervisor).await?;
     if let Some(options) = &config.gateway.fuse {
@@ -107,7 +107,7 @@ async fn start_admin(
     config: &Config,
     namespace: &Arc<Namespace>,
     supervisor: &Supervisor,
-    readiness: &Readiness,
+    operated: Operated,
 ) -> anyhow::Result<()> {
     let Some(options) = config.gateway.admin.clone() else { return Ok(()) };
     let everything = vec![Grant { prefix: NsPath::root(), permission: Permission::Write }];
@@ -115,7 +115,7 @@ async fn start_admin(
         namespace: Arc::clone(namespace),
         access: Arc::clone(&config.access),
         supervisor: supervisor.clone(),
-        readiness: readiness.clone(),
+        operated,
         runtime: Handle::current(),
         context: Context::new(Arc::new(Principal { name: "admin".to_owned(), grants: everything })),
     };
@@ -156,13 +156,32 @@ async fn start_fuse(
     };
     tracing::info!(frontend = "fuse", mountpoint = %options.mountpoint.display(), "mounted");
     let drain = config.gateway.shutdown_deadline / 2;
-    supervise(supervisor, "fuse", session, mount, move |session, mut stop| async move {
-        tokio::select! {
-            ended = session.ended() => ended.and(Err(std::io::Error::other("the mount was removed from outside"))),
-            () = stop.requested() => session.unmount(drain).await,
+    // The session outlives its actor: whoever has files open there does not notice a restart.
+    let session = Arc::new(tokio::sync::Mutex::new(Some(session)));
+    let service = move |mut stop: StopSignal| {
+        let (session, mount) = (Arc::clone(&session), mount.clone());
+        async move {
+            let mut held = session.lock().await;
+            let session = match held.take() {
+                Some(session) => session,
+                None => mount().await?,
+            };
+            let session = held.insert(session);
+            tokio::select! {
+                ended = session.ended() => {
+                    *held = None;
+                    ended.and(Err(std::io::Error::other("the mount was removed from outside")))?;
+                }
+                () = stop.requested() => {
+                    if let Some(session) = held.take() {
+                        session.unmount(drain).await?;
+                    }
+                }
+            }
+            Ok(())
         }
-    })
-    .await
+    };
+    Ok(supervisor.service("fuse", service).await?)
 }
 
 fn bound<T>(name: &str, listen: SocketAddr, outcome: std::io::Result<T>) -> anyhow::Result<T> {

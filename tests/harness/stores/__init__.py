@@ -1,0 +1,47 @@
+"""The stores that gateways mount in tests: real servers, one class each, by the name that tests and reports use.
+
+A new one: a subclass of `Store` in a module of its own, and a line in `STORES`.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from harness.stores.azblob import AzblobStore
+from harness.stores.gcs import GcsStore
+from harness.stores.hdfs import HdfsStore
+from harness.stores.http import HttpStore
+from harness.stores.local import FsStore, MemoryStore
+from harness.stores.s3 import MotoStore, S3Store, VersityStore
+from harness.stores.store import Store
+
+STORES: dict[str, Callable[[Path], Store]] = {
+    "fs": FsStore,
+    "memory": MemoryStore,
+    "s3": S3Store,
+    "versitygw": VersityStore,
+    "moto": MotoStore,
+    "azblob": AzblobStore,
+    "gcs": GcsStore,
+    "http": HttpStore,
+    "hdfs": HdfsStore,
+}
+
+
+class Stores:
+    """One running server of each store that a test asked for, until the run ends."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.running: dict[str, Store] = {}
+
+    def __getitem__(self, name: str) -> Store:
+        if name not in self.running:
+            self.running[name] = STORES[name](self.directory / name)
+        return self.running[name]
+
+    def __iter__(self) -> Iterator[Store]:
+        return iter(self.running.values())
+
+    def stop(self) -> None:
+        for store in self:
+            store.stop()
