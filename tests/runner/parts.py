@@ -44,6 +44,7 @@ PARTS = (
     Part("spark", "Spark 3.5 over webhdfs://, per store", 180, (CI, ALL), (*GATEWAY, "pyspark", "java"), suite("spark")),
     Part("fuse", "the FUSE mount, per store", 120, (CI, ALL), (*GATEWAY, "getfattr", "git"), suite("fuse")),
     Part("model", "random operations through three frontends", 150, (CI, ALL), GATEWAY, suite("model", options=PRINTED)),
+    Part("hdfs", "what only HDFS has, against a real one", 120, (ALL,), (*GATEWAY, "hdfs", "java"), suite("hdfs")),
     Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, suite("faults")),
     Part("operate", "CLI, health, metrics, dashboards, TLS, secrets", 120, (CI, ALL), (*GATEWAY, "prometheus", "promtool", "openssl", "curl"), suite("operate")),
     Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench/test_fuse.py", "bench/test_http.py", "bench/test_idle.py", "s3/test_single_flight.py", options=PRINTED)),
