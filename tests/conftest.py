@@ -105,7 +105,8 @@ def tree(place):
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
-    running = getattr(item, "funcargs", {}).get("gateway")
-    if report.failed and isinstance(running, Gateway) and running.log.exists():
+    used = [getattr(value, "gateway", value) for value in getattr(item, "funcargs", {}).values()]
+    running = next((value for value in used if isinstance(value, Gateway)), None)
+    if report.failed and running and running.log.exists():
         lines = running.log.read_text(errors="replace").splitlines()[-25:]
         report.sections.append(("gateway log", "\n".join(lines)))
