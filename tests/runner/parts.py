@@ -31,7 +31,7 @@ def suite(*paths: str, options: tuple[str, ...] = ()) -> Callable[[Context], Out
 
 
 GATEWAY = ("forebay", "s3-server")
-SERVERS = ("azurite", "fake-gcs-server", "versitygw", "nginx")
+SERVERS = ("azurite", "fake-gcs-server", "versitygw", "nginx", "hdfs", "java")
 PRINTED = ("-s",)  # figures, seeds and counts are part of what these parts are for
 
 PARTS = (

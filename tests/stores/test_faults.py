@@ -84,7 +84,7 @@ class TestReads:
     @pytest.mark.parametrize("fault", BUSY + BROKEN_READS + SLOW, ids=named)
     def test_one_fault_is_repaired_by_a_retry(self, rig, fault):
         key, data = rig.stored()
-        rule = rig.proxy.add(fault, where=of_content, path=key, times=1)
+        rule = rig.proxy.add(fault, where=of_content, times=1)
         with rig.bounded():
             assert rig.get(key).data == data
         assert rule.hits == 1
@@ -92,7 +92,7 @@ class TestReads:
     @pytest.mark.parametrize("fault", BUSY + BROKEN_READS, ids=named)
     def test_a_lasting_fault_ends_in_an_error_and_then_the_mount_recovers(self, rig, fault):
         key, data = rig.stored()
-        rig.proxy.add(fault, where=of_content, path=key)
+        rig.proxy.add(fault, where=of_content)
         with rig.bounded():
             assert_error(rig.get(key))
         rig.recovers(key, data)
@@ -107,13 +107,13 @@ class TestReads:
     @pytest.mark.parametrize("fault", [CutResponse(300_000), Stall(300_000), Status(503), Trickle(300_000, 0.05)], ids=named)
     def test_a_large_object_comes_whole_though_requests_fail_now_and_then(self, rig, fault):
         key, data = rig.stored(LARGE)
-        rule = rig.proxy.add(fault, where=of_content, path=key, skip=1, times=2)
+        rule = rig.proxy.add(fault, where=of_content, skip=1, times=2)
         assert rig.get(key).data == data
         assert rule.hits == 2
 
     def test_a_trickle_below_any_useful_rate_is_given_up(self, rig):
         key, _ = rig.stored()
-        rig.proxy.add(Trickle(size_bytes=10, pause_s=0.5), where=of_content, path=key)
+        rig.proxy.add(Trickle(size_bytes=10, pause_s=0.5), where=of_content)
         with rig.bounded():
             assert_error(rig.get(key))
 
@@ -146,7 +146,7 @@ class TestReads:
     @pytest.mark.parametrize("fault", [Status(503), CutResponse(1000), Stall(1000), Hang()], ids=named)
     def test_webhdfs_says_so_and_never_ends_early_as_if_whole(self, rig, fault):
         key, data = rig.stored()
-        rig.proxy.add(fault, where=of_content, path=key)
+        rig.proxy.add(fault, where=of_content)
         with rig.bounded():
             assert_hadoop_error(rig, key)
         rig.recovers(key, data)
@@ -156,7 +156,7 @@ class TestReads:
     def test_fuse_fails_with_an_errno_and_never_shows_other_bytes(self, rig, fault):
         machine(rig.gateway.mountpoint, "no /dev/fuse, or not root")
         key, data = rig.stored()
-        rig.proxy.add(fault, where=of_content, path=key)
+        rig.proxy.add(fault, where=of_content)
         with rig.bounded(), pytest.raises(OSError):
             rig.file(key).read_bytes()
         rig.recovers(key, data)
@@ -302,7 +302,7 @@ class TestCorruption:
     @pytest.mark.xfail(strict=True, reason="a GET is not compared with the store's checksum")
     def test_a_flipped_byte_of_a_read_is_not_served(self, rig):
         key, data = rig.stored()
-        rig.proxy.add(Corrupt(at=5000), where=of_content, path=key, times=1)
+        rig.proxy.add(Corrupt(at=5000), where=of_content, times=1)
         assert rig.get(key).data in (data, None)
 
     @pytest.mark.xfail(strict=True, reason="a PUT carries no checksum of its content, and its ETag is not compared")

@@ -19,8 +19,8 @@ LOAD_S = 3
 NOTICED_S = 20
 RECOVERY_S = 40
 REQUEST_DEADLINE_S = 2
-# What a store that is not plugged may take at worst on a busy machine; far below any deadline of the broken one.
-WORST_S = 1.5
+# Nobody else waits as long as the broken store may take.
+WORST_S = REQUEST_DEADLINE_S
 REMOTE = [name for name, store in SERVED.items() if store.is_remote]
 
 
