@@ -9,6 +9,7 @@
 pub mod backend;
 pub mod cache;
 pub mod config;
+pub mod conformance;
 pub mod mount;
 pub mod mounts;
 pub mod staging;

@@ -19,6 +19,8 @@ const CODES: &[(&str, ErrorKind)] = &[
     ("QuotaExceeded", ErrorKind::NoSpace),
     ("XMinioStorageFull", ErrorKind::NoSpace),
     ("BadDigest", ErrorKind::BadChecksum),
+    ("ObjectParentIsFile", ErrorKind::NotDirectory),
+    ("ExistingObjectIsDirectory", ErrorKind::IsDirectory),
 ];
 
 /// An error of `OpenDAL` as one of the port.

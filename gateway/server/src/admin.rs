@@ -4,6 +4,7 @@
 
 pub(crate) mod api;
 mod content;
+pub(crate) mod copies;
 mod entries;
 mod health;
 mod mounts;
@@ -178,6 +179,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/entries", web::delete().to(entries::remove))
         .route("/api/v1/list", web::get().to(entries::list))
         .route("/api/v1/copy", web::put().to(entries::copy))
+        .route("/api/v1/copies", web::post().to(copies::start))
         .route("/api/v1/content", web::get().to(content::get))
         .route("/api/v1/content", web::put().to(content::put));
     #[cfg(debug_assertions)]

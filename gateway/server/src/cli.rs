@@ -47,7 +47,8 @@ struct LogArguments {
 enum Command {
     /// Serve a configuration (the default command).
     Serve(serve::ServeArguments),
-    /// Check a configuration and reach every store in it.
+    /// Check a configuration, reach every store in it and say what each can do.
+    #[command(after_help = check::HELP)]
     Check(check::CheckArguments),
     /// Mount one store at a directory, without a configuration file; or change the mounts of a running gateway.
     #[command(
@@ -64,11 +65,11 @@ enum Command {
     Stat(entries::PathArguments),
     /// Write a file to standard output.
     Cat(entries::PathArguments),
-    /// Copy a file; write local files as `file:PATH` and standard input or output as `-`.
-    #[command(
-        after_help = "Examples:\n  forebay cp file:./model.bin /models/model.bin\n  forebay cp /models/model.bin /backup/model.bin\n  forebay cp /models/model.bin - | sha256sum"
-    )]
+    /// Copy a file, or with -r a tree; write local files as `file:PATH` and standard input or output as `-`.
+    #[command(after_help = copy::HELP)]
     Cp(copy::CpArguments),
+    /// Move a file or a tree, across mounts too: each source is removed once its copy was compared with it.
+    Mv(copy::MvArguments),
     /// Remove a file, or with -r a directory.
     Rm(entries::RmArguments),
     /// Print a completion script for a shell.
@@ -113,6 +114,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Stat(arguments) => client::block_on(entries::stat(arguments)),
         Command::Cat(arguments) => client::block_on(copy::cat(arguments)),
         Command::Cp(arguments) => client::block_on(copy::cp(arguments)),
+        Command::Mv(arguments) => client::block_on(copy::mv(arguments)),
         Command::Rm(arguments) => client::block_on(entries::rm(arguments)),
     }
 }

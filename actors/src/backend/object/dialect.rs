@@ -142,6 +142,11 @@ impl Revision {
             Precondition::None => {}
             Precondition::Absent => options.if_not_exists = true,
             Precondition::Matches(etag) => match self {
+                // Google answers a bad request to what is no number.
+                Self::Generation if etag.as_str().parse::<u64>().is_err() => {
+                    let text = "the object has another tag";
+                    return Err(Error::new(ErrorKind::PreconditionFailed, text));
+                }
                 Self::Generation => options.if_version_match = Some(etag.as_str().to_owned()),
                 Self::ETag | Self::Validators => options.if_match = Some(etag.quoted()),
             },

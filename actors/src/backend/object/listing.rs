@@ -9,7 +9,7 @@ use futures::FutureExt;
 use opendal::options::ListOptions;
 use opendal::raw::{OpList, oio};
 
-use super::dialect::Listing;
+use super::dialect::{Listing, Revision};
 use super::trial::TRIAL_PREFIX;
 use super::{Object, ObjectPage, ObjectStore, from_opendal};
 use crate::backend::passed_group;
@@ -197,8 +197,9 @@ impl ObjectStore {
         let has_more = loop {
             let entry = match seen {
                 0 => lister.next_dyn().await,
-                // A full page; looking further would send a request and drop it.
-                seen if seen == asked => break true,
+                // A full page; looking further would send a request and drop it. An emulator of Google's counts
+                // names and prefixes apart, so its pages may be fuller.
+                seen if seen == asked && self.dialect.revision != Revision::Generation => break true,
                 _ => match lister.next_dyn().now_or_never() {
                     Some(entry) => entry,
                     None => break true,

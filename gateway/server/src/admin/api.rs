@@ -13,6 +13,7 @@
 //! | `GET /api/v1/content?path=` | the bytes |
 //! | `PUT /api/v1/content?path=` | `EntryView`; nothing is visible before the whole body is there |
 //! | `PUT /api/v1/copy?path=&to=` | `EntryView` |
+//! | `POST /api/v1/copies?from=&to=&transfers=&verify=&checksum=&move=` | `CopyEvent`, one JSON object a line |
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
-//! `forebay cp` and `cat`: streams with a progress bar.
+//! `forebay cp`, `mv` and `cat`: streams with a progress bar.
+
+mod tree;
 
 use std::path::PathBuf;
 
@@ -15,12 +17,51 @@ use crate::admin::api::EntryView;
 /// How much is read from a local file at once.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// What `forebay cp --help` says after the options.
+pub(super) const HELP: &str = "\
+With -r, FROM/x becomes TO/x: TO is the copy of FROM, whether it exists or not. The gateway does the work, so no byte
+comes through this command; ^C ends it. Run again, it goes on where it stopped: a file is skipped if it has the size of
+its source and either the same MD5 tag or the mark that copies carry (the user metadata `forebay-source`, which names
+the source's path and tag); with --checksum if both read the same. A file that was changed in place at the target since
+keeps its mark: use --checksum. The exit code is 0 only if everything is there.
+
+Examples:
+  forebay cp file:./model.bin /models/model.bin
+  forebay cp /models/model.bin - | sha256sum
+  forebay cp -r /warehouse/2024 /azure/2024
+  forebay cp -r file:./dataset /local/dataset
+";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct CpArguments {
     /// A namespace path, `file:PATH` or `-`.
     from: String,
     /// A namespace path, `file:PATH` or `-`.
     to: String,
+    /// Copy a directory with all below it.
+    #[arg(long, short)]
+    recursive: bool,
+    /// With -r: how many files at once.
+    #[arg(long, default_value_t = 16)]
+    transfers: usize,
+    #[command(flatten)]
+    proof: tree::Proof,
+    /// Show no progress bar.
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MvArguments {
+    /// A namespace path.
+    from: String,
+    /// Where it will be; not the directory that will hold it.
+    to: String,
+    /// How many files at once.
+    #[arg(long, default_value_t = 16)]
+    transfers: usize,
     /// Show no progress bar.
     #[arg(long, short)]
     quiet: bool,
@@ -54,7 +95,37 @@ pub(super) async fn cat(arguments: PathArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) async fn mv(arguments: MvArguments) -> anyhow::Result<()> {
+    let query = [("from", &*arguments.from), ("to", &*arguments.to), ("move", "true")];
+    tree::inside(&arguments.connection, &query, arguments.transfers, arguments.quiet).await
+}
+
+async fn cp_tree(arguments: &CpArguments) -> anyhow::Result<()> {
+    let connection = &arguments.connection;
+    let (transfers, quiet) = (arguments.transfers, arguments.quiet);
+    match (place(&arguments.from)?, place(&arguments.to)?) {
+        (Place::Namespace(from), Place::Namespace(to)) => {
+            let mut query = vec![("from", &*from), ("to", &*to)];
+            query.extend(arguments.proof.query());
+            tree::inside(connection, &query, transfers, quiet).await
+        }
+        (Place::File(from), Place::Namespace(to)) => {
+            tree::upload(connection, &from, &to, (transfers, quiet)).await
+        }
+        (Place::Namespace(from), Place::File(to)) => {
+            tree::download(connection, &from, &to, (transfers, quiet)).await
+        }
+        (Place::Standard, _) | (_, Place::Standard) => anyhow::bail!("-r copies no stream: `-` is one file"),
+        (Place::File(_), Place::File(_)) => {
+            anyhow::bail!("one side must be a namespace path such as /mount/name")
+        }
+    }
+}
+
 pub(super) async fn cp(arguments: CpArguments) -> anyhow::Result<()> {
+    if arguments.recursive {
+        return cp_tree(&arguments).await;
+    }
     let connection = &arguments.connection;
     let bar = if arguments.quiet || connection.json { ProgressBar::hidden() } else { progress_bar() };
     let bytes = match (place(&arguments.from)?, place(&arguments.to)?) {
