@@ -31,13 +31,18 @@ def store(stores):
 
 
 @pytest.fixture(scope="session")
+def hadoop(stores):
+    return stores["hdfs"]
+
+
+@pytest.fixture(scope="session")
 def fuse_options():
     """Options of the shared gateway's FUSE mount; a part may override them."""
     return {}
 
 
 @pytest.fixture(scope="session")
-def gateway(tmp_path_factory, store, fuse_options):
+def gateway(request, tmp_path_factory, store, fuse_options):
     directory = tmp_path_factory.mktemp("gateway")
     frozen = directory / "frozen"
     frozen.mkdir()
@@ -49,6 +54,9 @@ def gateway(tmp_path_factory, store, fuse_options):
         "/bucket": store.mount(store.bucket("gateway")),
         "/frozen": {"store": "fs", "options": {"root": str(frozen)}, "read_only": True},
     }
+    if "hdfs" in STORES:
+        hadoop = request.getfixturevalue("hadoop")
+        mounts["/lake"] = hadoop.mount(hadoop.bucket("gateway"))
     (directory / "local").mkdir()
     config = settings(directory, mounts)
     if fuse := config["gateway"]["listeners"].get("fuse"):
@@ -97,7 +105,8 @@ def tree(place):
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
-    running = getattr(item, "funcargs", {}).get("gateway")
-    if report.failed and isinstance(running, Gateway) and running.log.exists():
+    used = [getattr(value, "gateway", value) for value in getattr(item, "funcargs", {}).values()]
+    running = next((value for value in used if isinstance(value, Gateway)), None)
+    if report.failed and running and running.log.exists():
         lines = running.log.read_text(errors="replace").splitlines()[-25:]
         report.sections.append(("gateway log", "\n".join(lines)))

@@ -55,7 +55,12 @@ pub struct Environment {
 /// `InvalidArgument` for options that make no sense together; `Busy` when another mount or gateway uses the directory;
 /// the disk's. A store that does not answer is no error.
 pub async fn open(config: &MountConfig, environment: &Environment) -> Result<Mounted> {
-    match object_store(config, environment)? {
+    // Makes an HTTP client, which is work for a processor: many mounts are opened at once.
+    let store = {
+        let (config, environment) = (config.clone(), environment.clone());
+        blocking(move || flat_store(&config, &environment)).await?
+    };
+    match store {
         None => open_local(config, environment).await,
         Some(store) => open_object(config, environment, store).await,
     }
@@ -70,7 +75,7 @@ struct FlatStore {
 }
 
 /// The store of flat keys that a mount asks for; `None` for local directories. Sends nothing.
-fn object_store(config: &MountConfig, environment: &Environment) -> Result<Option<FlatStore>> {
+fn flat_store(config: &MountConfig, environment: &Environment) -> Result<Option<FlatStore>> {
     Ok(Some(match &config.store {
         StoreConfig::Fs { .. } => return Ok(None),
         StoreConfig::Memory { size_bytes } => {

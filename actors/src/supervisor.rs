@@ -7,8 +7,11 @@
 //! - Each start carries a generation. A restart that was due for a child removed (or replaced) meanwhile finds
 //!   another generation or none, and does nothing: removed children stay removed.
 //! - Whatever must outlive a restart lives outside the actor, in what its factory captures.
+//! - A handler that takes longer than 30 s hangs: its actor is killed where it waits, and starts again like one that
+//!   failed. One that blocks its thread cannot be killed; that is in the log.
 //!
-//! Deliberately absent: a heartbeat watchdog, restart groups, a tree of supervisors.
+//! Deliberately absent: a watch on long-running services, which have no handlers; restart groups; a tree of
+//! supervisors.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -27,7 +30,7 @@ mod child;
 mod keeper;
 mod service;
 
-use child::Child;
+use child::{Child, Pulse};
 use keeper::{Keeper, Message};
 use service::Service;
 pub use service::{ServiceError, StopSignal};
@@ -94,16 +97,19 @@ impl Supervisor {
         A: Actor,
         F: Fn() -> (A, A::Arguments) + Send + 'static,
     {
+        let pulse = Arc::new(Pulse::new());
+        let shown = Arc::clone(&pulse);
         let start = move |supervisor: ActorCell| {
             let (actor, arguments) = make();
+            let child = Child { actor, pulse: Arc::clone(&shown) };
             async move {
-                let (child, _join) = Actor::spawn_linked(None, Child(actor), arguments, supervisor).await?;
+                let (child, _join) = Actor::spawn_linked(None, child, arguments, supervisor).await?;
                 Ok(child.get_cell())
             }
             .boxed()
         };
         let (name, factory) = (name.into(), Box::new(start) as Factory);
-        self.call(|reply| Message::Add { name, factory, reply }).await?
+        self.call(|reply| Message::Add { name, factory, pulse, reply }).await?
     }
 
     /// Keeps a long-running future running as a child: it is made anew and run again when it returns or panics.

@@ -123,6 +123,8 @@ class Connection:
         exchange.fault.on_request(exchange)
         if exchange.is_answered:
             return True
+        if self.client.is_gone():
+            return False
         self.early = None
         if not self.proxy.keeps_host:
             head.replace("host", self.upstream)

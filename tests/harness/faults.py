@@ -131,6 +131,36 @@ class Corrupt(Fault):
             yield piece
 
 
+@dataclass(frozen=True)
+class Deaf(Fault):
+    """The store never hears of these request headers and query parameters, as one that does not know them."""
+
+    headers: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+
+    def on_request(self, exchange: Exchange) -> None:
+        head = exchange.head
+        head.fields = [(name, value) for name, value in head.fields if name.lower() not in self.headers]
+        for parameter in self.parameters:
+            head.first = re.sub(rf"(?<=[?&]){parameter}=[^& ]*&?", "", head.first)
+
+
+@dataclass(frozen=True)
+class Shorten(Fault):
+    """The store gets a body without its last bytes, and takes it for whole. For bodies of known length."""
+
+    by: int = 1
+
+    def on_request(self, exchange: Exchange) -> None:
+        exchange.head.replace("content-length", str(max(0, (exchange.framing.length or 0) - self.by)))
+
+    def request_pieces(self, exchange: Exchange, pieces: Pieces) -> Pieces:
+        left = max(0, (exchange.framing.length or 0) - self.by)
+        for piece in pieces:
+            yield piece[:left]
+            left = max(0, left - len(piece))
+
+
 def at(offset: int, pieces: Pieces, act: Callable[[], None]) -> Pieces:
     """Passes `pieces` on and calls `act` once, after `offset` bytes or after all of a shorter body."""
     left = offset

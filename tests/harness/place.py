@@ -1,12 +1,15 @@
 """Where a test works: a directory of its own in one mount."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.tool import machine
 
-# Kind of store → where the shared gateway mounts one.
+# Kind of store → where the shared gateway mounts one. Starting HDFS takes a while: only parts that ask for it have it.
 STORES = {"fs": "local", "memory": "scratch", "s3": "bucket"}
+if os.environ.get("FOREBAY_TOOL_HDFS"):
+    STORES["hdfs"] = "lake"
 
 
 @dataclass(frozen=True)

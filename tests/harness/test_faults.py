@@ -14,10 +14,12 @@ from harness.faults import (
     Corrupt,
     CutRequest,
     CutResponse,
+    Deaf,
     FaultProxy,
     Hang,
     Latency,
     LoseResponse,
+    Shorten,
     Stall,
     Status,
     Trickle,
@@ -236,6 +238,20 @@ def test_one_bit_of_one_byte_is_flipped(client, proxy, upstream, path):
     with proxy.fault(Corrupt(at=1, of_request=True)):
         ask(client, "PUT", body=b"aaaa")
     assert upstream.kept[-1][3] == b"a`aa"
+
+
+def test_a_shortened_request_is_whole_to_the_store_without_its_end(client, proxy, upstream):
+    with proxy.fault(Shorten(by=3)):
+        assert ask(client, "PUT", body=BODY) == (200, BODY[:-3])
+    assert upstream.kept[-1][3] == BODY[:-3]
+
+
+def test_a_deaf_store_hears_neither_header_nor_parameter(client, proxy, upstream):
+    rule = proxy.add(Deaf(headers=("expect-nothing",), parameters=("if",)))
+    assert ask(client, "GET", "/o?if=1&b=2", headers={"Expect-Nothing": "x"}) == (200, BODY)
+    assert ask(client, "GET", "/o?b=2&if=1") == (200, BODY)
+    assert [path for _, path, _, _ in upstream.kept] == ["/o?b=2", "/o?b=2&"]
+    assert rule.hits == 2
 
 
 def test_a_stalled_response_goes_on_when_the_rule_is_removed(client, proxy):

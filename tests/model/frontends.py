@@ -6,7 +6,8 @@ import random
 from pathlib import Path
 
 from harness.s3 import refused
-from harness.webhdfs import WebHdfs
+from harness.webhdfs import Outcome, WebHdfs
+from model.operation import Operation, Temporary, is_temporary
 from model.reference import Tree
 
 NAMES = ["a", "b", "c d", "é%20"]
@@ -15,20 +16,17 @@ PART = 5 << 20
 
 
 class Frontend:
-    """Shared choices. An operation changes the world and the reference, and returns the paths it touched."""
+    """Shared choices. A `do_` method plans one operation, or nothing when the dice ask for what cannot be asked."""
 
     name = ""
 
-    def __init__(self, tree: Tree, choose: random.Random, trace: list[str]) -> None:
+    def __init__(self, tree: Tree, choose: random.Random) -> None:
         self.tree = tree
         self.choose = choose
-        self.trace = trace
 
-    def operations(self) -> list:
-        return [getattr(self, name) for name in dir(self) if name.startswith("do_")]
-
-    def note(self, text: str) -> None:
-        self.trace.append(f"{len(self.trace):5} {self.name:7} {text}")
+    def plan(self) -> Operation | None:
+        operations = [name for name in dir(self) if name.startswith("do_")]
+        return getattr(self, self.choose.choice(operations))()
 
     def data(self) -> bytes:
         return self.choose.randbytes(self.choose.choice(SIZES))
@@ -61,71 +59,86 @@ class S3(Frontend):
         path = self.any_path()
         return None if self.tree.is_directory(path) or self.tree.is_under_a_file(path) else path
 
-    def do_put(self) -> list[str]:
+    def do_put(self) -> Operation | None:
         path, data = self.free_path(), self.data()
         if path is None:
-            return []
-        self.note(f"put {path!r} {len(data)} bytes")
-        self.client.put_object(**self.target(path), Body=data)
-        self.tree.write(path, data)
-        return [path]
+            return None
 
-    def do_put_if_absent(self) -> list[str]:
+        def put() -> None:
+            self.client.put_object(**self.target(path), Body=data)
+
+        return Operation(f"put {path!r} {len(data)} bytes", [path], put, lambda: self.tree.write(path, data))
+
+    def do_put_if_absent(self) -> Operation | None:
         path, data = self.free_path(), self.data()
         if path is None:
-            return []
-        self.note(f"put if absent {path!r} {len(data)} bytes")
-        if self.tree.is_file(path):
-            assert refused(self.client.put_object, **self.target(path), Body=data, IfNoneMatch="*")[0] == 412
-        else:
+            return None
+        text = f"put if absent {path!r} {len(data)} bytes"
+
+        def put() -> None:
             self.client.put_object(**self.target(path), Body=data, IfNoneMatch="*")
-            self.tree.write(path, data)
-        return [path]
 
-    def do_multipart(self) -> list[str]:
+        def be_refused() -> None:
+            answer = refused(self.client.put_object, **self.target(path), Body=data, IfNoneMatch="*")
+            if answer[0] >= 500:
+                raise Temporary(answer)
+            assert answer[0] == 412, answer
+
+        if self.tree.is_file(path):
+            return Operation(text, [path], be_refused)
+        return Operation(text, [path], put, lambda: self.tree.write(path, data))
+
+    def do_multipart(self) -> Operation | None:
         path = self.free_path()
         if path is None or self.choose.random() < 0.7:
-            return []
+            return None
         parts = [self.choose.randbytes(PART), self.data()]
-        self.note(f"multipart {path!r} {[len(part) for part in parts]}")
-        upload = {"UploadId": self.client.create_multipart_upload(**self.target(path))["UploadId"]} | self.target(path)
-        sent = [
-            {"PartNumber": number, "ETag": self.client.upload_part(**upload, PartNumber=number, Body=part)["ETag"]}
-            for number, part in enumerate(parts, 1)
-        ]
-        self.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent})
-        self.tree.write(path, b"".join(parts))
-        return [path]
 
-    def do_copy(self) -> list[str]:
+        def upload() -> None:
+            sent = {"UploadId": self.client.create_multipart_upload(**self.target(path))["UploadId"]} | self.target(path)
+            tags = [
+                {"PartNumber": number, "ETag": self.client.upload_part(**sent, PartNumber=number, Body=part)["ETag"]}
+                for number, part in enumerate(parts, 1)
+            ]
+            self.client.complete_multipart_upload(**sent, MultipartUpload={"Parts": tags})
+
+        text = f"multipart {path!r} {[len(part) for part in parts]}"
+        return Operation(text, [path], upload, lambda: self.tree.write(path, b"".join(parts)))
+
+    def do_copy(self) -> Operation | None:
         source, path = self.any_file(), self.free_path()
         if source is None or path is None or source == path:
-            return []
-        self.note(f"copy {source!r} to {path!r}")
-        self.client.copy_object(**self.target(path), CopySource=self.target(source))
-        self.tree.write(path, self.tree.files[source])
-        return [source, path]
+            return None
+        data = self.tree.files[source]
 
-    def do_delete(self) -> list[str]:
+        def copy() -> None:
+            self.client.copy_object(**self.target(path), CopySource=self.target(source))
+
+        return Operation(f"copy {source!r} to {path!r}", [source, path], copy, lambda: self.tree.write(path, data))
+
+    def do_delete(self) -> Operation | None:
         path = self.any_path()
         if self.tree.is_directory(path):
-            return []
-        self.note(f"delete {path!r}")
-        self.client.delete_object(**self.target(path))
-        self.tree.files.pop(path, None)
-        return [path]
+            return None
 
-    def do_read_range(self) -> list[str]:
+        def delete() -> None:
+            self.client.delete_object(**self.target(path))
+
+        return Operation(f"delete {path!r}", [path], delete, lambda: self.tree.files.pop(path, None))
+
+    def do_read_range(self) -> Operation | None:
         path = self.any_file()
         if path is None or not self.tree.files[path]:
-            return []
+            return None
         data = self.tree.files[path]
         first = self.choose.randrange(len(data))
         last = self.choose.randrange(first, len(data))
-        self.note(f"get {path!r} bytes {first}-{last}")
-        answer = self.client.get_object(**self.target(path), Range=f"bytes={first}-{last}")
-        assert answer["Body"].read() == data[first : last + 1]
-        return []
+
+        def read() -> None:
+            answer = self.client.get_object(**self.target(path), Range=f"bytes={first}-{last}")
+            assert answer["Body"].read() == data[first : last + 1]
+
+        return Operation(f"get {path!r} bytes {first}-{last}", [], read)
 
     def read(self, path: str) -> bytes | None:
         try:
@@ -153,85 +166,102 @@ class Hdfs(Frontend):
     def path(self, path: str) -> str:
         return f"{self.base}/{path}" if path else self.base
 
-    def do_create(self) -> list[str]:
+    def do_create(self) -> Operation:
         path, data, overwrite = self.any_path(), self.data(), self.choose.random() < 0.6
-        self.note(f"create {path!r} {len(data)} bytes, overwrite={overwrite}")
-        answer = self.client.create(self.path(path), data, overwrite=str(overwrite).lower())
         refuse = self.tree.is_directory(path) or self.tree.is_under_a_file(path) or (self.tree.is_file(path) and not overwrite)
-        assert answer.status == (403 if refuse else 201), answer
-        if not refuse:
-            self.tree.write(path, data)
-        return [path]
 
-    def do_append(self) -> list[str]:
+        def create() -> None:
+            answer = settled(self.client.create(self.path(path), data, overwrite=str(overwrite).lower()))
+            assert answer.status == (403 if refuse else 201), answer
+
+        text = f"create {path!r} {len(data)} bytes, overwrite={overwrite}"
+        return Operation(text, [path], create, None if refuse else lambda: self.tree.write(path, data))
+
+    def do_append(self) -> Operation:
         path, data = self.any_path(), self.data()
-        self.note(f"append {path!r} {len(data)} bytes")
-        answer = self.client.append(self.path(path), data)
-        if self.tree.is_file(path):
-            assert answer.status == 200, answer
-            self.tree.files[path] += data
-        else:
-            assert answer.status in (403, 404), answer
-        return [path]
+        old = self.tree.files.get(path)
 
-    def do_mkdirs(self) -> list[str]:
+        def append() -> None:
+            answer = settled(self.client.append(self.path(path), data))
+            assert answer.status in ((403, 404) if old is None else (200,)), answer
+
+        text = f"append {path!r} {len(data)} bytes"
+        return Operation(text, [path], append, None if old is None else lambda: self.tree.write(path, old + data))
+
+    def do_mkdirs(self) -> Operation:
         path = self.any_path()
-        self.note(f"mkdirs {path!r}")
-        answer = self.client.mkdirs(self.path(path))
-        if self.tree.is_file(path) or self.tree.is_under_a_file(path):
-            assert answer.status == 403, answer
-        else:
-            assert answer == (200, {"boolean": True})
-            self.tree.make_directories(path)
-        return [path]
+        refuse = self.tree.is_file(path) or self.tree.is_under_a_file(path)
 
-    def do_rename(self) -> list[str]:
+        def mkdirs() -> None:
+            answer = settled(self.client.mkdirs(self.path(path)))
+            assert answer.status == 403 if refuse else answer == (200, {"boolean": True}), answer
+
+        return Operation(f"mkdirs {path!r}", [path], mkdirs, None if refuse else lambda: self.tree.make_directories(path))
+
+    def do_rename(self) -> Operation | None:
         source, destination = self.any_path(), self.any_path()
         if source != destination and self.tree.parent(source) == destination:
-            return []
-        self.note(f"rename {source!r} to {destination!r}")
+            return None
         target = self.tree.hadoop_rename_target(source, destination)
-        answer = self.client.rename(self.path(source), self.path(destination))
-        if answer.status == 403 and any(map(self.tree.is_under_a_file, (source, destination))):
-            return [source, destination]  # a NameNode refuses to walk through a file; false is as good
-        assert answer == (200, {"boolean": target is not None}), f"{answer}, expected a move to {target!r}"
-        if target not in (None, source):
-            self.tree.move(source, target)
-        return [source, destination, *([target] if target else [])]
+        is_blocked = any(map(self.tree.is_under_a_file, (source, destination)))
 
-    def do_delete(self) -> list[str]:
+        def rename() -> None:
+            answer = settled(self.client.rename(self.path(source), self.path(destination)))
+            if answer.status == 403 and is_blocked:
+                return  # a NameNode refuses to walk through a file; false is as good
+            assert answer == (200, {"boolean": target is not None}), f"{answer}, expected a move to {target!r}"
+
+        touched = [source, destination, *([target] if target else [])]
+        moves = target not in (None, source)
+        text = f"rename {source!r} to {destination!r}"
+        return Operation(text, touched, rename, (lambda: self.tree.move(source, target)) if moves else None)
+
+    def do_delete(self) -> Operation:
         path, recursive = self.any_path(), self.choose.random() < 0.3
-        self.note(f"delete {path!r}, recursive={recursive}")
-        answer = self.client.delete(self.path(path), recursive)
-        if self.tree.is_directory(path) and self.tree.below(path) and not recursive:
-            assert answer == (403, "PathIsNotEmptyDirectoryException"), answer
-            return [path]
-        if answer.status == 403 and self.tree.is_under_a_file(path):
-            return [path]
-        assert answer == (200, {"boolean": self.tree.exists(path)}), answer
-        self.tree.remove(path)
-        return [path, self.tree.parent(path)]
+        is_full = self.tree.is_directory(path) and bool(self.tree.below(path)) and not recursive
+        is_blocked, exists = self.tree.is_under_a_file(path), self.tree.exists(path)
 
-    def do_read_range(self) -> list[str]:
+        def delete() -> None:
+            answer = settled(self.client.delete(self.path(path), recursive))
+            if is_full:
+                assert answer == (403, "PathIsNotEmptyDirectoryException"), answer
+            elif not (answer.status == 403 and is_blocked):
+                assert answer == (200, {"boolean": exists}), answer
+
+        touched = [path] if is_full or is_blocked else [path, self.tree.parent(path)]
+        text = f"delete {path!r}, recursive={recursive}"
+        return Operation(text, touched, delete, None if is_full else lambda: self.tree.remove(path))
+
+    def do_read_range(self) -> Operation | None:
         path = self.any_file()
         if path is None or not self.tree.files[path]:
-            return []
+            return None
         data = self.tree.files[path]
         offset, length = self.choose.randrange(len(data)), self.choose.randrange(len(data) + 10)
-        self.note(f"open {path!r} offset {offset} length {length}")
-        assert self.client.open(self.path(path), offset=offset, length=length) == (200, data[offset : offset + length])
-        return []
+
+        def read() -> None:
+            answer = settled(self.client.open(self.path(path), offset=offset, length=length))
+            assert answer == (200, data[offset : offset + length])
+
+        return Operation(f"open {path!r} offset {offset} length {length}", [], read)
 
     def read(self, path: str) -> bytes | None:
-        answer = self.client.open(self.path(path))
+        answer = settled(self.client.open(self.path(path)))
         return answer.value if answer.status == 200 else None
 
     def is_directory(self, path: str) -> bool:
-        status = self.client.status(self.path(path))
+        status = settled(self.client.status(self.path(path)))
         return status.status == 200 and status.value["type"] == "DIRECTORY"
 
     def children(self, path: str) -> list[str]:
         return sorted(self.client.names(self.path(path)), key=lambda name: name.rstrip("/"))
+
+
+def settled(answer: Outcome) -> Outcome:
+    """An answer that says something about the namespace, rather than that it cannot be asked now."""
+    if answer.status >= 500 or answer.value == "RetriableException":
+        raise Temporary(answer)
+    return answer
 
 
 class Fuse(Frontend):
@@ -241,100 +271,107 @@ class Fuse(Frontend):
         super().__init__(*shared)
         self.base = base
 
-    def attempt(self, expected: bool, action) -> bool:
+    def attempt(self, expected: bool, action) -> None:
         """Runs `action`; it must succeed exactly when it is expected to."""
         try:
             action()
         except OSError as error:
+            if is_temporary(error):
+                raise
             assert not expected, f"failed: {error!r}"
-            return False
+            return
         assert expected, "succeeded and should have failed"
-        return True
+
+    def operation(self, text: str, touched: list[str], expected: bool, action, effect, **more) -> Operation:
+        return Operation(text, touched, lambda: self.attempt(expected, action), effect if expected else None, **more)
 
     def may_write(self, path: str) -> bool:
         return self.tree.is_directory(self.tree.parent(path)) and not self.tree.is_directory(path)
 
-    def do_write(self) -> list[str]:
+    def do_write(self) -> Operation:
         path, data = self.any_path(), self.data()
-        self.note(f"write {path!r} {len(data)} bytes")
-        if self.attempt(self.may_write(path), lambda: (self.base / path).write_bytes(data)):
-            self.tree.write(path, data)
-        return [path]
+        return self.operation(
+            f"write {path!r} {len(data)} bytes", [path], self.may_write(path),
+            lambda: (self.base / path).write_bytes(data), lambda: self.tree.write(path, data),
+        )  # fmt: skip
 
-    def do_append(self) -> list[str]:
+    def do_append(self) -> Operation:
         path, data = self.any_path(), self.data()
-        self.note(f"append {path!r} {len(data)} bytes")
+        old = self.tree.files.get(path, b"")
 
         def append() -> None:
             with (self.base / path).open("ab") as target:
                 target.write(data)
 
-        if self.attempt(self.may_write(path), append):
-            self.tree.write(path, self.tree.files.get(path, b"") + data)
-        return [path]
+        text = f"append {path!r} {len(data)} bytes"
+        return self.operation(text, [path], self.may_write(path), append, lambda: self.tree.write(path, old + data))
 
-    def do_write_inside(self) -> list[str]:
+    def do_write_inside(self) -> Operation | None:
         path, data = self.any_file(), self.choose.randbytes(100)
         if path is None:
-            return []
+            return None
         old = self.tree.files[path]
         offset = self.choose.randrange(len(old) + 1000)
-        self.note(f"write inside {path!r} at {offset}")
-        with (self.base / path).open("r+b") as target:
-            target.seek(offset)
-            target.write(data)
-        self.tree.files[path] = old[:offset].ljust(offset, b"\0") + data + old[offset + 100 :]
-        return [path]
+        new = old[:offset].ljust(offset, b"\0") + data + old[offset + 100 :]
 
-    def do_truncate(self) -> list[str]:
+        def write() -> None:
+            with (self.base / path).open("r+b") as target:
+                target.seek(offset)
+                target.write(data)
+
+        return self.operation(f"write inside {path!r} at {offset}", [path], True, write, lambda: self.tree.write(path, new))
+
+    def do_truncate(self) -> Operation:
         path = self.any_path()
         size = self.choose.choice([0, 1, 1000, 100_000])
-        self.note(f"truncate {path!r} to {size}")
-        if self.attempt(self.tree.is_file(path), lambda: os.truncate(self.base / path, size)):
-            self.tree.files[path] = self.tree.files[path][:size].ljust(size, b"\0")
-        return [path]
+        new = self.tree.files.get(path, b"")[:size].ljust(size, b"\0")
+        return self.operation(
+            f"truncate {path!r} to {size}", [path], self.tree.is_file(path),
+            lambda: os.truncate(self.base / path, size), lambda: self.tree.write(path, new),
+        )  # fmt: skip
 
-    def do_replace(self) -> list[str]:
+    def do_replace(self) -> Operation | None:
         """Writes beside the file and renames over it, as editors and checkpoints do."""
         path, data = self.any_path(), self.data()
+        beside = f"{path}.tmp"
         if not self.may_write(path):
-            return []
-        self.note(f"replace {path!r} {len(data)} bytes")
-        (self.base / f"{path}.tmp").write_bytes(data)
-        (self.base / f"{path}.tmp").rename(self.base / path)
-        self.tree.write(path, data)
-        return [path, f"{path}.tmp"]
+            return None
 
-    def do_mkdir(self) -> list[str]:
+        def replace() -> None:
+            (self.base / beside).write_bytes(data)
+            (self.base / beside).rename(self.base / path)
+
+        text = f"replace {path!r} {len(data)} bytes"
+        return Operation(text, [path, beside], replace, lambda: self.tree.write(path, data), leaves={beside: data})
+
+    def do_mkdir(self) -> Operation:
         path = self.any_path()
-        self.note(f"mkdir {path!r}")
         may = not self.tree.exists(path) and self.tree.is_directory(self.tree.parent(path))
-        if self.attempt(may, (self.base / path).mkdir):
-            self.tree.make_directories(path)
-        return [path]
+        effect = lambda: self.tree.make_directories(path)  # noqa: E731
+        return self.operation(f"mkdir {path!r}", [path], may, (self.base / path).mkdir, effect)
 
-    def do_rmdir(self) -> list[str]:
+    def do_rmdir(self) -> Operation:
         path = self.any_path()
-        self.note(f"rmdir {path!r}")
         may = self.tree.is_directory(path) and not self.tree.below(path)
-        if self.attempt(may, (self.base / path).rmdir):
-            self.tree.remove(path)
-        return [path, self.tree.parent(path)]
+        touched = [path, self.tree.parent(path)]
+        return self.operation(f"rmdir {path!r}", touched, may, (self.base / path).rmdir, lambda: self.tree.remove(path))
 
-    def do_unlink(self) -> list[str]:
+    def do_unlink(self) -> Operation:
         path = self.any_path()
-        self.note(f"unlink {path!r}")
-        if self.attempt(self.tree.is_file(path), (self.base / path).unlink):
-            self.tree.remove(path)
-        return [path, self.tree.parent(path)]
+        touched, may = [path, self.tree.parent(path)], self.tree.is_file(path)
+        return self.operation(f"unlink {path!r}", touched, may, (self.base / path).unlink, lambda: self.tree.remove(path))
 
-    def do_rename(self) -> list[str]:
+    def do_rename(self) -> Operation:
         source, destination = self.any_path(), self.any_path()
-        self.note(f"rename {source!r} to {destination!r}")
-        may = self.tree.posix_may_rename(source, destination)
-        if self.attempt(may, lambda: os.rename(self.base / source, self.base / destination)) and source != destination:
-            self.tree.move(source, destination)
-        return [source, destination]
+
+        def move() -> None:
+            if source != destination:
+                self.tree.move(source, destination)
+
+        return self.operation(
+            f"rename {source!r} to {destination!r}", [source, destination], self.tree.posix_may_rename(source, destination),
+            lambda: os.rename(self.base / source, self.base / destination), move,
+        )  # fmt: skip
 
     def read(self, path: str) -> bytes | None:
         try:

@@ -10,6 +10,11 @@ class Tree:
         self.files: dict[str, bytes] = {}
         self.directories: set[str] = {""}
 
+    def copy(self) -> "Tree":
+        twin = Tree()
+        twin.files, twin.directories = dict(self.files), set(self.directories)
+        return twin
+
     @staticmethod
     def parent(path: str) -> str:
         above = str(PurePosixPath(path).parent)

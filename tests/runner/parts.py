@@ -31,6 +31,7 @@ def suite(*paths: str, options: tuple[str, ...] = ()) -> Callable[[Context], Out
 
 
 GATEWAY = ("forebay", "s3-server")
+SERVERS = ("azurite", "fake-gcs-server", "versitygw", "nginx")
 PRINTED = ("-s",)  # figures, seeds and counts are part of what these parts are for
 
 PARTS = (
@@ -40,12 +41,13 @@ PARTS = (
     Part("docs", "cargo doc without warnings", 120, (CI, ALL), (), gate.docs),
     Part("deps", "licenses, bans, sources, unused crates", 30, (CI, ALL), ("cargo-deny", "cargo-machete"), gate.dependencies),
     Part("s3", "the S3 frontend and its clients, per store", 150, (CI, ALL), (*GATEWAY, "rclone"), suite("s3")),
-    Part("webhdfs", "the WebHDFS frontend and its clients, per store", 90, (CI, ALL), GATEWAY, suite("webhdfs")),
-    Part("spark", "Spark 3.5 over webhdfs://, per store", 180, (CI, ALL), (*GATEWAY, "pyspark", "java"), suite("spark")),
+    Part("webhdfs", "the WebHDFS frontend and its clients, per store", 60, (CI, ALL), GATEWAY, suite("webhdfs")),
+    Part("spark", "Spark 3.5 over webhdfs://, per store", 150, (CI, ALL), (*GATEWAY, "pyspark", "java"), suite("spark")),
     Part("fuse", "the FUSE mount, per store", 120, (CI, ALL), (*GATEWAY, "getfattr", "git"), suite("fuse")),
-    Part("model", "random operations through three frontends", 150, (CI, ALL), GATEWAY, suite("model", options=PRINTED)),
+    Part("model", "random operations through three frontends, calm and through faults", 240, (CI, ALL), (*GATEWAY, *SERVERS), suite("model", options=PRINTED)),
     Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, suite("faults")),
-    Part("operate", "CLI, health, metrics, dashboards, TLS, secrets", 120, (CI, ALL), (*GATEWAY, "prometheus", "promtool", "openssl", "curl"), suite("operate")),
+    Part("stores", "every store behind the fault proxy, unplugged, and seen from outside", 900, (ALL,), (*GATEWAY, *SERVERS), suite("stores", options=PRINTED)),
+    Part("operate", "CLI, health, metrics, dashboards, TLS, secrets", 90, (CI, ALL), (*GATEWAY, "prometheus", "promtool", "openssl", "curl"), suite("operate")),
     Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench/test_fuse.py", "bench/test_http.py", "bench/test_idle.py", "s3/test_single_flight.py", options=PRINTED)),
     Part("bench-stores", "cold reads over a slow link, a hung store among ten", 900, (), ("forebay-release", "s3-server"), suite("bench/test_cold.py", "bench/test_isolation.py", options=PRINTED)),
     Part("baselines", "pass counts of foreign suites, no gate", 600, (ALL,), (*GATEWAY, "pjdfstest", "fsx", "curl"), suite("baselines", options=PRINTED)),

@@ -26,6 +26,7 @@ CARGO_DENY = "0.20.2"
 CARGO_MACHETE = "0.9.2"
 PJDFSTEST = "0.2.2"
 FSX = "0.3.2"
+MAVEN_DEPENDENCY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 
 
 class Unavailable(Exception):
@@ -148,6 +149,22 @@ _MINIO = _go("minio", "github.com/minio/minio", MINIO)
 _VERSITYGW = _go("versitygw", "github.com/versity/versitygw/cmd/versitygw", VERSITYGW)
 
 
+def _hdfs() -> Tool:
+    """The jars of a real HDFS from Maven Central, as tests/requirements-hdfs.xml names them; a directory."""
+    project = TESTS / "requirements-hdfs.xml"
+
+    def install(partial: Path) -> None:
+        maven = _require("mvn", "fetches the jars of HDFS")
+        scope = ["-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
+        _run([maven, "--batch-mode", "--quiet", "--file", project, f"{MAVEN_DEPENDENCY}:copy-dependencies", *scope])
+
+    def locate() -> Path:
+        version = project.read_text().split("<hadoop.version>")[1].split("<")[0]
+        return _once(CACHE / f"hdfs-{version}", install)
+
+    return Tool("hdfs", locate)
+
+
 def _s3_server() -> Tool:
     """A real S3 store: MinIO, versitygw where that does not build, moto (in the runner's environment) without Go."""
 
@@ -186,6 +203,7 @@ TOOLS = {
         _VERSITYGW,
         _npm("azurite", AZURITE, "azurite-blob"),
         _go("fake-gcs-server", "github.com/fsouza/fake-gcs-server", FAKE_GCS_SERVER),
+        _hdfs(),
         _cargo("cargo-deny", CARGO_DENY, "--no-default-features"),
         _cargo("cargo-machete", CARGO_MACHETE),
         _cargo("pjdfstest", PJDFSTEST),

@@ -15,7 +15,7 @@ use super::actor::{MountActor, Patient, Probe};
 use super::local::LocalMount;
 use super::object::ObjectMount;
 use super::vitals::Vitals;
-use super::{Environment, object_store};
+use super::{Environment, flat_store};
 use crate::backend::{Backend, Exchange, Memory};
 use crate::config::{MountConfig, StoreConfig};
 use crate::supervisor::Supervisor;
@@ -138,7 +138,7 @@ impl Mounted {
                 Ok(change(Way::Same))
             }
             (Body::Object { exchange, memory: None, .. }, _) => {
-                let Some(store) = object_store(config, environment)? else { return Ok(None) };
+                let Some(store) = flat_store(config, environment)? else { return Ok(None) };
                 if store.backend.fingerprint() != exchange.fingerprint() {
                     return Ok(None);
                 }
@@ -203,8 +203,9 @@ impl Body {
                 if let (Some(memory), StoreConfig::Memory { size_bytes }) = (memory, &config.store) {
                     memory.resize(*size_bytes);
                 }
+                let read_only = config.read_only || !exchange.capability().write;
                 Self::Object {
-                    mount: mount.changed(config.read_only, config.revalidate, staging_bytes),
+                    mount: mount.changed(read_only, config.revalidate, staging_bytes),
                     exchange: Arc::clone(exchange),
                     memory: memory.clone(),
                 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use forebay_core::{
     Clock, Context, Grant, Headers, Permission, Principal, Publish, Secret, Staged, Target, Want, Writer,
 };
+use prometheus::proto::{Metric, MetricFamily};
 use tempfile::TempDir;
 
 use super::*;
@@ -111,10 +112,7 @@ impl Fixture {
 
 fn series(mount: &str) -> usize {
     let families = METRICS.registry().gather();
-    let labels = families
-        .iter()
-        .flat_map(prometheus::proto::MetricFamily::get_metric)
-        .flat_map(prometheus::proto::Metric::get_label);
+    let labels = families.iter().flat_map(MetricFamily::get_metric).flat_map(Metric::get_label);
     labels.filter(|pair| pair.name() == "mount" && pair.value() == mount).count()
 }
 

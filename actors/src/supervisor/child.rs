@@ -1,9 +1,13 @@
-//! What the supervisor puts around each child: it tells errors that a handler returned from panics, and lets
-//! debug builds panic a child on purpose.
+//! What the supervisor puts around each child: it tells errors that a handler returned from panics, shows how long a
+//! handler is at work, and lets debug builds panic a child on purpose.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::time::Instant;
 
 /// An error that an actor returned. A failure that is not one of these was a panic.
 #[derive(Debug)]
@@ -21,8 +25,46 @@ fn returned(error: ActorProcessingErr) -> ActorProcessingErr {
     Box::new(Returned(error))
 }
 
+/// Since when an actor has been in a handler: the life sign that its supervisor looks at.
+pub(super) struct Pulse {
+    origin: Instant,
+    /// Milliseconds after `origin` at which the present handler began, plus one; 0 between handlers.
+    began: AtomicU64,
+}
+
+/// One handler at work.
+struct Beat<'a>(&'a Pulse);
+
+impl Pulse {
+    pub(super) fn new() -> Self {
+        Self { origin: Instant::now(), began: AtomicU64::new(0) }
+    }
+
+    /// How long the present handler has been at work; zero between handlers.
+    pub(super) fn busy(&self) -> Duration {
+        match self.began.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            began => self.origin.elapsed().saturating_sub(Duration::from_millis(began)),
+        }
+    }
+
+    fn beat(&self) -> Beat<'_> {
+        self.began.store(self.origin.elapsed().as_millis() as u64 + 1, Ordering::Release);
+        Beat(self)
+    }
+}
+
+impl Drop for Beat<'_> {
+    fn drop(&mut self) {
+        self.0.began.store(0, Ordering::Release);
+    }
+}
+
 /// An actor under supervision.
-pub(super) struct Child<A>(pub(super) A);
+pub(super) struct Child<A> {
+    pub(super) actor: A,
+    pub(super) pulse: Arc<Pulse>,
+}
 
 impl<A> Actor for Child<A>
 where
@@ -37,7 +79,7 @@ where
         myself: ActorRef<A::Msg>,
         arguments: A::Arguments,
     ) -> Result<A::State, ActorProcessingErr> {
-        self.0.pre_start(myself, arguments).await
+        self.actor.pre_start(myself, arguments).await
     }
 
     async fn post_start(
@@ -45,7 +87,7 @@ where
         myself: ActorRef<A::Msg>,
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
-        self.0.post_start(myself, state).await.map_err(returned)
+        self.actor.post_start(myself, state).await.map_err(returned)
     }
 
     async fn post_stop(
@@ -53,7 +95,7 @@ where
         myself: ActorRef<A::Msg>,
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
-        self.0.post_stop(myself, state).await.map_err(returned)
+        self.actor.post_stop(myself, state).await.map_err(returned)
     }
 
     async fn handle(
@@ -62,7 +104,8 @@ where
         message: A::Msg,
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
-        self.0.handle(myself, message, state).await.map_err(returned)
+        let _beat = self.pulse.beat();
+        self.actor.handle(myself, message, state).await.map_err(returned)
     }
 
     async fn handle_supervisor_evt(
@@ -77,7 +120,7 @@ where
         {
             panic!("panicked on purpose");
         }
-        self.0.handle_supervisor_evt(myself, event, state).await.map_err(returned)
+        self.actor.handle_supervisor_evt(myself, event, state).await.map_err(returned)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The actor behind a [`super::Supervisor`]: owns the children and decides about restarts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_core::{Error, ErrorKind, METRICS, Result};
@@ -8,13 +9,17 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, RpcReplyPo
 use tokio::time::{Instant, timeout};
 
 use super::budget::{BACK_OFF_MAX, Budget, WINDOW};
-use super::child::Returned;
+use super::child::{Pulse, Returned};
 use super::{Board, ChildState, ChildStatus, Factory, look};
 
 /// Longest `pre_start` of a child; the supervisor waits for it.
 const START_DEADLINE: Duration = Duration::from_secs(5);
 /// Labels of why a child failed.
-const FAILURES: [&str; 4] = ["panic", "error", "stopped", "start"];
+const FAILURES: [&str; 5] = ["panic", "error", "stopped", "start", "hung"];
+/// Longest time that a handler may take.
+const HANDLER_DEADLINE: Duration = Duration::from_secs(30);
+/// How often is looked for handlers that take longer.
+const WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest cause kept, in characters.
 const CAUSE_CHARS_MAX: usize = 200;
 
@@ -22,6 +27,7 @@ pub(super) enum Message {
     Add {
         name: String,
         factory: Factory,
+        pulse: Arc<Pulse>,
         reply: RpcReplyPort<Result<()>>,
     },
     Remove {
@@ -41,6 +47,8 @@ pub(super) enum Message {
         name: String,
         generation: u64,
     },
+    /// Look for children that hang.
+    Watch,
     #[cfg(debug_assertions)]
     Find {
         name: String,
@@ -59,6 +67,9 @@ struct Kept {
     generation: u64,
     /// `None` while it waits for its restart.
     cell: Option<ActorCell>,
+    pulse: Arc<Pulse>,
+    /// It was killed because it hung.
+    is_killed: bool,
     budget: Budget,
     is_degraded: bool,
     restarts: u64,
@@ -120,17 +131,18 @@ impl Keeper {
         let generation = state.next_generation();
         let Some(kept) = state.children.get_mut(name) else { return };
         kept.cell = None;
+        let label = if std::mem::take(&mut kept.is_killed) { "hung" } else { failure.label };
         kept.generation = generation;
         kept.restarts += 1;
         kept.last_cause = Some(failure.cause.chars().take(CAUSE_CHARS_MAX).collect());
         let wait = if kept.is_degraded { None } else { kept.budget.spend(Instant::now()) };
         kept.is_degraded = wait.is_none();
         let wait = wait.unwrap_or(BACK_OFF_MAX);
-        METRICS.actor_restarts.with_label_values(&[name, failure.label]).inc();
+        METRICS.actor_restarts.with_label_values(&[name, label]).inc();
         tracing::warn!(
             supervisor = self.name,
             actor = name,
-            kind = failure.label,
+            kind = label,
             cause = kept.last_cause,
             degraded = kept.is_degraded,
             restart_in = ?wait,
@@ -139,6 +151,19 @@ impl Keeper {
         self.show(name, kept);
         let name = name.to_owned();
         myself.send_after(wait, move || Message::Restart { name, generation });
+    }
+
+    /// Kills children whose handler does not come back; what follows is as for any that ended.
+    fn watch(&self, state: &mut State) {
+        for (name, kept) in &mut state.children {
+            let busy = kept.pulse.busy();
+            let (Some(cell), true) = (&kept.cell, busy > HANDLER_DEADLINE && !kept.is_killed) else {
+                continue;
+            };
+            tracing::error!(supervisor = self.name, actor = name, ?busy, "actor hangs and is killed");
+            kept.is_killed = true;
+            cell.kill();
+        }
     }
 
     fn show(&self, name: &str, kept: &Kept) {
@@ -180,9 +205,11 @@ impl Actor for Keeper {
 
     async fn pre_start(
         &self,
-        _: ActorRef<Message>,
+        myself: ActorRef<Message>,
         (): (),
     ) -> std::result::Result<State, ActorProcessingErr> {
+        // Ends with this actor.
+        drop(myself.send_interval(WATCH_INTERVAL, || Message::Watch));
         Ok(State::default())
     }
 
@@ -193,7 +220,7 @@ impl Actor for Keeper {
         state: &mut State,
     ) -> std::result::Result<(), ActorProcessingErr> {
         match message {
-            Message::Add { name, factory, reply } => {
+            Message::Add { name, factory, pulse, reply } => {
                 let refusal = if state.is_stopping {
                     Some(Error::new(ErrorKind::Unavailable, "the supervisor stops"))
                 } else if state.children.contains_key(&name) {
@@ -208,6 +235,8 @@ impl Actor for Keeper {
                     factory,
                     generation: 0,
                     cell: None,
+                    pulse,
+                    is_killed: false,
                     budget: Budget::default(),
                     is_degraded: false,
                     restarts: 0,
@@ -239,6 +268,7 @@ impl Actor for Keeper {
                     self.show(&name, kept);
                 }
             }
+            Message::Watch => self.watch(state),
             #[cfg(debug_assertions)]
             Message::Find { name, reply } => {
                 let cell = state.children.get(&name).and_then(|kept| kept.cell.clone());

@@ -153,3 +153,47 @@ async fn two_children_cannot_share_a_name() {
     let error = supervisor.service("one", |_| std::future::pending()).await.expect_err("taken");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
 }
+
+/// An actor whose first handler never comes back.
+struct Hanging(Arc<AtomicUsize>);
+
+impl Actor for Hanging {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<()>,
+        (): (),
+    ) -> std::result::Result<(), ractor::ActorProcessingErr> {
+        Ok(myself.cast(())?)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<()>,
+        (): (),
+        (): &mut (),
+    ) -> std::result::Result<(), ractor::ActorProcessingErr> {
+        if self.0.fetch_add(1, Ordering::SeqCst) == 0 {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn child_whose_handler_hangs_is_killed_and_starts_again() {
+    let supervisor = supervisor().await;
+    let handled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&handled);
+    let began = Instant::now();
+    supervisor.child("hangs", move || (Hanging(Arc::clone(&counter)), ())).await.expect("added");
+    until("handled again", || handled.load(Ordering::SeqCst) == 2).await;
+    assert!(began.elapsed() > Duration::from_secs(30) && began.elapsed() < Duration::from_secs(40));
+    assert_eq!(METRICS.actor_restarts.with_label_values(&["hangs", "hung"]).get(), 1);
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert!(is(&supervisor, "hangs", ChildState::Running));
+    assert_eq!(status(&supervisor, "hangs").map(|child| child.restarts), Some(1));
+}

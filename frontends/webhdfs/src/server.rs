@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, System};
+use actix_web::dev::ServerHandle;
 use forebay_core::{Access, Namespace};
 use tokio::net::TcpSocket;
 use tokio::runtime::Handle;
@@ -103,6 +104,7 @@ struct Running {
 impl Running {
     async fn until(self, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         let Serving { listener, server, system } = self.serving;
+        let _cut = CutOff { server: server.clone(), system: system.clone() };
         let mut drain = self.drain;
         let outcome = tokio::select! {
             () = shutdown => {
@@ -120,6 +122,21 @@ impl Running {
         finish(&self.frontend, drain).await;
         system.stop();
         join(self.thread).await.and(outcome)
+    }
+}
+
+/// Ends a server whose run is given up in the middle, because its actor failed: on a thread of its own it would go on
+/// and keep the port from its successor.
+struct CutOff {
+    server: ServerHandle,
+    system: System,
+}
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        // The command is sent here; only its completion would have to be awaited.
+        drop(self.server.stop(false));
+        self.system.stop();
     }
 }
 

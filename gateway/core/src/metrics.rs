@@ -151,7 +151,7 @@ mod tests {
                 .registry()
                 .gather()
                 .iter()
-                .flat_map(prometheus::proto::MetricFamily::get_metric)
+                .flat_map(MetricFamily::get_metric)
                 .flat_map(prometheus::proto::Metric::get_label)
                 .filter(|pair| pair.name() == "mount" && pair.value() == name)
                 .count()

@@ -23,6 +23,9 @@ use crate::{
 /// How long a commit waits for one observer before it is acknowledged all the same.
 const OBSERVER_DEADLINE: Duration = Duration::from_secs(2);
 
+/// The same for all observers and all mounts of one new table together.
+const TABLE_DEADLINE: Duration = Duration::from_secs(10);
+
 /// The tree that all frontends serve.
 pub struct Namespace {
     table: ArcSwap<MountTable>,
@@ -43,16 +46,23 @@ impl Namespace {
     }
 
     /// Replaces the mount table for all calls that begin from now on, then tells the observers of every path whose
-    /// mount came or went, and of those in `replaced`, where another store is now. Returns when they know.
+    /// mount came or went, and of those in `replaced`, where another store is now. Returns when they know, or after 10 s.
     pub async fn publish_table(&self, table: MountTable, replaced: &[NsPath]) {
         let now = Arc::new(table);
         let before = self.table.swap(Arc::clone(&now));
         let went = before.mounts().iter().filter(|(path, _)| now.at(path).is_none());
         let came = now.mounts().iter().filter(|(path, _)| before.at(path).is_none());
         let changed = went.chain(came).map(|(path, _)| path).chain(replaced);
-        for path in changed {
-            // Whatever was known at and below it is of another mount, also where something is there now.
-            self.committed(Change { origin: None, path: path.clone(), kind: ChangeKind::Removed }).await;
+        let told = async {
+            for path in changed {
+                // Whatever was known at and below it is of another mount, also where something is there now.
+                self.committed(Change { origin: None, path: path.clone(), kind: ChangeKind::Removed }).await;
+            }
+        };
+        if tokio::time::timeout(TABLE_DEADLINE, told).await.is_err() {
+            tracing::warn!(
+                "the commit observers were not told of all mounts that changed; what they cache ages"
+            );
         }
     }
 

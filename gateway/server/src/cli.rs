@@ -51,7 +51,7 @@ enum Command {
     Check(check::CheckArguments),
     /// Mount one store at a directory, without a configuration file; or change the mounts of a running gateway.
     #[command(
-        after_help = "Examples:\n  forebay mount add /logs s3://logs --option region=eu-west-1\n  forebay mount s3://bucket/prefix ./mnt\n  forebay mount --read-only --endpoint http://127.0.0.1:9000 s3://data ./mnt\n\nCredentials: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN."
+        after_help = "Examples:\n  forebay mount add /logs s3://logs --option region=eu-west-1\n  forebay mount s3://bucket/prefix ./mnt\n  forebay mount az://container ./mnt --option endpoint=https://account.blob.core.windows.net --option account_name=account --option account_key=…\n  forebay mount --read-only --endpoint http://127.0.0.1:9000 s3://data ./mnt\n\nCredentials of s3:// come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN where they are not told."
     )]
     Mount(mount::MountArguments),
     /// List the mounts of a running gateway and their states.

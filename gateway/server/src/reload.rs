@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use forebay_actors::mounts::{Applied, Mounts};
+use forebay_actors::mounts::Mounts;
 use forebay_actors::supervisor::{ServiceError, StopSignal, Supervisor};
 use forebay_core::{Access, Error, ErrorKind, METRICS, NsPath};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -90,6 +90,9 @@ impl Reloader {
     ) -> anyhow::Result<Self> {
         for cause in ["refused", "restart"] {
             METRICS.config_outdated.with_label_values(&[cause]).set(0);
+        }
+        for outcome in ["ok", "refused", "failed"] {
+            METRICS.config_reloads.with_label_values(&[outcome]).reset();
         }
         let (orders, inbox) = mpsc::channel(ORDERS_MAX);
         let running = Arc::new(Running {
@@ -227,11 +230,12 @@ impl Running {
     async fn reload(&self, forced: &[NsPath]) -> Answer {
         let answer = self.try_reload(forced).await;
         let outcome = match &answer {
-            Ok(_) => "ok",
+            Ok(view) if view.failed.is_empty() => "ok",
+            Ok(_) => "failed",
             Err(refused) => refused.outcome(),
         };
         METRICS.config_reloads.with_label_values(&[outcome]).inc();
-        METRICS.config_outdated.with_label_values(&["refused"]).set(i64::from(answer.is_err()));
+        METRICS.config_outdated.with_label_values(&["refused"]).set(i64::from(outcome != "ok"));
         match &answer {
             Ok(view) => report::log(view),
             Err(refused) => refused.log(),
@@ -253,8 +257,9 @@ impl Running {
         let applied = self.mounts.apply(&config.mounts, forced).await;
         let applied = applied.map_err(|refusals| Refused::mounts(&refusals, &source))?;
         let warnings = self.exchange(&config, &source);
+        let failed = applied.failed.iter().map(|refusal| report::placed(refusal, &source)).collect();
         self.note(source);
-        finished(&applied, warnings, &self.latest().source)
+        Ok(ReloadView::new(&applied, failed, warnings))
     }
 
     /// Remembers what the file looks like, so that only further changes count.
@@ -356,11 +361,4 @@ impl Running {
         }
         answer
     }
-}
-
-fn finished(applied: &Applied, warnings: Vec<String>, source: &Source) -> Answer {
-    if applied.failed.is_empty() {
-        return Ok(ReloadView::new(applied, warnings));
-    }
-    Err(Refused::mounts(&applied.failed, source))
 }

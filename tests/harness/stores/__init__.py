@@ -3,17 +3,19 @@
 A new one: a subclass of `Store` in a module of its own, and a line in `STORES`.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from harness.stores.azblob import AzblobStore
 from harness.stores.gcs import GcsStore
+from harness.stores.hdfs import HdfsStore
 from harness.stores.http import HttpStore
 from harness.stores.local import FsStore, MemoryStore
 from harness.stores.s3 import MotoStore, S3Store, VersityStore
 from harness.stores.store import Store
 
-STORES: dict[str, Callable[[Path], Store]] = {
+STORES: dict[str, type[Store]] = {
     "fs": FsStore,
     "memory": MemoryStore,
     "s3": S3Store,
@@ -22,7 +24,13 @@ STORES: dict[str, Callable[[Path], Store]] = {
     "azblob": AzblobStore,
     "gcs": GcsStore,
     "http": HttpStore,
+    "hdfs": HdfsStore,
 }
+
+# One of each kind that a gateway mounts. Starting HDFS takes a while: only parts that ask for it have it.
+SERVED = {name: STORES[name] for name in ("fs", "memory", "s3", "azblob", "gcs", "http", "hdfs")}
+if not os.environ.get("FOREBAY_TOOL_HDFS"):
+    del SERVED["hdfs"]
 
 
 class Stores:

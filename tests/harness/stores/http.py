@@ -11,6 +11,8 @@ class HttpStore(FsStore):
 
     kind = "http"
     is_read_only = True
+    is_remote = True
+    can_list = False
     start = Store.start
     stop = Store.stop
 

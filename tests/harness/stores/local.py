@@ -6,9 +6,10 @@ from harness.stores.store import Store
 
 
 class FsStore(Store):
-    """Buckets are directories below `data`. There is nothing to pause: tests of servers ask for `process`."""
+    """Buckets are directories below `data`. There is no server to stop or pause."""
 
     kind = "fs"
+    is_remote = False
 
     def argv(self) -> list:
         return []

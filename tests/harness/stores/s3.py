@@ -14,7 +14,7 @@ from harness.wait import free_port
 ACCESS_KEY = "store-access"
 SECRET_KEY = "store-secret-key"
 REGION = "us-east-1"
-CODES = {429: "TooManyRequests", 500: "InternalError", 503: "SlowDown"}
+CODES = {409: "ConditionalRequestConflict", 429: "TooManyRequests", 500: "InternalError", 503: "SlowDown"}
 
 
 class BucketStore(Store):
@@ -97,7 +97,7 @@ class MotoStore(BucketStore):
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", self.port]
 
 
-def S3Store(directory: Path) -> BucketStore:
-    """The S3 store of most tests: MinIO, or what the runner located in its place."""
-    program = Path(os.environ.get("FOREBAY_TOOL_S3_SERVER") or sys.executable).name
-    return {"minio": MinioStore, "versitygw": VersityStore}.get(program, MotoStore)(directory)
+# The S3 store of most tests: MinIO, or what the runner located in its place.
+S3Store = {"minio": MinioStore, "versitygw": VersityStore}.get(
+    Path(os.environ.get("FOREBAY_TOOL_S3_SERVER", "")).name, MotoStore
+)  # fmt: skip

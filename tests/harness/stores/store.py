@@ -19,12 +19,15 @@ class Store(ABC):
     """A server on a free loopback port with its data in `directory`, seen from the gateway's side and from outside.
 
     `kind` is the word of mounts.yaml. `forgets`: a restarted server has lost its objects. `is_read_only`: a gateway
-    cannot write to it, only `put` can. A bucket is what the store calls one: a bucket, a container, a directory.
+    cannot write to it, only `put` can. `is_remote`: there is a server to stop, and an endpoint. `can_list`: through a
+    gateway; from outside, `keys` always can. A bucket is what the store calls one: a bucket, a container, a directory.
     """
 
     kind: ClassVar[str]
     forgets: ClassVar[bool] = False
     is_read_only: ClassVar[bool] = False
+    is_remote: ClassVar[bool] = True
+    can_list: ClassVar[bool] = True
     signs_host: ClassVar[bool] = True
     health: ClassVar[str] = "/"
 

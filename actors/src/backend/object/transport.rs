@@ -3,6 +3,7 @@
 //! HTTP/1.1, which gives more throughput per request than streams of one connection. Redirects are not followed:
 //! a signature holds for one host.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,8 @@ use futures::{TryStreamExt, stream};
 use http::StatusCode;
 use opendal::raw::Operation;
 use opendal::{Buffer, HttpBody, HttpTransport};
+use rustls::ClientConfig;
+use rustls_platform_verifier::ConfigVerifierExt;
 
 use super::from_opendal;
 use crate::config::{HttpCredential, MountLimits};
@@ -22,6 +25,10 @@ const IDLE: Duration = Duration::from_secs(45);
 /// Time between probes of an idle connection, so that dropped ones are noticed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Which certificates are trusted, read from the machine once: a thousand mounts that read it themselves would take
+/// seconds. `None` leaves it to each client, which then says what is wrong.
+static TRUST: LazyLock<Option<ClientConfig>> = LazyLock::new(|| ClientConfig::with_platform_verifier().ok());
+
 /// A transport over `reqwest`. Clones share the connections.
 #[derive(Clone)]
 pub(super) struct Transport {
@@ -32,7 +39,11 @@ impl Transport {
     pub(super) fn new(limits: &MountLimits) -> Result<Self, reqwest::Error> {
         // Whoever comes first installs it; all install the same.
         rustls::crypto::ring::default_provider().install_default().map_err(drop).unwrap_or_default();
-        let client = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if let Some(trust) = &*TRUST {
+            builder = builder.tls_backend_preconfigured(trust.clone());
+        }
+        let client = builder
             .http1_only()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

@@ -80,6 +80,8 @@ pub(crate) struct ReloadView {
     /// Removed, but not gone before what was begun is finished.
     pub(crate) draining: Vec<DrainingView>,
     pub(crate) unchanged: usize,
+    /// Mounts that are not there although they are written, and why; reload to try again.
+    pub(crate) failed: Vec<String>,
     /// What did not take effect, and why.
     pub(crate) warnings: Vec<String>,
 }
@@ -92,7 +94,7 @@ pub(crate) struct DrainingView {
 }
 
 impl ReloadView {
-    pub(crate) fn new(applied: &Applied, warnings: Vec<String>) -> Self {
+    pub(crate) fn new(applied: &Applied, failed: Vec<String>, warnings: Vec<String>) -> Self {
         let names = |paths: &[NsPath]| paths.iter().map(ToString::to_string).collect();
         let draining = applied.draining.iter().map(|(path, dirty)| DrainingView {
             path: path.to_string(),
@@ -105,6 +107,7 @@ impl ReloadView {
             removed: names(&applied.removed),
             draining: draining.collect(),
             unchanged: applied.unchanged,
+            failed,
             warnings,
         }
     }

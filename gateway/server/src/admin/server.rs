@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use tokio::sync::oneshot;
 
@@ -47,20 +48,21 @@ impl AdminServer {
             ended.send(answer).unwrap_or(());
         })?;
         if let Ok(handle) = handle.await {
+            let handle: ServerHandle = handle;
+            let _cut = CutOff(handle.clone());
             let mut end = end;
             tokio::select! {
                 answer = &mut end => return answer.unwrap_or_else(|_| Err(io::Error::other("the admin thread died"))),
                 () = shutdown => {}
             }
-            let stopped: actix_web::dev::ServerHandle = handle;
-            stopped.stop(true).await;
+            handle.stop(true).await;
             return end.await.unwrap_or_else(|_| Err(io::Error::other("the admin thread died")));
         }
         drop(thread);
         end.await.unwrap_or_else(|_| Err(io::Error::other("the admin thread died")))
     }
 
-    async fn serve(self, started: oneshot::Sender<actix_web::dev::ServerHandle>) -> io::Result<()> {
+    async fn serve(self, started: oneshot::Sender<ServerHandle>) -> io::Result<()> {
         let state = web::Data::new(self.state);
         let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(routes))
             .workers(1)
@@ -74,5 +76,16 @@ impl AdminServer {
         // The receiver is gone only when the whole service was aborted.
         started.send(server.handle()).unwrap_or(());
         server.await
+    }
+}
+
+/// Ends a server whose run is given up in the middle, because its actor failed: on a thread of its own it would go on
+/// and keep the port from its successor.
+struct CutOff(ServerHandle);
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        // The command is sent here; only its completion would have to be awaited.
+        drop(self.0.stop(false));
     }
 }

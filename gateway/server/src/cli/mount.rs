@@ -15,7 +15,7 @@ use crate::admin::api::{NewMount, ReloadView};
 pub(super) struct MountArguments {
     #[command(subcommand)]
     command: Option<MountCommand>,
-    /// `s3://BUCKET/PREFIX` or `file:///DIRECTORY`.
+    /// The store: `s3://`, `gs://`, `az://`, `oss://`, `cos://`, `hdfs://`, `https://`, `file:///` or `memory:`.
     #[arg(required = true)]
     url: Option<String>,
     /// Where to mount it; made if missing.
@@ -27,6 +27,9 @@ pub(super) struct MountArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct OneMountOptions {
+    /// An option of the store as in the configuration file; may be repeated.
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(super) option: Vec<(String, String)>,
     /// Refuse every change.
     #[arg(long)]
     pub(super) read_only: bool,
@@ -135,8 +138,14 @@ pub(super) async fn reload(connection: Connection) -> anyhow::Result<()> {
 fn print(connection: &Connection, view: &ReloadView) -> anyhow::Result<()> {
     if connection.json {
         println!("{}", serde_json::to_string_pretty(view)?);
-        return Ok(());
+    } else {
+        print_text(view);
     }
+    anyhow::ensure!(view.failed.is_empty(), view.failed.join("\n"));
+    Ok(())
+}
+
+fn print_text(view: &ReloadView) {
     let lists = [
         ("added", &view.added),
         ("changed", &view.changed),
@@ -155,5 +164,4 @@ fn print(connection: &Connection, view: &ReloadView) -> anyhow::Result<()> {
     for warning in &view.warnings {
         eprintln!("forebay: {warning}");
     }
-    Ok(())
 }

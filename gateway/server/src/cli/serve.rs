@@ -43,6 +43,7 @@ pub(super) fn mount(arguments: OneMountArguments, log: &LogArguments) -> anyhow:
     let access = Arc::new(access.fuse(&owner).build());
     let mount = config::one_mount(OneMount {
         url: arguments.url,
+        options: options.option,
         endpoint: options.endpoint,
         region: options.region,
         read_only: options.read_only,

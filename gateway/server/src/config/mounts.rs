@@ -1,18 +1,19 @@
 //! The `mounts` section: a path for each store, with the options of its kind.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use forebay_actors::config::{
-    MountConfig, MountLimits, ObjectStoreConfig, Quirks, Revalidate, S3StoreConfig, StoreConfig,
-};
-use forebay_core::{NsPath, Secret};
+use forebay_actors::config::{MountConfig, MountLimits, Quirks, Revalidate};
+use forebay_core::NsPath;
 
 use super::environment;
 use super::gateway;
-use super::reader::{Parse, Section};
-use super::store::{self, StoreKind, slash_ended};
-use super::yaml::Value;
+use super::problem::Problems;
+use super::reader::{Parse, Reader, Section};
+use super::store::{self, StoreKind};
+use super::url;
+use super::yaml::{self, Value};
 
 impl Parse for Revalidate {
     const EXPECTED: &'static str = "`always`, `never` or a duration such as 1s";
@@ -122,46 +123,64 @@ fn quirks(section: Option<Section<'_>>) -> Quirks {
 /// What `forebay mount` is told on its command line.
 pub(crate) struct OneMount {
     pub(crate) url: String,
+    /// Options of the store, as in the configuration file.
+    pub(crate) options: Vec<(String, String)>,
     pub(crate) endpoint: Option<String>,
     pub(crate) region: Option<String>,
     pub(crate) read_only: bool,
 }
 
-/// The mount of `forebay mount s3://bucket/prefix DIR` (or a local directory), at the namespace's root.
+/// The mount of `forebay mount URL DIR`, at the namespace's root: read like an entry of the configuration file.
 ///
-/// Credentials come from `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`; without them requests
-/// are unsigned.
+/// What an S3 store is not told comes from `AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`,
+/// `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`; without keys requests are unsigned.
 ///
 /// # Errors
-/// A URL of an unknown kind.
-pub(crate) fn one_mount(options: OneMount) -> anyhow::Result<MountConfig> {
-    let store = if let Some(rest) = options.url.strip_prefix("s3://") {
-        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        anyhow::ensure!(!bucket.is_empty(), "{}: write s3://BUCKET/PREFIX", options.url);
-        let secret = environment("AWS_SECRET_ACCESS_KEY").map(Secret::new);
-        StoreConfig::Object(ObjectStoreConfig::S3(S3StoreConfig {
-            bucket: bucket.to_owned(),
-            prefix: slash_ended(prefix.to_owned()),
-            endpoint: options.endpoint.or_else(|| environment("AWS_ENDPOINT_URL")),
-            region: options
-                .region
-                .or_else(|| environment("AWS_REGION"))
-                .unwrap_or_else(|| "us-east-1".to_owned()),
-            credentials: environment("AWS_ACCESS_KEY_ID").zip(secret),
-            session_token: environment("AWS_SESSION_TOKEN").map(Secret::new),
-            is_virtual_host_style: false,
-        }))
-    } else if let Some(root) = options.url.strip_prefix("file://") {
-        StoreConfig::Fs { root: PathBuf::from(root) }
-    } else {
-        anyhow::bail!("{}: write s3://BUCKET/PREFIX or file:///DIRECTORY", options.url);
+/// A URL of an unknown kind; everything that is wrong with the options.
+pub(crate) fn one_mount(mount: OneMount) -> anyhow::Result<MountConfig> {
+    let location = url::locate(&mount.url).map_err(anyhow::Error::msg)?;
+    let mut options: BTreeMap<String, String> =
+        location.options.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let flags = [("endpoint", mount.endpoint), ("region", mount.region)];
+    options.extend(flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+    options.extend(mount.options);
+    if location.store == "s3" {
+        from_aws_environment(&mut options);
+    }
+    let entry =
+        serde_json::json!({ "store": location.store, "options": options, "read_only": mount.read_only });
+    let place = Path::new("command line");
+    let root = yaml::parse(place, &entry.to_string()).map_err(|problem| Problems(vec![problem]))?;
+    let reader = Reader::new(place);
+    let section = reader.section(&root, "");
+    let read = read_mount(&section, Path::new("."), &MountLimits::default());
+    section.finish();
+    let problems = reader.into_problems();
+    match read.filter(|_| problems.is_empty()) {
+        Some(mount) => Ok(mount),
+        None => Err(Problems(problems).into()),
+    }
+}
+
+/// Adds what other S3 tools take from the environment.
+fn from_aws_environment(options: &mut BTreeMap<String, String>) {
+    let mut default = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            options.entry(key.to_owned()).or_insert(value);
+        }
     };
-    Ok(MountConfig {
-        path: NsPath::root(),
-        store,
-        read_only: options.read_only,
-        revalidate: Revalidate::After(Duration::from_secs(1)),
-        limits: MountLimits::default(),
-        quirks: Quirks::default(),
-    })
+    default("endpoint", environment("AWS_ENDPOINT_URL"));
+    default("region", Some(environment("AWS_REGION").unwrap_or_else(|| "us-east-1".to_owned())));
+    let keys = environment("AWS_ACCESS_KEY_ID").zip(environment("AWS_SECRET_ACCESS_KEY"));
+    let is_signed = options.contains_key("access_key_id") || options.contains_key("skip_signature");
+    let own = match keys {
+        _ if is_signed => return,
+        None => vec![("skip_signature", Some("true".to_owned()))],
+        Some((id, secret)) => vec![
+            ("access_key_id", Some(id)),
+            ("secret_access_key", Some(secret)),
+            ("session_token", environment("AWS_SESSION_TOKEN")),
+        ],
+    };
+    options.extend(own.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
 }

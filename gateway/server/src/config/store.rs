@@ -262,6 +262,6 @@ fn prefix(options: &Section<'_>) -> String {
     slash_ended(prefix)
 }
 
-pub(super) fn slash_ended(prefix: String) -> String {
+fn slash_ended(prefix: String) -> String {
     if prefix.is_empty() || prefix.ends_with('/') { prefix } else { format!("{prefix}/") }
 }

@@ -10,6 +10,9 @@ use super::edit::Entry;
 use crate::admin::api::{NewMount, ReloadView};
 use crate::config::{self, Location, Source};
 
+/// Mounts that one line of the log names.
+const NAMED_MAX: usize = 10;
+
 /// Why an order was not carried out.
 #[derive(Clone, Debug)]
 pub(crate) enum Refused {
@@ -27,8 +30,7 @@ impl Refused {
     }
 
     pub(super) fn mounts(refusals: &[Refusal], source: &Source) -> Self {
-        let line = |refusal: &Refusal| format!("{}: {refusal}", source.place(refusal.path.as_str()));
-        Self::Mounts(refusals.iter().map(line).collect())
+        Self::Mounts(refusals.iter().map(|refusal| placed(refusal, source)).collect())
     }
 
     /// The label of `config_reloads`.
@@ -86,12 +88,17 @@ impl fmt::Display for Refused {
     }
 }
 
+/// A refusal with the place of its mount in the file.
+pub(super) fn placed(refusal: &Refusal, source: &Source) -> String {
+    format!("{}: {refusal}", source.place(refusal.path.as_str()))
+}
+
 pub(super) fn log(view: &ReloadView) {
     tracing::info!(
-        added = ?view.added,
-        changed = ?view.changed,
-        replaced = ?view.replaced,
-        removed = ?view.removed,
+        added = named(&view.added),
+        changed = named(&view.changed),
+        replaced = named(&view.replaced),
+        removed = named(&view.removed),
         draining = view.draining.len(),
         unchanged = view.unchanged,
         "the configuration is applied"
@@ -99,8 +106,19 @@ pub(super) fn log(view: &ReloadView) {
     for draining in &view.draining {
         tracing::warn!(mount = draining.path, holds = draining.holds, "a removed mount drains");
     }
+    for failed in &view.failed {
+        tracing::error!("{failed}");
+    }
     for warning in &view.warnings {
         tracing::warn!("{warning}");
+    }
+}
+
+/// The mounts by name, as many as a line of the log takes.
+fn named(paths: &[String]) -> String {
+    match paths.split_at_checked(NAMED_MAX) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(" "), rest.len()),
+        _ => paths.join(" "),
     }
 }
 

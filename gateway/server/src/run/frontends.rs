@@ -156,13 +156,32 @@ async fn start_fuse(
     };
     tracing::info!(frontend = "fuse", mountpoint = %options.mountpoint.display(), "mounted");
     let drain = config.gateway.shutdown_deadline / 2;
-    supervise(supervisor, "fuse", session, mount, move |session, mut stop| async move {
-        tokio::select! {
-            ended = session.ended() => ended.and(Err(std::io::Error::other("the mount was removed from outside"))),
-            () = stop.requested() => session.unmount(drain).await,
+    // The session outlives its actor: whoever has files open there does not notice a restart.
+    let session = Arc::new(tokio::sync::Mutex::new(Some(session)));
+    let service = move |mut stop: StopSignal| {
+        let (session, mount) = (Arc::clone(&session), mount.clone());
+        async move {
+            let mut held = session.lock().await;
+            let session = match held.take() {
+                Some(session) => session,
+                None => mount().await?,
+            };
+            let session = held.insert(session);
+            tokio::select! {
+                ended = session.ended() => {
+                    *held = None;
+                    ended.and(Err(std::io::Error::other("the mount was removed from outside")))?;
+                }
+                () = stop.requested() => {
+                    if let Some(session) = held.take() {
+                        session.unmount(drain).await?;
+                    }
+                }
+            }
+            Ok(())
         }
-    })
-    .await
+    };
+    Ok(supervisor.service("fuse", service).await?)
 }
 
 fn bound<T>(name: &str, listen: SocketAddr, outcome: std::io::Result<T>) -> anyhow::Result<T> {
