@@ -40,6 +40,9 @@ class Reader:
             size += moved
         return Read(size, first_byte_s, time.monotonic() - began)
 
+    def connect(self) -> None:
+        self.connection.connect()
+
     def close(self) -> None:
         self.connection.close()
 

@@ -187,6 +187,23 @@ async fn first_bytes_of_a_long_content_wait_for_no_page() {
 }
 
 #[tokio::test]
+async fn window_of_a_long_content_waits_for_its_first_bytes() {
+    let cache = Cache::open(&in_memory(64)).expect("opens");
+    let store = Store::closed();
+    let file = open(&cache, "a", 32 * PAGE_BYTES, &store);
+    file.expect(ByteRange::new(0, 32 * PAGE_BYTES));
+    let (first, ()) = tokio::join!(file.read(ByteRange::new(0, PAGE_BYTES)), async {
+        eventually("head and page are asked for", || store.fetches() == 1 + HEAD).await;
+        tokio::task::yield_now().await;
+        assert_eq!(store.fetches(), 1 + HEAD);
+        store.gate.add_permits(1);
+    });
+    assert_eq!(first.expect("served").len(), HEAD_BYTES);
+    eventually("the window is asked for", || store.fetches() == 1 + HEAD + 8).await;
+    store.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+}
+
+#[tokio::test]
 async fn hung_store_holds_a_share_of_memory_and_places_and_others_go_on() {
     const PAGES: u64 = 200;
     let cache = Cache::open(&in_memory(64)).expect("opens");
@@ -219,7 +236,7 @@ async fn hung_store_holds_a_share_of_memory_and_places_and_others_go_on() {
 async fn long_range_is_fetched_concurrently_and_not_past_its_end() {
     let cache = Cache::open(&in_memory(16)).expect("opens");
     let store = Store::closed();
-    let file = open(&cache, "a", 16 * PAGE_BYTES, &store);
+    let file = open(&cache, "a", 8 * PAGE_BYTES, &store);
     let ((), ()) = tokio::join!(read_all(&file, ByteRange::new(0, 2 * PAGE_BYTES)), async {
         eventually("both pages are asked for", || store.fetches() == 2 + HEAD).await;
         store.gate.add_permits(2 + HEAD);
