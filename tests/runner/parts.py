@@ -45,7 +45,7 @@ PARTS = (
     Part("spark", "Spark 3.5 over webhdfs://, per store", 150, (CI, ALL), (*GATEWAY, "pyspark", "java"), suite("spark")),
     Part("fuse", "the FUSE mount, per store", 120, (CI, ALL), (*GATEWAY, "getfattr", "git"), suite("fuse")),
     Part("model", "random operations through three frontends, calm and through faults", 240, (CI, ALL), (*GATEWAY, *SERVERS), suite("model", options=PRINTED)),
-    Part("hdfs", "what only HDFS has, against a real one", 120, (ALL,), (*GATEWAY, "hdfs", "java"), suite("hdfs")),
+    Part("hdfs", "what only HDFS has, and the model on it, against a real one", 240, (ALL,), (*GATEWAY, "hdfs", "java"), suite("hdfs", "model/test_model.py", options=(*PRINTED, "-k", "hdfs"))),
     Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, suite("faults")),
     Part("stores", "what every store keeps of the promises, and what is seen from outside", 240, (CI, ALL), (*GATEWAY, *SERVERS), suite("stores/test_conformance.py", "stores/test_http.py", "stores/test_outside.py", options=PRINTED)),
     Part("store-faults", "every store behind the fault proxy, and unplugged", 900, (ALL,), (*GATEWAY, *SERVERS), suite("stores", options=(*PRINTED, "--ignore-glob=*test_conformance.py"))),
