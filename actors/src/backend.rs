@@ -214,6 +214,15 @@ pub trait Backend: Send + Sync {
         condition: &Precondition,
     ) -> Result<Object>;
 
+    /// Refuses names that the store is known not to hold, so that a write to one fails when it begins and not when it
+    /// ends. Sends nothing.
+    ///
+    /// # Errors
+    /// `InvalidName`, `NameTooLong`.
+    fn check_name(&self, _name: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// What has this name in a hierarchical store: the file, or the directory as `name/`. Without headers.
     ///
     /// # Errors

@@ -466,6 +466,9 @@ impl State {
         let leaving = std::mem::take(&mut self.leaving);
         for (mut leaving, dirty) in leaving.into_iter().zip(left) {
             if dirty.writes == 0 {
+                if dirty.uploads > 0 {
+                    tracing::warn!(mount = %leaving.path, uploads = dirty.uploads, "uploads to the store that was replaced stay staged until it is back");
+                }
                 self.remains.push(leaving.mounted.leave());
             } else {
                 leaving.dirty = dirty;

@@ -1,112 +1,14 @@
 """A panic anywhere is contained: the actor restarts within a second, and nobody else notices."""
 
-import os
-import threading
 import time
-import traceback
-from collections.abc import Callable
 
 import pytest
-from botocore.exceptions import BotoCoreError, ClientError
+from harness.load import CACHED, Load, mixed_load, s3_work
 from harness.wait import wait_for
 
-BODY = b"x" * 200_000
-CACHED = os.urandom(3 << 20)
 BACK_S = 1.0  # "recovered in under a second", with what a debug build's backtrace takes on top
 BACKTRACE_S = 1.0
 FRONTENDS = {"s3", "webhdfs", "admin"}
-
-
-class Load:
-    """Runs pieces of work in threads until it is told to stop; every failure is kept under the name of its work."""
-
-    def __init__(self, works: dict[str, Callable[[int], None]]) -> None:
-        self.failures: list[tuple[str, str]] = []
-        self.done = dict.fromkeys(works, 0)
-        self.stopped = threading.Event()
-        self.threads = [threading.Thread(target=self.work, args=(name, work)) for name, work in works.items()]
-        for thread in self.threads:
-            thread.start()
-
-    def work(self, name: str, work: Callable[[int], None]) -> None:
-        number = 0
-        while not self.stopped.is_set():
-            number += 1
-            try:
-                work(number)
-            except (BotoCoreError, ClientError, AssertionError, OSError) as error:
-                self.failures.append((name, "".join(traceback.format_exception(error))))
-            self.done[name] += 1
-
-    def goes_on(self, rounds: int = 3, but: str | None = None) -> None:
-        """Waits until every work (`but` those of one frontend) has been done some more times."""
-        goals = {name: done + rounds for name, done in self.done.items() if not but or not name.startswith(but)}
-        wait_for(lambda: all(self.done[name] >= goal for name, goal in goals.items()), 30, f"more rounds of {goals}")
-
-    def stop(self) -> None:
-        self.stopped.set()
-        for thread in self.threads:
-            thread.join(30)
-
-
-def s3_work(gateway, bucket: str) -> Callable[[int], None]:
-    s3 = gateway.s3()
-
-    def work(number: int) -> None:
-        target = {"Bucket": bucket, "Key": f"s3/{number % 7}"}
-        s3.put_object(**target, Body=BODY)
-        body = s3.get_object(**target)["Body"].read()
-        assert body == BODY, f"{target['Key']}: {len(body)} bytes"
-
-    return work
-
-
-def webhdfs_work(gateway, bucket: str) -> Callable[[int], None]:
-    hdfs = gateway.webhdfs()
-
-    def work(number: int) -> None:
-        path = f"/{bucket}/hdfs/{number % 7}"
-        made = hdfs.create(path, BODY, overwrite="true")
-        assert made.status == 201, made
-        read = hdfs.open(path)
-        assert read.value == BODY, read.status
-
-    return work
-
-
-def fuse_work(gateway, bucket: str) -> Callable[[int], None]:
-    directory = gateway.mountpoint / bucket / "fuse"
-    directory.mkdir()
-
-    def work(number: int) -> None:
-        path = directory / str(number % 7)
-        path.write_bytes(BODY)
-        assert path.read_bytes() == BODY
-
-    return work
-
-
-def cached_work(gateway, bucket: str) -> Callable[[int], None]:
-    """Reads what the cache holds: no actor of the mount is needed for that, and no store."""
-    s3 = gateway.s3()
-    s3.put_object(Bucket=bucket, Key="cached", Body=CACHED)
-    s3.get_object(Bucket=bucket, Key="cached")["Body"].read()
-
-    def work(_: int) -> None:
-        assert s3.get_object(Bucket=bucket, Key="cached")["Body"].read() == CACHED
-
-    return work
-
-
-def mixed_load(gateway) -> Load:
-    works = {}
-    for bucket in ("disk", "bucket", "scratch"):
-        works[f"s3 {bucket}"] = s3_work(gateway, bucket)
-        works[f"webhdfs {bucket}"] = webhdfs_work(gateway, bucket)
-        if gateway.mountpoint:
-            works[f"fuse {bucket}"] = fuse_work(gateway, bucket)
-    works["s3 cached"] = cached_work(gateway, "bucket")
-    return Load(works)
 
 
 def status(gateway, actor: str) -> dict:
@@ -124,7 +26,7 @@ def test_every_actor_in_the_tree_may_panic_under_mixed_load(own):
     actors = [child["name"] for child in own.actors()]
     assert {"Config", "MemoryEvictor", "Mount:/bucket", "Mount:/disk", "Mount:/scratch", "NvmeEvictor"} < set(actors)
     assert set(actors) >= FRONTENDS | ({"fuse"} if own.mountpoint else set())
-    load = mixed_load(own)
+    load = mixed_load(own, ("disk", "scratch", "bucket"))
     slowest = {}
     try:
         load.goes_on()

@@ -30,10 +30,12 @@ def refused(gateway, *arguments: str) -> str:
 
 
 def test_mounts_shows_each_with_its_state(gateway):
-    listed = {mount["path"]: mount for mount in json.loads(run(gateway, "mounts", "--json"))}
-    assert sorted(listed) == ["/bucket", "/frozen", "/local", "/local/nested", "/scratch"]
-    assert {mount["state"] for mount in listed.values()} == {"ready"}
-    assert (listed["/frozen"]["read_only"], listed["/bucket"]["store"]) == (True, "s3")
+    def listed() -> dict[str, dict]:
+        return {mount["path"]: mount for mount in json.loads(run(gateway, "mounts", "--json"))}
+
+    assert sorted(listed()) == ["/bucket", "/frozen", "/local", "/local/nested", "/scratch"]
+    wait_for(lambda: {mount["state"] for mount in listed().values()} == {"ready"}, 10, "every store to be probed")
+    assert (listed()["/frozen"]["read_only"], listed()["/bucket"]["store"]) == (True, "s3")
     assert b"/bucket" in run(gateway, "mounts")
 
 
@@ -88,7 +90,7 @@ def test_no_gateway_is_one_clear_line():
     assert "forebay serve" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "mount", "mounts", "ls", "stat", "cat", "cp", "rm"])
+@pytest.mark.parametrize("command", ["serve", "check", "mount", "mounts", "reload", "ls", "stat", "cat", "cp", "rm"])
 def test_every_command_explains_itself(command):
     done = subprocess.run([str(tool("forebay")), command, "--help"], capture_output=True, text=True, timeout=30)
     assert (done.returncode, f"Usage: forebay {command}" in done.stdout) == (0, True)

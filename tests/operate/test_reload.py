@@ -11,6 +11,7 @@ import requests
 import yaml
 from botocore.exceptions import ClientError
 from harness.gateway import Gateway, settings
+from harness.load import mixed_load
 from harness.s3 import refused
 from harness.stores.s3 import SECRET_KEY
 from harness.tool import has_fuse, machine
@@ -295,6 +296,23 @@ def test_a_mount_comes_back_at_once_at_the_same_path(own):
         told(own.cli("mount", "add", "/bucket", f"s3://{entry['bucket']}", *options))
         own.s3().put_object(Bucket="bucket", Key="f", Body=str(number).encode())
         assert own.s3().get_object(Bucket="bucket", Key="f")["Body"].read() == str(number).encode()
+
+
+def test_mounts_come_go_and_change_under_load_and_the_others_do_not_notice(own):
+    own.start()
+    load = mixed_load(own, ("disk", "scratch", "bucket"))
+    try:
+        for number in range(10):
+            load.goes_on(rounds=1)
+            own.config["mounts"][f"/new-{number}"] = {"store": "memory"}
+            own.config["mounts"].pop(f"/new-{number - 2}", None)
+            own.config["mounts"]["/bucket"]["limits"] = {"operations": 8 + number}
+            view = reload(own.rewrite()).json()
+            assert view["failed"] == view["warnings"] == []
+    finally:
+        load.stop()
+    assert load.failures == []
+    assert sum(load.done.values()) > 100
 
 
 def test_commands_refuse_what_they_cannot_do_and_change_nothing(own):

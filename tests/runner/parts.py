@@ -45,6 +45,7 @@ PARTS = (
     Part("spark", "Spark 3.5 over webhdfs://, per store", 150, (CI, ALL), (*GATEWAY, "pyspark", "java"), suite("spark")),
     Part("fuse", "the FUSE mount, per store", 120, (CI, ALL), (*GATEWAY, "getfattr", "git"), suite("fuse")),
     Part("model", "random operations through three frontends, calm and through faults", 240, (CI, ALL), (*GATEWAY, *SERVERS), suite("model", options=PRINTED)),
+    Part("hdfs", "what only HDFS has, against a real one", 120, (ALL,), (*GATEWAY, "hdfs", "java"), suite("hdfs")),
     Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, suite("faults")),
     Part("stores", "every store behind the fault proxy, unplugged, and seen from outside", 900, (ALL,), (*GATEWAY, *SERVERS), suite("stores", options=PRINTED)),
     Part("operate", "CLI, health, metrics, dashboards, TLS, secrets", 90, (CI, ALL), (*GATEWAY, "prometheus", "promtool", "openssl", "curl"), suite("operate")),

@@ -116,7 +116,9 @@ def test_delete_objects_answers_per_key(s3, place):
     answer = s3.delete_objects(Bucket=place.bucket, Delete={"Objects": keys})
     assert {item["Key"] for item in answer["Deleted"]} == {item["Key"] for item in keys}
     assert "Errors" not in answer
-    assert s3.list_objects_v2(Bucket=place.bucket, Prefix=place.key())["KeyCount"] == 0
+    left = [item["Key"] for item in s3.list_objects_v2(Bucket=place.bucket, Prefix=place.key()).get("Contents", [])]
+    # HDFS does not tell directories that a PUT made from others, so they stay, and empty ones are shown.
+    assert left == ([place.key("deep/")] if place.store == "hdfs" else [])
 
 
 def test_copy_within_a_store(s3, place):
@@ -159,6 +161,9 @@ def test_presigned_urls_put_and_get(s3, place):
     "name", ["a b", "a+b", "a%20b", "a&b=c;d", "a?b#c", "é-日本", "a'\"<>", "~tilde-_.", " lead", "trail ", "a:b", "x" * 200]
 )
 def test_names_are_byte_exact(s3, place, name):
+    if place.store == "hdfs" and ":" in name:
+        assert refused(s3.put_object, Bucket=place.bucket, Key=place.key(name), Body=b"x")[0] == 400
+        return
     put(s3, place, name, b"x")
     listed = [item["Key"] for item in s3.list_objects_v2(Bucket=place.bucket, Prefix=place.key())["Contents"]]
     assert listed == [place.key(name)]

@@ -99,6 +99,10 @@ impl Backend for Exchange {
         self.present().copy(from, to, headers, condition).await
     }
 
+    fn check_name(&self, name: &str) -> Result<()> {
+        self.present().check_name(name)
+    }
+
     async fn find(&self, name: &str) -> Result<Object> {
         self.present().find(name).await
     }

@@ -133,6 +133,16 @@ impl Backend for Hdfs {
         &self.fingerprint
     }
 
+    /// A look at the root, which need not be there yet: a listing of it may be long.
+    async fn probe(&self, _may_write: bool) -> Result<()> {
+        match self.client.look(&self.root.whole()).await? {
+            Some(status) if !status.is_directory() => {
+                Err(Error::new(ErrorKind::NotDirectory, "`root` is a file in HDFS; name a directory"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     async fn stat(&self, key: &str) -> Result<Object> {
         let (_, status) = self.look(key).await?.ok_or_else(missing)?;
         if status.is_directory() {
@@ -141,6 +151,10 @@ impl Backend for Hdfs {
         // By number, so that headers and version are of one file.
         let headers = headers::read(&self.client, &Path::of_number(status.file_id)).await?;
         Ok(status.file(key.to_owned(), Some(headers)))
+    }
+
+    fn check_name(&self, name: &str) -> Result<()> {
+        if name.is_empty() { Ok(()) } else { self.root.path(name).map(drop) }
     }
 
     async fn find(&self, name: &str) -> Result<Object> {

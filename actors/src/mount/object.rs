@@ -151,7 +151,7 @@ impl Core {
             let message = format!("the store takes keys of at most {most} bytes");
             return Err(Error::new(ErrorKind::NameTooLong, message));
         }
-        Ok(())
+        self.backend.check_name(key.as_str())
     }
 
     async fn complete_upload(

@@ -57,6 +57,7 @@ const TEXTS: &[(&str, ErrorKind)] = &[
     ("out of the range [0,", ErrorKind::RangeNotSatisfiable),
     ("directory is not empty", ErrorKind::NotEmpty),
     ("encryption zone", ErrorKind::Unsupported),
+    ("Support for XAttrs has been disabled", ErrorKind::Unsupported),
     ("could only be written to", ErrorKind::Unavailable),
     ("Name node is in safe mode", ErrorKind::Busy),
 ];

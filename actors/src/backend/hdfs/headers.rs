@@ -26,7 +26,12 @@ pub(super) async fn keep(client: &Client, path: &Path, headers: &Headers) -> Res
 
 /// The headers kept with a file.
 pub(super) async fn read(client: &Client, path: &Path) -> Result<Arc<Headers>> {
-    let Some(text) = client.xattr(path, XATTR).await? else { return Ok(Arc::default()) };
+    let text = match client.xattr(path, XATTR).await {
+        // A cluster without xattrs keeps no headers, and refuses writes that have some.
+        Err(e) if e.kind() == ErrorKind::Unsupported => None,
+        answer => answer?,
+    };
+    let Some(text) = text else { return Ok(Arc::default()) };
     // Written by somebody else, it is no reason to hide the file.
     let headers = parse(&text).unwrap_or_else(|| {
         tracing::warn!(xattr = XATTR, "an xattr does not hold headers and is not shown");

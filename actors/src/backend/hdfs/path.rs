@@ -104,9 +104,14 @@ impl Root {
         self.path(key).ok()
     }
 
+    /// The mounted directory itself.
+    pub(super) fn whole(&self) -> Path {
+        self.below("")
+    }
+
     /// The mounted directory, or a directory in it: empty, or a key without its trailing slash.
     pub(super) fn directory(&self, key: &str) -> Option<Path> {
-        if key.is_empty() { Some(self.below("")) } else { self.find(key) }
+        if key.is_empty() { Some(self.whole()) } else { self.find(key) }
     }
 
     /// Where writes lie until they are published.

@@ -122,6 +122,19 @@ async fn failed_write_shows_nothing_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn cluster_without_xattrs_refuses_headers_and_serves_the_rest() {
+    let standin = StandIn::start().await;
+    let hdfs = client(&[&standin], "/");
+    let headers = Headers { content_type: Some("text/x-test".into()), ..Headers::default() };
+    standin.spoil("SETXATTR", Fault::Thrown("UnsupportedOperationException"));
+    let refused = hdfs.put("a", &source("1"), &headers, &Precondition::None).await;
+    assert_eq!(kind(refused), Some(ErrorKind::Unsupported));
+    put(&hdfs, "a", "1", Precondition::None).await.expect("has no headers");
+    standin.spoil("GETXATTRS", Fault::Thrown("UnsupportedOperationException"));
+    assert_eq!(hdfs.stat("a").await.expect("is there").headers.as_deref(), Some(&Headers::default()));
+}
+
+#[tokio::test]
 async fn one_of_many_makers_wins() {
     let standin = StandIn::start().await;
     let hdfs = client(&[&standin], "/");
