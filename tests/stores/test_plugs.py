@@ -53,9 +53,16 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("house")
-    stores = Stores(directory / "stores")
+def own_stores(tmp_path_factory):
+    """Servers that nobody else uses: they are going to be stopped."""
+    stores = Stores(tmp_path_factory.mktemp("plugs"))
+    yield stores
+    stores.stop()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory, own_stores):
+    directory, stores = tmp_path_factory.mktemp("house"), own_stores
     buckets, mounts = {}, {}
     for name in SERVED:
         buckets[name] = stores[name].bucket("plugs")
@@ -72,7 +79,6 @@ def house(tmp_path_factory):
     yield house
     gateway.stop()
     gateway.clear_mount()
-    stores.stop()
 
 
 @dataclass
