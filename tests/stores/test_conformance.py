@@ -13,8 +13,9 @@ from stores import matrix
 LARGE_DEADLINE_S = 1500
 DEADLINE_S = 400
 SIGNATURE = "refuses the signature of names with `!` or `'`, which OpenDAL does not escape"
-# Azurite, one thread over one file, stops answering under 10,000 names, and HDFS takes minutes: 1,100 for them.
-DEPTHS = {"azblob": "--write", "hdfs": "--write"}
+# Azurite, one thread over one file, stops answering under 10,000 names, and with these HDFS, moto and fake-gcs-server
+# take minutes: 1,100 for them.
+DEPTHS = dict.fromkeys(("azblob", "hdfs", "moto", "gcs"), "--write")
 OBJECTS = {"own/a b": b"spaces", "own/deep/er": b"x" * 100_000, "own/z": b""}
 
 # Store → check → why it is known to fail. A check that holds after all fails the test, too.
@@ -50,7 +51,7 @@ def configured(directory, mounts: dict) -> Gateway:
     return gateway
 
 
-@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize("name", [name for name in STORES if name != "hdfs" or os.environ.get("FOREBAY_TOOL_HDFS")])
 def test_store_keeps_what_the_gateway_promises(name, stores, tmp_path, request):
     store = stores[name]
     bucket = store.bucket("conformance")
@@ -77,7 +78,9 @@ def test_store_keeps_what_the_gateway_promises(name, stores, tmp_path, request):
         assert {key: store.get(bucket, key) for key in keys} == objects
     for result in finding["checks"]:
         result["outcome"] = "broken" if result["name"] in racy else result["outcome"]
-    measured.update(matrix.facts(name, finding["checks"], known | racy))
+    # What a race showed once, README keeps.
+    checks = [result for result in finding["checks"] if result["name"] not in racy or result["outcome"] == "broken"]
+    measured.update(matrix.facts(name, checks, known | racy))
     # A read-only store has no promise about what a check leaves, so the longest list is the whole one.
     order[:] = max(order, [result["promise"] for result in finding["checks"]], key=len)
 
