@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use forebay_core::{
     ByteRange, Capability, ETag, Error, ErrorKind, Headers, ListQuery, Precondition, RenameMode, Result,
 };
+use md5::{Digest, Md5};
 
 #[cfg(test)]
 mod conformance;
@@ -30,6 +31,9 @@ pub use exchange::Exchange;
 pub use hdfs::Hdfs;
 pub use memory::Memory;
 pub use object::ObjectStore;
+
+/// How much is read at once to be digested.
+const DIGEST_STEP_BYTES: u64 = 1 << 20;
 
 /// The smallest question that only a healthy store can answer.
 static PROBE: ListQuery = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 1 };
@@ -91,6 +95,20 @@ impl Source {
     /// Length in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|(_, len)| len).sum()
+    }
+
+    /// The MD5 of the joined files; blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub fn md5(&self) -> io::Result<[u8; 16]> {
+        let (mut digest, mut offset, size_bytes) = (Md5::new(), 0, self.size_bytes());
+        while offset < size_bytes {
+            let step = ByteRange::new(offset, DIGEST_STEP_BYTES).clamp_to(size_bytes);
+            digest.update(self.read(step)?);
+            offset = step.end();
+        }
+        Ok(digest.finalize().into())
     }
 
     /// `range` of the joined files; blocks on the disk.

@@ -216,10 +216,7 @@ class TestWrites:
 
 class TestConditionalWrites:
     @pytest.mark.parametrize("size, fault", [
-        (100_000, LoseResponse()), (LARGE, LoseResponse()), (LARGE, LoseResponse(hang=True)),
-        pytest.param(100_000, LoseResponse(hang=True), marks=pytest.mark.xfail(
-            strict=True, reason="the deadline that ends the wait ends the look at what was stored too: 503, not 200",
-        )),
+        (100_000, LoseResponse()), (LARGE, LoseResponse()), (100_000, LoseResponse(hang=True)), (LARGE, LoseResponse(hang=True)),
     ])  # fmt: skip
     def test_a_lost_response_to_a_create_is_resolved(self, writable, size, fault):
         rig = writable
@@ -305,9 +302,10 @@ class TestCorruption:
         rig.proxy.add(Corrupt(at=5000), where=of_content, times=1)
         assert rig.get(key).data in (data, None)
 
-    @pytest.mark.xfail(strict=True, reason="a PUT carries no checksum of its content, and its ETag is not compared")
-    def test_a_flipped_byte_of_a_write_is_not_acknowledged(self, writable):
+    def test_a_flipped_byte_of_a_write_is_not_acknowledged(self, writable, request):
         rig = writable
+        if rig.store.kind == "hdfs":
+            request.applymarker(pytest.mark.xfail(strict=True, reason="HDFS tells no digest of what it was sent"))
         key, data = rig.fresh()
         rig.proxy.add(Corrupt(at=5000, of_request=True), method="PUT|POST", where=has_content, times=1)
         outcome = rig.put(key, data)

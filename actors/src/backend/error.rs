@@ -9,6 +9,9 @@ use opendal::ErrorKind as Dal;
 /// Longest text kept from a store, in characters.
 const MESSAGE_CHARS_MAX: usize = 300;
 
+/// Starts the message of an error of the network, which is no word of the store's.
+pub(super) const NO_ANSWER: &str = "no answer from the store: ";
+
 /// Codes inside S3 error bodies that say more than `OpenDAL`'s kind.
 const CODES: &[(&str, ErrorKind)] = &[
     ("KeyTooLongError", ErrorKind::NameTooLong),
@@ -65,6 +68,7 @@ fn readable(message: &str) -> String {
     };
     let text = match (quoted("code"), quoted("message")) {
         (Some(code), Some(message)) => format!("the store answered {code}: {message}"),
+        _ if message.starts_with(NO_ANSWER) => message.to_owned(),
         (None, Some(message)) => format!("the store answered: {message}"),
         _ if message.is_empty() => "the store refused without a reason".to_owned(),
         _ => format!("the store answered: {message}"),

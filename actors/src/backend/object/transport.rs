@@ -16,6 +16,7 @@ use rustls::ClientConfig;
 use rustls_platform_verifier::ConfigVerifierExt;
 
 use super::from_opendal;
+use crate::backend::error::NO_ANSWER;
 use crate::config::{HttpCredential, MountLimits};
 
 /// Longest wait for a connection.
@@ -48,7 +49,8 @@ impl Transport {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_DEADLINE)
-            .read_timeout(limits.request_deadline)
+            // Shorter than the deadline, so that a write whose answer does not come can still be looked for.
+            .read_timeout(limits.request_deadline * 3 / 4)
             .pool_max_idle_per_host(limits.operations)
             .pool_idle_timeout(IDLE)
             .tcp_keepalive(KEEPALIVE)
@@ -163,7 +165,7 @@ fn keep_in_json(listing: &str) -> Option<Vec<u8>> {
 fn failed(error: reqwest::Error) -> opendal::Error {
     let is_permanent = error.is_builder();
     let error = error.without_url();
-    let mut text = error.to_string();
+    let mut text = format!("{NO_ANSWER}{error}");
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
         text = format!("{text}: {cause}");

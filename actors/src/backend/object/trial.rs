@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use forebay_core::{Clock, ETag, Error, ErrorKind, Headers, ListQuery, Precondition, Result};
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use opendal::options::WriteOptions;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::dialect::{Listing, Revision};
-use super::{ObjectStore, Source};
+use super::{Object, ObjectStore, Source};
 use crate::backend::Backend;
 use crate::config::Quirks;
 
@@ -33,17 +33,31 @@ pub(super) struct Heeded {
 pub(super) struct Trial {
     heeded: OnceCell<Heeded>,
     is_ordered: OnceCell<bool>,
+    /// Tags are the MD5 of what one request stored.
+    has_md5_tags: OnceCell<bool>,
 }
+
+/// The MD5 of nothing.
+const MD5_OF_NOTHING: &str = "d41d8cd98f00b204e9800998ecf8427e";
 
 impl Trial {
     pub(super) fn new(quirks: Quirks) -> Self {
         let heeded = quirks.conditional_write.map(|does| Heeded { create: does, replace: does });
-        Self { heeded: OnceCell::new_with(heeded), is_ordered: OnceCell::new_with(quirks.ordered_list) }
+        Self {
+            heeded: OnceCell::new_with(heeded),
+            is_ordered: OnceCell::new_with(quirks.ordered_list),
+            has_md5_tags: OnceCell::new(),
+        }
     }
 
     /// What is heeded, as far as it is known; what is not known is asked before it is relied on.
     pub(super) fn heeded(&self) -> Heeded {
         self.heeded.get().copied().unwrap_or(Heeded { create: true, replace: true })
+    }
+
+    /// Whether tags are known to be digests that can be compared.
+    pub(super) fn has_md5_tags(&self) -> bool {
+        self.has_md5_tags.get() == Some(&true)
     }
 
     /// Whether listings are known to come in another order than that of their bytes.
@@ -136,9 +150,12 @@ impl ObjectStore {
         let names = ["a!", "a/x", "b"].map(|name| format!("{base}{name}"));
         let (nothing, headers) = (Source { files: Vec::new() }, Headers::default());
         let written =
-            try_join_all(names.iter().map(|name| self.put(name, &nothing, &headers, &Precondition::None)));
+            join_all(names.iter().map(|name| self.put(name, &nothing, &headers, &Precondition::None)));
+        // All of them, so that none is still on its way when they are removed.
+        let written: Result<Vec<Object>> = written.await.into_iter().collect();
         let answer = async {
-            written.await?;
+            let is_digest = written?.iter().all(|object| object.etag.as_str() == MD5_OF_NOTHING);
+            self.trial.has_md5_tags.get_or_init(async || is_digest).await;
             let query =
                 |after| ListQuery { prefix: base.clone(), shallow: false, start_after: after, limit: 10 };
             let all = self.stored_names(&query(None)).await?;
