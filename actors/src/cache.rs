@@ -5,8 +5,9 @@
 //! - Content is immutable: pages are keyed by ([`ContentId`], page number), so a new version never meets old pages.
 //! - Space is reserved before a fetch or a write starts and the hard caps are enforced inline; the evictors only
 //!   keep distance from the caps. Without them, and without room, reads are served uncached.
-//! - One fetch for a page at a time, whoever asks (two for the first of several: its first bytes come apart). It runs in a task of the cache, so no reader can cancel it for
-//!   the others, and its error reaches all who wait and is not remembered.
+//! - One fetch for a page at a time, whoever asks (two for the first of several: its first bytes come apart). It runs
+//!   in a task of the cache, so no reader can cancel it for the others, and its error reaches all who wait and is not
+//!   remembered.
 //! - A hit bumps one counter. No map guard is held across an await.
 //! - A broken disk tier loses hits, never reads.
 //! - What a mount's fetches in flight hold of the budget and of the places is a share, see `share.rs`.

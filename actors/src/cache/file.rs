@@ -80,8 +80,8 @@ impl CachedFile {
         Some(content)
     }
 
-    /// The start of `range`: what of it lies in its first page, or in what comes first of that; fetched if need be. Empty only if `range` has no
-    /// byte inside the content. Cancel-safe: a fetch goes on for those who still wait.
+    /// The start of `range`: what of it lies in its first page, or in what comes first of that; fetched if need be.
+    /// Empty only if `range` has no byte inside the content. Cancel-safe: a fetch goes on for those who still wait.
     ///
     /// # Errors
     /// Those of [`Fetch::fetch`]; `Internal` when it panicked or returned another length.

@@ -11,7 +11,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use forebay_core::{ByteRange, Error, ErrorKind, RenameMode, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
@@ -23,6 +23,7 @@ use super::error::{refusal, unanswered};
 use super::path::{Path, value};
 use super::status::Status;
 use crate::backend::Source;
+use crate::backend::deadline::{Pace, exactly};
 use crate::config::{HdfsStoreConfig, MountLimits};
 
 /// Longest wait for a connection.
@@ -39,6 +40,7 @@ const PIECES_AHEAD: usize = 2;
 /// A client of one pair of NameNodes, with connections of its own.
 pub(super) struct Client {
     http: reqwest::Client,
+    pace: Pace,
     /// Base URLs, `http://host:port/webhdfs/v1`.
     endpoints: Vec<String>,
     /// Which of them answered last.
@@ -131,6 +133,7 @@ impl Client {
         let base = |endpoint: &String| format!("{}/webhdfs/v1", endpoint.trim_end_matches('/'));
         Ok(Self {
             http,
+            pace: Pace::new(limits),
             endpoints: config.endpoints.iter().map(base).collect(),
             active: AtomicUsize::new(0),
             identity: identity(config),
@@ -234,19 +237,7 @@ impl Client {
         let location = self.redirect(Method::GET, path, &query).await?;
         let answer = self.http.get(location).send().await.map_err(datanode)?;
         let answer = accepted(answer, StatusCode::OK).await?;
-        let mut content = BytesMut::with_capacity(range.len as usize);
-        let mut pieces = answer.bytes_stream();
-        while let Some(piece) = pieces.next().await {
-            let piece = piece.map_err(unanswered)?;
-            if (content.len() + piece.len()) as u64 > range.len {
-                return Err(Error::new(ErrorKind::Internal, "HDFS sent more than the range asked for"));
-            }
-            content.extend_from_slice(&piece);
-        }
-        if (content.len() as u64) < range.len {
-            return Err(Error::new(ErrorKind::Unavailable, "the DataNode closed the connection early"));
-        }
-        Ok(content.freeze())
+        exactly(answer.bytes_stream().map_err(unanswered), range.len, self.pace).await
     }
 
     /// Writes a new file that nobody else has the name of.
