@@ -18,6 +18,8 @@ use forebay_core::{
 };
 use md5::{Digest, Md5};
 
+use crate::cache::PAGE_BYTES;
+
 #[cfg(test)]
 mod conformance;
 mod deadline;
@@ -174,6 +176,12 @@ pub trait Backend: Send + Sync {
 
     /// Names the store itself (not the mount), so that content cached from another store is never served for it.
     fn fingerprint(&self) -> &str;
+
+    /// How much one read should ask for where more than a page of the cache is wanted: more where a request costs
+    /// more than its bytes.
+    fn request_bytes(&self) -> u64 {
+        PAGE_BYTES
+    }
 
     /// Asks for something small that only a healthy store can answer; with `may_write` the first call also tries
     /// out what the store's word is not taken for.

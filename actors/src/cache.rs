@@ -79,6 +79,11 @@ pub trait Fetch: Send + Sync {
     /// `Stale` when the store no longer has this content; whatever else the store answers. Errors reach every
     /// reader that waits for the page and are not cached.
     async fn fetch(&self, range: ByteRange) -> Result<Bytes>;
+
+    /// How much one request should ask for where more than a page is wanted, in bytes: as many pages go together.
+    fn request_bytes(&self) -> u64 {
+        PAGE_BYTES
+    }
 }
 
 /// The cache of one gateway. Clones share it.

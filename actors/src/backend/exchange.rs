@@ -59,6 +59,10 @@ impl Backend for Exchange {
         &self.fingerprint
     }
 
+    fn request_bytes(&self) -> u64 {
+        self.present().request_bytes()
+    }
+
     async fn probe(&self, may_write: bool) -> Result<()> {
         self.present().probe(may_write).await
     }

@@ -42,6 +42,10 @@ use turns::Turns;
 /// Age at which a temporary file belongs to no write any more: the longest deadline of the largest one is shorter.
 const TEMPORARY_TTL: Duration = Duration::from_hours(72);
 
+/// What one OPEN asks for: it costs three requests and a new client in the DataNode, 17 ms for 1 MiB and 50 ms for
+/// this.
+const REQUEST_BYTES: u64 = 8 << 20;
+
 /// A directory of HDFS.
 pub struct Hdfs {
     client: Arc<Client>,
@@ -141,6 +145,10 @@ impl Backend for Hdfs {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    fn request_bytes(&self) -> u64 {
+        REQUEST_BYTES
     }
 
     async fn stat(&self, key: &str) -> Result<Object> {

@@ -1,10 +1,12 @@
 //! One content seen through the cache.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use forebay_core::{ByteRange, Content, Error, ErrorKind, Extent, Lent, METRICS, Result};
+use futures::FutureExt;
 
 use super::budget::Reservation;
 use super::flight::Flight;
@@ -157,9 +159,9 @@ impl CachedFile {
         self.tiers.flights.join(key, landed, || {
             METRICS.cache_fetches.with_label_values(&[&self.mount]).inc();
             let (tiers, share) = (Arc::clone(&self.tiers), Arc::clone(&self.share));
-            let (place, room) = match ahead {
-                Some(Ahead { place, room }) => (Some(place), Some(room)),
-                None => (None, self.room(range.len)),
+            let (place, room, run) = match ahead {
+                Some(Ahead { place, room, run }) => (Some(place), Some(room), run),
+                None => (None, self.room(range.len), None),
             };
             let fetch = Arc::clone(&self.fetch);
             let head = room.as_ref().and_then(|_| self.start_head(number));
@@ -170,9 +172,10 @@ impl CachedFile {
                     let _place = share.uncached(&tiers.uncached).await;
                     return fetch_exact(&*fetch, range).await;
                 };
-                let bytes = match head {
-                    Some(head) => fetch_after(&*fetch, head, range).await?,
-                    None => fetch_exact(&*fetch, range).await?,
+                let bytes = match (head, run) {
+                    (Some(head), _) => fetch_after(&*fetch, head, range).await?,
+                    (None, Some(run)) => run.page(range).await?,
+                    (None, None) => fetch_exact(&*fetch, range).await?,
                 };
                 let bytes = tiers.memory.insert(key, bytes, reservation);
                 drop(held);
@@ -216,20 +219,52 @@ impl CachedFile {
             return;
         }
         let window = self.streams.read(number, pages(range).end() + 1);
-        let end = window.end.min(page_count(self.size_bytes));
-        let asked = (window.start..end).find(|next| !self.fetch_ahead(*next)).unwrap_or(end);
-        self.streams.asked(number, asked);
+        let (count, together) = (page_count(self.size_bytes), self.fetch.request_bytes() / PAGE_BYTES);
+        let end = window.end.min(count);
+        // Long requests wait until all of one lies in the window, as long as there are pages ahead of the reader.
+        let is_short = window.start + together > end && end < count;
+        if together > 1 && is_short && window.start > number + 1 {
+            return;
+        }
+        let mut asked = window.start;
+        while asked < end {
+            let stop = end.min(asked + together.max(1));
+            asked = self.fetch_ahead(asked..stop);
+            if asked < stop && !self.tiers.contains(self.content.page(asked)) {
+                break;
+            }
+        }
+        self.streams.asked(number, asked.max(window.start));
     }
 
-    /// Fetches a page before it is read; `false` when there is no place or no room for it.
-    fn fetch_ahead(&self, number: u64) -> bool {
-        if self.tiers.contains(self.content.page(number)) {
-            return true;
+    /// Fetches pages before they are read, up to one that is cached or on its way, and as far as there are places and
+    /// room; returns the first page that was not asked for.
+    fn fetch_ahead(&self, wanted: Range<u64>) -> u64 {
+        let is_there = |number: u64| self.tiers.contains(self.content.page(number));
+        let start = wanted.clone().find(|number| !is_there(*number)).unwrap_or(wanted.end);
+        let claim = |number: u64| if is_there(number) { None } else { self.ahead(number) };
+        let claimed: Vec<Ahead> = (start..wanted.end).map_while(claim).collect();
+        let end = start + claimed.len() as u64;
+        let run = (claimed.len() > 1).then(|| self.run(start..end));
+        for (number, ahead) in (start..end).zip(claimed) {
+            drop(self.start(number, Some(Ahead { run: run.clone(), ..ahead })));
         }
-        let Some(place) = self.share.take_ahead() else { return false };
-        let Some(room) = self.room(page_range(number, self.size_bytes).len) else { return false };
-        drop(self.start(number, Some(Ahead { place, room })));
-        true
+        end
+    }
+
+    fn ahead(&self, number: u64) -> Option<Ahead> {
+        let place = self.share.take_ahead()?;
+        let room = self.room(page_range(number, self.size_bytes).len)?;
+        Some(Ahead { place, room, run: None })
+    }
+
+    /// One fetch for several pages.
+    fn run(&self, wanted: Range<u64>) -> Run {
+        let offset = wanted.start * PAGE_BYTES;
+        let range =
+            ByteRange::new(offset, (wanted.end - wanted.start) * PAGE_BYTES).clamp_to(self.size_bytes);
+        let fetch = Arc::clone(&self.fetch);
+        Run { offset, bytes: async move { fetch_exact(&*fetch, range).await }.boxed().shared() }
     }
 }
 
@@ -249,6 +284,23 @@ struct Room {
 struct Ahead {
     place: Held,
     room: Room,
+    /// The fetch that the page comes with, where several come together.
+    run: Option<Run>,
+}
+
+/// A fetch of several pages, driven by those who wait for one of them.
+#[derive(Clone)]
+struct Run {
+    offset: u64,
+    bytes: Flight,
+}
+
+impl Run {
+    /// One of its pages, copied: a page that is evicted must free its memory.
+    async fn page(self, range: ByteRange) -> Result<Bytes> {
+        let start = (range.offset - self.offset) as usize;
+        Ok(Bytes::copy_from_slice(&self.bytes.await?[start..start + range.len as usize]))
+    }
 }
 
 fn slice(page: &Bytes, wanted: ByteRange) -> Bytes {

@@ -1,15 +1,17 @@
 //! Misses: single flight, errors, read-ahead, ranges.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
-use forebay_core::{ByteRange, ErrorKind};
+use async_trait::async_trait;
+use bytes::Bytes;
+use forebay_core::{ByteRange, ErrorKind, Result};
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 
-use super::{HEAD, Store, bytes_of, eventually, expected, in_memory, open, read_all, read_page};
+use super::{HEAD, Store, bytes_of, content, eventually, expected, in_memory, open, read_all, read_page};
 use crate::cache::page::HEAD_BYTES;
-use crate::cache::{Cache, PAGE_BYTES};
+use crate::cache::{Cache, Fetch, PAGE_BYTES};
 
 #[tokio::test]
 async fn hundred_readers_of_a_cold_page_make_one_fetch_though_the_first_leaves() {
@@ -258,4 +260,35 @@ async fn forgotten_content_is_fetched_again() {
     cache.forget(&super::content("kept"), u64::MAX);
     assert!(kept.try_read(range).is_none());
     assert_eq!(cache.0.memory.budget().used(), 0);
+}
+
+/// A store whose requests cost more than their bytes; keeps the ranges it was asked for.
+#[derive(Default)]
+struct Slow(Mutex<Vec<ByteRange>>);
+
+#[async_trait]
+impl Fetch for Slow {
+    fn request_bytes(&self) -> u64 {
+        8 * PAGE_BYTES
+    }
+
+    async fn fetch(&self, range: ByteRange) -> Result<Bytes> {
+        self.0.lock().expect("no panic").push(range);
+        tokio::task::yield_now().await;
+        Ok(expected(range))
+    }
+}
+
+#[tokio::test]
+async fn pages_come_together_where_the_store_prefers_long_requests() {
+    let cache = Cache::open(&in_memory(256)).expect("opens");
+    let (slow, size_bytes) = (Arc::new(Slow::default()), 100 * PAGE_BYTES + 5);
+    let fetch = Arc::clone(&slow) as Arc<dyn Fetch>;
+    let file = cache.file(&Arc::from("/slow"), &content("long"), size_bytes, fetch);
+    read_all(&file, ByteRange::new(0, size_bytes)).await;
+    let mut asked = slow.0.lock().expect("no panic").clone();
+    asked.sort_by_key(|range| range.offset);
+    assert!(asked.windows(2).all(|pair| pair[0].end() == pair[1].offset), "each byte once: {asked:?}");
+    assert_eq!(asked.last().map(|range| range.end()), Some(size_bytes));
+    assert!(asked.len() < 30, "{} requests for 101 pages", asked.len());
 }

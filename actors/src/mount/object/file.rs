@@ -62,6 +62,10 @@ impl OpenFile for ObjectFile {
 
 #[async_trait]
 impl Fetch for VersionFetch {
+    fn request_bytes(&self) -> u64 {
+        self.core.backend.request_bytes()
+    }
+
     async fn fetch(&self, range: ByteRange) -> Result<Bytes> {
         let name = self.key.as_str();
         let mut answer = self.core.fetch(name, range, &self.etag).await;
