@@ -66,7 +66,9 @@ def run_part(part: Part, located: dict, missing: dict[str, str], ci: bool) -> Ou
     elif lacking:
         outcome = Outcome(skips=lacking)
     else:
-        outcome = part.run(Context(located, began + part.budget_s, ci))
+        # What it did not ask for it does not see, so that it does the same alone as among others.
+        tools = {tool: located[tool] for tool in part.tools}
+        outcome = part.run(Context(tools, began + part.budget_s, ci))
     took = time.monotonic() - began
     if took > part.budget_s:
         outcome.add(Outcome.failure(f"{part.name} took {took:.0f} s of {part.budget_s} s"))
