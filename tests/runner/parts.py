@@ -45,7 +45,7 @@ PARTS = (
     Part("webhdfs", "the WebHDFS frontend and its clients, per store", 60, (CI, ALL), GATEWAY, suite("webhdfs")),
     Part("spark", "Spark 3.5 over webhdfs://, per store", 150, (CI, ALL), (*GATEWAY, "pyspark", "java"), suite("spark")),
     Part("fuse", "the FUSE mount, per store", 120, (CI, ALL), (*GATEWAY, "getfattr", "git"), suite("fuse")),
-    Part("model", "random operations through three frontends, calm and through faults", 240, (CI, ALL), (*GATEWAY, *LIGHT, *HDFS), suite("model", options=PRINTED)),
+    Part("model", "random operations through three frontends, calm and through faults", 320, (CI, ALL), (*GATEWAY, *LIGHT, *HDFS), suite("model", options=PRINTED)),
     Part("hdfs", "what only HDFS has, what it keeps of the promises, and the model on it", 480, (ALL,), (*GATEWAY, *HDFS), suite("hdfs", "stores/test_conformance.py", "model/test_model.py", options=(*PRINTED, "-k", "hdfs"))),
     Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, suite("faults")),
     Part("stores", "what every store keeps of the promises, and what is seen from outside", 180, (CI, ALL), (*GATEWAY, *LIGHT), suite("stores/test_conformance.py", "stores/test_http.py", "stores/test_outside.py", options=PRINTED)),
