@@ -41,6 +41,19 @@ class Process:
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def pause(self) -> None:
+        """SIGSTOP; returns when every thread has stopped."""
+        self.child.send_signal(signal.SIGSTOP)
+        wait_for(lambda: set(self._states()) == {"T"}, 5, f"{self.name} to stop")
+
+    def resume(self) -> None:
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGCONT)
+
+    def _states(self) -> list[str]:
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        return [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads]
+
     def terminate(self) -> None:
         """SIGTERM, once: a second one may mean "at once"."""
         if not self.is_told and self.child.poll() is None:

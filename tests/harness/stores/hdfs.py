@@ -1,8 +1,6 @@
 """A real HDFS behind the gateway's hdfs mounts: a NameNode and a DataNode on loopback, from the jars the runner located."""
 
 import json
-import os
-import signal
 import xml.etree.ElementTree as Xml
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,12 +96,11 @@ class HdfsStore(Store):
 
     def pause(self) -> None:
         for process in self.processes:
-            os.kill(process.pid, signal.SIGSTOP)
+            process.pause()
 
     def _go_on(self) -> None:
         for process in self.processes:
-            if process.child.poll() is None:
-                os.kill(process.pid, signal.SIGCONT)
+            process.resume()
 
     def client(self) -> WebHdfs:
         return WebHdfs(self.endpoint, USER)

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import signal
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -69,7 +68,7 @@ class Store(ABC):
 
     def pause(self) -> None:
         """The server keeps its connections and takes new ones, and answers nothing."""
-        os.kill(self.process.pid, signal.SIGSTOP)
+        self.process.pause()
 
     def resume(self) -> None:
         """Returns when the server answers again."""
@@ -77,8 +76,7 @@ class Store(ABC):
         self.process.ready(self._answers, READY_DEADLINE_S)
 
     def _go_on(self) -> None:
-        if self.process.child.poll() is None:
-            os.kill(self.process.pid, signal.SIGCONT)
+        self.process.resume()
 
     def bucket(self, purpose: str) -> str:
         """A bucket of its own for each caller; its name."""
