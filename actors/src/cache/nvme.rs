@@ -105,6 +105,7 @@ impl NvmeTier {
     ) -> Result<Arc<Self>> {
         let (directory, leftovers) = Directory::open(&nvme.directory)?;
         tasks.spawn_blocking(move || directory::remove(&leftovers));
+        METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let limit = rustix::process::getrlimit(Resource::Nofile).current;
         let tier = Arc::new(Self {
