@@ -38,7 +38,8 @@ def two(stores, tmp_path_factory):
 def ours(gateway: Gateway, number: int) -> dict[str, float]:
     argv = [str(gateway.binary), "cp", "-r", "/from", f"/onto/ours{number}", "--transfers", str(TRANSFERS), "--json"]
     began = time.monotonic()
-    subprocess.run([*argv, "--admin", gateway.url("admin")], check=True, capture_output=True, timeout=600)
+    done = subprocess.run([*argv, "--admin", gateway.url("admin")], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, "\n".join(done.stdout.splitlines()[-5:]) + done.stderr
     return {"files_s": FILES / (time.monotonic() - began)}
 
 

@@ -53,7 +53,7 @@ def ours_down(gateway, name: str) -> None:
 
 def ours_up(gateway, directory, name: str) -> None:
     where = gateway.webhdfs().step("PUT", f"/lake/{name}", "CREATE", overwrite="true").headers["Location"]
-    subprocess.run(["curl", "-sf", "-X", "PUT", "-T", str(directory / "gib"), "-o", "/dev/null", where], check=True)
+    subprocess.run(["curl", "-sSf", "-X", "PUT", "-T", str(directory / "gib"), "-o", "/dev/null", where], check=True)
 
 
 def test_reads_and_writes_keep_up_with_hadoops_own_client(cluster):
