@@ -27,10 +27,12 @@ STORES: dict[str, type[Store]] = {
     "hdfs": HdfsStore,
 }
 
-# One of each kind that a gateway mounts. Starting HDFS takes a while: only parts that ask for it have it.
-SERVED = {name: STORES[name] for name in ("fs", "memory", "s3", "azblob", "gcs", "http", "hdfs")}
+# Starting HDFS takes a while: only parts that ask for it have it.
 if not os.environ.get("FOREBAY_TOOL_HDFS"):
-    del SERVED["hdfs"]
+    del STORES["hdfs"]
+
+# One of each kind that a gateway mounts.
+SERVED = {name: store for name, store in STORES.items() if name not in ("versitygw", "moto")}
 
 
 class Stores:
