@@ -178,14 +178,13 @@ impl ObjectStore {
         deleter.close_dyn().await.map_err(|e| from_opendal(&e))
     }
 
-    /// What a put stored, given what the store answered to it.
+    /// What a put stored, given what the store answered to it, and whether the answer's digest is the content's.
     async fn stored(
         &self,
         key: &str,
         (source, headers): (&Source, &Headers),
-        answer: &Metadata,
+        (answer, is_digested): (&Metadata, bool),
     ) -> Result<Object> {
-        let is_digested = self.compare(source, answer).await?;
         let (own, is_weak) = self.dialect.revision.of(answer);
         let size_bytes = source.size_bytes();
         // An answer with the content's digest, its tag and its time (Azure, Google) needs no second look, unless the
@@ -220,29 +219,23 @@ impl ObjectStore {
         Ok(object)
     }
 
-    /// Compares what one request stored with what was sent, where the answer has a digest; `false` where it has none.
-    ///
-    /// # Errors
-    /// `Unavailable` when other bytes arrived than were sent.
-    async fn compare(&self, source: &Source, answer: &Metadata) -> Result<bool> {
+    /// Whether one request stored what was sent; `None` where the answer has no digest.
+    async fn compare(&self, source: &Source, answer: &Metadata) -> Result<Option<bool>> {
         let told = match (answer.content_md5(), answer.etag()) {
             _ if upload::is_in_parts(source) => None,
             (Some(md5), _) => STANDARD.decode(md5).ok(),
             (None, Some(etag)) if self.trial.has_md5_tags() => hex::decode(ETag::new(etag).as_str()).ok(),
             (None, _) => None,
         };
-        let Some(told) = told.filter(|told| told.len() == MD5_BYTES) else { return Ok(false) };
+        let Some(told) = told.filter(|told| told.len() == MD5_BYTES) else { return Ok(None) };
         let source = source.clone();
         let digest = tokio::task::spawn_blocking(move || source.md5()).await;
         let digest =
             digest.map_err(|e| Error::new(ErrorKind::Internal, "a digest panicked").because(e))??;
-        if told == digest {
-            return Ok(true);
-        }
-        Err(Error::new(ErrorKind::Unavailable, "other bytes arrived at the store than were sent"))
+        Ok(Some(told == digest))
     }
 
-    /// Takes back what a write under a condition stored although it failed: nothing else would replace it.
+    /// Takes back the wrong bytes that a write under a condition stored: no repetition would replace them.
     async fn take_back(&self, key: &str, full: &str, write: Option<&String>) -> Result<()> {
         let (_, stored_by) = self.head(key).await?;
         if write.is_some() && stored_by.as_ref() == write { self.remove(full).await } else { Ok(()) }
@@ -386,11 +379,13 @@ impl Backend for ObjectStore {
         }
         match self.send(&full, source, options).await {
             Ok(answer) => {
-                let stored = self.stored(key, (source, headers), &answer).await;
-                if stored.as_ref().is_err_and(Error::is_temporary) {
+                let is_intact = self.compare(source, &answer).await?;
+                if is_intact == Some(false) {
                     self.take_back(key, &full, write.as_ref()).await?;
+                    let text = "other bytes arrived at the store than were sent";
+                    return Err(Error::new(ErrorKind::Unavailable, text));
                 }
-                stored
+                self.stored(key, (source, headers), (&answer, is_intact == Some(true))).await
             }
             // The answer may be lost and the write done; repeated, its own condition would refuse it.
             Err(error) if write.is_some() && is_ambiguous(error.kind()) => match self.head(key).await {
