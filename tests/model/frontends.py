@@ -334,15 +334,19 @@ class Fuse(Frontend):
         """Writes beside the file and renames over it, as editors and checkpoints do."""
         path, data = self.any_path(), self.data()
         beside = f"{path}.tmp"
-        if not self.may_write(path):
+        if not self.may_write(path) or self.tree.is_directory(beside):
             return None
 
         def replace() -> None:
             (self.base / beside).write_bytes(data)
             (self.base / beside).rename(self.base / path)
 
-        text = f"replace {path!r} {len(data)} bytes"
-        return Operation(text, [path, beside], replace, lambda: self.tree.write(path, data), leaves={beside: data})
+        def effect() -> None:
+            # One that was cut off may have left a file there, which goes the same way.
+            self.tree.files.pop(beside, None)
+            self.tree.write(path, data)
+
+        return Operation(f"replace {path!r} {len(data)} bytes", [path, beside], replace, effect, leaves={beside: data})
 
     def do_mkdir(self) -> Operation:
         path = self.any_path()
