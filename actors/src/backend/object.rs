@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use super::deadline::{Pace, exactly};
 use super::error::from_opendal;
-use super::{Backend, Object, ObjectPage, PROBE, Source, check_marker, require};
+use super::{Backend, Object, ObjectPage, Source, check_marker, require};
 use crate::config::{MountLimits, ObjectStoreConfig, Quirks};
 
 mod dialect;
@@ -315,7 +315,7 @@ impl Backend for ObjectStore {
     }
 
     async fn probe(&self, may_write: bool) -> Result<()> {
-        self.list(&PROBE).await?;
+        self.list_one().await?;
         if may_write && self.dialect.service.capability_dyn().write {
             self.try_out().await?;
         }

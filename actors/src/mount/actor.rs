@@ -147,6 +147,7 @@ mod tests {
         for _ in 0..5 {
             let fails = || async { Err::<(), _>(Error::new(ErrorKind::Internal, "nobody there")) };
             vitals.run("stat", Repeat::Once, fails).await.expect_err("fails");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert!(matches!(vitals.state(), MountState::Degraded { .. }));
         tokio::time::sleep(Duration::from_secs(3)).await;

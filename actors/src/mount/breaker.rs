@@ -1,6 +1,7 @@
 //! A circuit breaker: a store that keeps failing is left alone for a while instead of holding up every request.
 //!
-//! Closed until [`FAILURES_MAX`] failures in a row; then open, refusing at once; after a back-off (1 s, doubling
+//! Closed until [`FAILURES_MAX`] failures in a row, those of one moment counted as one (a connection that breaks takes
+//! many requests with it, which are sent again); then open, refusing at once; after a back-off (1 s, doubling
 //! to 5 s) one request goes through as a probe and decides. Atomics only: it lies on the path of each request.
 //!
 //! The probe is the mount actor's: while a store hangs, a client's would wait for its whole deadline. Only when no
@@ -13,6 +14,8 @@ use tokio::time::Instant;
 
 /// Failures in a row that open the breaker.
 const FAILURES_MAX: u32 = 5;
+/// Failures closer than this to the one before are one with it.
+const MOMENT: Duration = Duration::from_millis(50);
 /// First time that an open breaker waits before its probe.
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 /// Longest such time: a probe is cheap, and a store that is back should be used again soon.
@@ -25,6 +28,8 @@ pub(super) struct Breaker {
     since: Instant,
     /// In a row, while closed.
     failures: AtomicU32,
+    /// Milliseconds after `since` of the last failure that was counted.
+    failed_at_ms: AtomicU64,
     /// In a row, while open.
     failed_probes: AtomicU32,
     /// Milliseconds after `since` at which a probe may go; 0 while closed.
@@ -41,6 +46,15 @@ pub(super) enum Caller {
     Client,
     /// The mount's actor.
     Prober,
+}
+
+/// How a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// With an answer or a broken connection, at once.
+    Loud,
+    /// With no answer until its deadline: each of them counts.
+    Silent,
 }
 
 /// What a verdict changed.
@@ -65,6 +79,7 @@ impl Breaker {
         Self {
             since: Instant::now(),
             failures: AtomicU32::new(0),
+            failed_at_ms: AtomicU64::new(0),
             failed_probes: AtomicU32::new(0),
             probe_at_ms: AtomicU64::new(0),
             is_probing: AtomicBool::new(false),
@@ -101,6 +116,14 @@ impl Breaker {
         self.probe_at_ms.load(Ordering::Acquire) != 0
     }
 
+    /// Whether this failure is not one with the one before; said to one of those who ask at once.
+    fn is_another_moment(&self) -> bool {
+        let now = self.since.elapsed().as_millis() as u64 + 1;
+        let last = self.failed_at_ms.load(Ordering::Acquire);
+        let is_later = last == 0 || now >= last + MOMENT.as_millis() as u64;
+        is_later && self.failed_at_ms.compare_exchange(last, now, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
     /// The time in `wait` from now, as `probe_at_ms` has it.
     fn probe_in(&self, wait: Duration) -> u64 {
         (self.since.elapsed() + wait).as_millis() as u64
@@ -124,7 +147,7 @@ impl Pass<'_> {
     }
 
     /// The store could not be reached or broke its contract.
-    pub(super) fn fail(self) -> Change {
+    pub(super) fn fail(self, failure: Failure) -> Change {
         let breaker = self.breaker;
         if self.is_probe {
             let failed = breaker.failed_probes.fetch_add(1, Ordering::AcqRel) + 1;
@@ -133,6 +156,9 @@ impl Pass<'_> {
             return Change::StillOpen;
         }
         if self.generation != breaker.generation.load(Ordering::Acquire) {
+            return Change::None;
+        }
+        if failure == Failure::Loud && !breaker.is_another_moment() {
             return Change::None;
         }
         if breaker.failures.fetch_add(1, Ordering::AcqRel) + 1 < FAILURES_MAX {
@@ -159,12 +185,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::Caller::{Client, Prober};
+    use super::Failure::{Loud, Silent};
     use super::*;
 
     fn opened() -> Breaker {
         let breaker = Breaker::new();
         for i in 1..=FAILURES_MAX {
-            let change = breaker.enter(Client).map(Pass::fail).expect("closed");
+            let change = breaker.enter(Client).map(|pass| pass.fail(Silent)).expect("closed");
             assert_eq!(change, if i == FAILURES_MAX { Change::Opened } else { Change::None });
         }
         breaker
@@ -174,11 +201,27 @@ mod tests {
     async fn opens_after_failures_in_a_row_only() {
         let breaker = Breaker::new();
         for _ in 0..FAILURES_MAX * 2 {
-            breaker.enter(Client).map(Pass::fail).expect("closed");
+            breaker.enter(Client).map(|pass| pass.fail(Silent)).expect("closed");
             breaker.enter(Client).map(Pass::succeed).expect("closed");
         }
         assert!(breaker.enter(Client).is_ok());
         assert!(opened().enter(Client).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_of_one_moment_are_one() {
+        let breaker = Breaker::new();
+        for moment in 1..=FAILURES_MAX {
+            for _ in 0..64 {
+                assert!(!breaker.is_open());
+                let change = breaker.enter(Client).map(|pass| pass.fail(Loud)).expect("closed");
+                if moment == FAILURES_MAX {
+                    assert_eq!(change, Change::Opened);
+                    return;
+                }
+            }
+            tokio::time::advance(MOMENT).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -187,7 +230,7 @@ mod tests {
         tokio::time::advance(BACK_OFF_MIN).await;
         let probe = breaker.enter(Prober).map_err(drop).expect("a probe may go");
         assert!(breaker.enter(Prober).is_err(), "one at a time");
-        assert_eq!(probe.fail(), Change::StillOpen);
+        assert_eq!(probe.fail(Silent), Change::StillOpen);
         tokio::time::advance(BACK_OFF_MIN).await;
         assert!(breaker.enter(Prober).is_err(), "the back-off doubled");
         tokio::time::advance(BACK_OFF_MIN).await;
@@ -217,13 +260,13 @@ mod tests {
         let breaker = Breaker::new();
         let old: Vec<_> = (0..64).map(|_| breaker.enter(Client).map_err(drop).expect("closed")).collect();
         let (before, after): (Vec<_>, Vec<_>) = old.into_iter().enumerate().partition(|(i, _)| i % 2 == 0);
-        let opened = before.into_iter().map(|(_, pass)| pass.fail());
+        let opened = before.into_iter().map(|(_, pass)| pass.fail(Silent));
         assert_eq!(opened.filter(|change| *change == Change::Opened).count(), 1);
         tokio::time::advance(BACK_OFF_MIN).await;
-        assert_eq!(breaker.enter(Prober).map(Pass::fail).ok(), Some(Change::StillOpen));
+        assert_eq!(breaker.enter(Prober).map(|pass| pass.fail(Silent)).ok(), Some(Change::StillOpen));
         tokio::time::advance(BACK_OFF_MIN * 2).await;
         assert_eq!(breaker.enter(Prober).map(Pass::succeed).ok(), Some(Change::Closed));
-        assert!(after.into_iter().all(|(_, pass)| pass.fail() == Change::None));
+        assert!(after.into_iter().all(|(_, pass)| pass.fail(Silent) == Change::None));
         assert!(breaker.enter(Client).is_ok());
     }
 
@@ -234,7 +277,7 @@ mod tests {
         let callers: Vec<_> = (0..64)
             .map(|_| {
                 let breaker = Arc::clone(&breaker);
-                tokio::spawn(async move { breaker.enter(Prober).map(Pass::fail).is_ok() })
+                tokio::spawn(async move { breaker.enter(Prober).map(|pass| pass.fail(Silent)).is_ok() })
             })
             .collect();
         let mut probes = 0;

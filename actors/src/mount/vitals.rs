@@ -22,7 +22,7 @@ mod retry;
 use self::hedge::Hedging;
 use self::limits::Gates;
 use self::retry::RetryBudget;
-use super::breaker::{Breaker, Caller, Change, Pass};
+use super::breaker::{Breaker, Caller, Change, Failure, Pass};
 use crate::config::MountLimits;
 
 /// What a store must move at least, so that large bodies get longer deadlines, in bytes per second.
@@ -302,7 +302,8 @@ impl Vitals {
 
     fn judge<T>(&self, pass: Pass<'_>, result: &Result<T>) {
         let change = match result {
-            Err(error) if is_store_failure(error.kind()) => pass.fail(),
+            Err(error) if error.kind() == ErrorKind::Timeout => pass.fail(Failure::Silent),
+            Err(error) if is_store_failure(error.kind()) => pass.fail(Failure::Loud),
             Ok(_) | Err(_) => pass.succeed(),
         };
         if change == Change::Opened {
@@ -430,6 +431,7 @@ mod tests {
         let vitals = vitals("/breaker");
         for _ in 0..5 {
             failing(&vitals, Repeat::Once, ErrorKind::Internal).await;
+            tokio::time::advance(Duration::from_millis(50)).await;
         }
         let MountState::Degraded { reason } = vitals.state() else { panic!("not degraded") };
         assert!(reason.contains("no luck"));

@@ -12,7 +12,7 @@ use opendal::raw::{OpList, oio};
 use super::dialect::{Listing, Revision};
 use super::trial::TRIAL_PREFIX;
 use super::{Object, ObjectPage, ObjectStore, from_opendal};
-use crate::backend::passed_group;
+use crate::backend::{PROBE, passed_group};
 
 /// Most keys on a page of S3, and as many as are asked of the others.
 const PAGE_MAX: usize = 1000;
@@ -104,11 +104,17 @@ impl ObjectStore {
             Listing::StartAfter => self.list_from(query).await,
             Listing::Continuation => self.list_on(query).await,
         };
-        page.map_err(|error| match error.kind() {
-            // What a missing bucket or container answers; a missing prefix is an empty page.
-            ErrorKind::NotFound => Error::new(ErrorKind::Unavailable, error.to_string()),
-            _ => error,
-        })
+        page.map_err(missing_bucket)
+    }
+
+    /// Asks for one name. Not grouped: Azurite needs 14 s to group 7,000.
+    pub(super) async fn list_one(&self) -> Result<()> {
+        if self.dialect.listing == Listing::Index {
+            return self.list_index(&PROBE).await.map(drop);
+        }
+        let query = ListQuery { shallow: false, ..PROBE.clone() };
+        let mut lister = self.lister(&query, None, 1)?;
+        self.store_page(&mut lister, &query, 1).await.map(drop).map_err(missing_bucket)
     }
 
     /// A page of a store that starts after any name.
@@ -225,6 +231,14 @@ impl ObjectStore {
         };
         objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(StorePage { objects, last, has_more })
+    }
+}
+
+/// What a missing bucket or container answers is no answer: a missing prefix is an empty page.
+fn missing_bucket(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => Error::new(ErrorKind::Unavailable, error.to_string()),
+        _ => error,
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - The walk holds one page of names of each side, however many files there are.
-//! - A file that fails costs nobody else anything; it is named in the stream and counted at the end.
+//! - A store in trouble is waited for, as long as it is not away for long; a file that fails all the same costs nobody
+//!   else anything: it is named in the stream and counted at the end.
 //! - A source is removed (moves) only after its copy was compared with it, and only if it still is what was copied.
 //! - At most `transfers` files are being read from the source, and as many written to the target: the next ones are
 //!   read while the last ones are written, so that neither end waits for the other.
@@ -12,6 +13,7 @@
 
 mod compare;
 mod event;
+mod patience;
 mod transfer;
 mod walk;
 
@@ -29,6 +31,7 @@ use tokio::time::Instant;
 
 use self::event::Progress;
 pub(crate) use self::event::{CopyEvent, Totals};
+use self::patience::Patience;
 use self::walk::Task;
 use super::{AdminState, Admitted, ApiError};
 
@@ -87,6 +90,7 @@ struct Job {
     verify: bool,
     checksum: bool,
     ending: Ending,
+    patience: Patience,
     progress: Progress,
 }
 
@@ -150,6 +154,7 @@ impl Job {
             verify: query.verify || query.r#move,
             checksum: query.checksum || query.r#move,
             ending,
+            patience: Patience::new(),
             progress: Progress::default(),
         })
     }

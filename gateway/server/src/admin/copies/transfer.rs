@@ -1,7 +1,5 @@
 //! One file from the source to the target: recognised, copied by the store, or streamed; then compared.
 
-use std::time::Duration;
-
 use forebay_core::{
     ByteRange, DeleteMode, ETag, Error, ErrorKind, MkdirMode, OpenFile, Precondition, Publish, Result, Want,
     Writer,
@@ -14,11 +12,6 @@ use super::{Ending, Job};
 
 /// How much is read at once.
 const STEP_BYTES: u64 = 4 << 20;
-/// Attempts for one file.
-const ATTEMPTS: u32 = 3;
-/// Wait before the second attempt; the next one is twice as long.
-const BACK_OFF: Duration = Duration::from_millis(300);
-
 /// What became of a file.
 enum Copied {
     /// It was there.
@@ -30,29 +23,16 @@ enum Copied {
 /// Copies one file or directory.
 pub(super) async fn transfer(job: &Job, task: &Task) -> Result<()> {
     if task.source.is_directory() {
-        return job.namespace.mkdir(&job.context, &task.to, MkdirMode::Parents).await.map(drop);
+        let make = || job.namespace.mkdir(&job.context, &task.to, MkdirMode::Parents);
+        return job.patience.retry(make).await.map(drop);
     }
-    match patiently(job, task).await? {
+    match job.patience.retry(|| attempt_copy(job, task)).await? {
         Copied::Already => job.progress.count_skipped(task.source.size_bytes),
         Copied::Now { is_verified } => job.progress.count_copied(is_verified),
     }
     match job.ending {
         Ending::Keep => Ok(()),
         Ending::Remove => remove_source(job, task).await,
-    }
-}
-
-/// Tries again what may succeed then: a store in trouble, or a source that was changed while it was read.
-async fn patiently(job: &Job, task: &Task) -> Result<Copied> {
-    let mut attempt = 1;
-    loop {
-        match attempt_copy(job, task).await {
-            Err(e) if attempt < ATTEMPTS && (e.is_temporary() || e.kind() == ErrorKind::Stale) => {
-                tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt - 1)).await;
-                attempt += 1;
-            }
-            answer => return answer,
-        }
     }
 }
 

@@ -37,7 +37,8 @@ async fn walk_tree(job: &Job, tasks: &mpsc::Sender<Task>) -> Result<()> {
     let mut query = ListQuery { prefix: String::new(), shallow: false, start_after: None, limit: PAGE };
     let mut targets = Targets { job, page: VecDeque::new(), after: None, is_done: false };
     loop {
-        let page = job.namespace.list(&job.context, &job.from, &query).await?;
+        let list = || job.namespace.list(&job.context, &job.from, &query);
+        let page = job.patience.retry(list).await?;
         query.start_after = page.items.last().map(|item| item.name.clone());
         for item in page.items {
             let target = targets.find(&item.name).await?;
@@ -88,7 +89,8 @@ impl Targets<'_> {
         let before = name.char_indices().next_back().map(|(end, _)| name[..end].to_owned());
         let start_after = self.after.take().max(before).filter(|after| !after.is_empty());
         let query = ListQuery { prefix: String::new(), shallow: false, start_after, limit: PAGE };
-        let page = self.job.namespace.list(&self.job.context, &self.job.to, &query).await?;
+        let list = || self.job.namespace.list(&self.job.context, &self.job.to, &query);
+        let page = self.job.patience.retry(list).await?;
         self.after = page.items.last().map(|item| item.name.clone());
         self.is_done = !page.is_truncated;
         self.page = page.items.into();
