@@ -28,6 +28,23 @@ fn built(builder: impl Builder) -> Result<Servicer> {
     Ok(Arc::new(service))
 }
 
+/// What most stores have in common; `place` is the bucket's address.
+fn usual(kind: &'static str, service: Servicer, place: &str, prefix: &str) -> Dialect {
+    Dialect {
+        kind,
+        service,
+        fingerprint: format!("{kind}:{place}/{prefix}"),
+        prefix: prefix.to_owned(),
+        key_bytes_max: KEY_BYTES_MAX,
+        revision: Revision::ETag,
+        listing: Listing::StartAfter,
+        metadata_names: MetadataNames::Tokens,
+        copy_bytes_max: 0,
+        forbidden: &[],
+        index: None,
+    }
+}
+
 /// What the store of a mount is like, and what speaks to it.
 ///
 /// # Errors
@@ -65,17 +82,8 @@ fn s3(config: &S3StoreConfig) -> Result<Dialect> {
         builder = builder.enable_virtual_host_style();
     }
     Ok(Dialect {
-        kind: "s3",
-        service: built(builder)?,
-        fingerprint: format!("s3:{endpoint}/{}/{}", config.bucket, config.prefix),
-        prefix: config.prefix.clone(),
-        key_bytes_max: KEY_BYTES_MAX,
-        revision: Revision::ETag,
-        listing: Listing::StartAfter,
-        metadata_names: MetadataNames::Tokens,
         copy_bytes_max: 5 << 30,
-        forbidden: &[],
-        index: None,
+        ..usual("s3", built(builder)?, &format!("{endpoint}/{}", config.bucket), &config.prefix)
     })
 }
 
@@ -96,17 +104,9 @@ fn gcs(config: &GcsStoreConfig) -> Result<Dialect> {
     };
     let endpoint = config.endpoint.as_deref().unwrap_or_default();
     Ok(Dialect {
-        kind: "gcs",
-        service: built(builder)?,
-        fingerprint: format!("gcs:{endpoint}/{}/{}", config.bucket, config.prefix),
-        prefix: config.prefix.clone(),
-        key_bytes_max: KEY_BYTES_MAX,
         revision: Revision::Generation,
-        listing: Listing::StartAfter,
-        metadata_names: MetadataNames::Tokens,
         copy_bytes_max: u64::MAX,
-        forbidden: &[],
-        index: None,
+        ..usual("gcs", built(builder)?, &format!("{endpoint}/{}", config.bucket), &config.prefix)
     })
 }
 
@@ -120,18 +120,12 @@ fn azblob(config: &AzblobStoreConfig) -> Result<Dialect> {
         AzblobCredential::Identity => builder,
     };
     Ok(Dialect {
-        kind: "azblob",
-        service: built(builder)?,
-        fingerprint: format!("azblob:{endpoint}/{}/{}", config.container, config.prefix),
-        prefix: config.prefix.clone(),
-        key_bytes_max: KEY_BYTES_MAX,
-        revision: Revision::ETag,
         listing: Listing::Continuation,
         metadata_names: MetadataNames::Identifiers,
         // What one synchronous request copies.
         copy_bytes_max: 256 << 20,
         forbidden: &['\\'],
-        index: None,
+        ..usual("azblob", built(builder)?, &format!("{endpoint}/{}", config.container), &config.prefix)
     })
 }
 
@@ -149,17 +143,8 @@ fn oss(config: &OssStoreConfig) -> Result<Dialect> {
         builder = builder.addressing_style("path");
     }
     Ok(Dialect {
-        kind: "oss",
-        service: built(builder)?,
-        fingerprint: format!("oss:{endpoint}/{}/{}", config.bucket, config.prefix),
-        prefix: config.prefix.clone(),
-        key_bytes_max: KEY_BYTES_MAX,
-        revision: Revision::ETag,
-        listing: Listing::StartAfter,
-        metadata_names: MetadataNames::Tokens,
         copy_bytes_max: 1 << 30,
-        forbidden: &[],
-        index: None,
+        ..usual("oss", built(builder)?, &format!("{endpoint}/{}", config.bucket), &config.prefix)
     })
 }
 
@@ -176,17 +161,10 @@ fn cos(config: &CosStoreConfig) -> Result<Dialect> {
         builder = builder.security_token(token.expose());
     }
     Ok(Dialect {
-        kind: "cos",
-        service: built(builder)?,
-        fingerprint: format!("cos:{endpoint}/{}/{}", config.bucket, config.prefix),
-        prefix: config.prefix.clone(),
         key_bytes_max: 850,
-        revision: Revision::ETag,
         listing: Listing::Continuation,
-        metadata_names: MetadataNames::Tokens,
         copy_bytes_max: 5 << 30,
-        forbidden: &[],
-        index: None,
+        ..usual("cos", built(builder)?, &format!("{endpoint}/{}", config.bucket), &config.prefix)
     })
 }
 
@@ -203,16 +181,11 @@ fn http(config: &HttpStoreConfig) -> Result<Dialect> {
         HttpCredential::Bearer(token) => builder.token(token.expose()),
     };
     Ok(Dialect {
-        kind: "http",
-        service: built(builder)?,
         fingerprint: format!("http:{endpoint}"),
-        prefix: String::new(),
         key_bytes_max: 4096,
         revision: Revision::Validators,
         listing: Listing::Index,
-        metadata_names: MetadataNames::Tokens,
-        copy_bytes_max: 0,
-        forbidden: &[],
         index: Some(Index { endpoint: url, credential: config.credential.clone() }),
+        ..usual("http", built(builder)?, endpoint, "")
     })
 }
