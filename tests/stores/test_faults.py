@@ -203,8 +203,9 @@ class TestWrites:
             with rig.bounded(), pytest.raises(OSError):
                 rig.file(f"{key}-f").write_bytes(data)
         rig.recovers(f"{key}-h", None)
-        rig.recovers(f"{key}-f", None)
-        assert [found for found in rig.store.keys(rig.bucket) if key in found] == []
+        # The kernel releases the file after `close` has failed, which tries once more: nothing, or all of it.
+        assert rig.store.get(rig.bucket, f"{key}-f") in (None, data)
+        assert not [found for found in rig.store.keys(rig.bucket) if key in found and found != f"{key}-f"]
 
     def test_user_metadata_that_is_not_ascii_is_kept_or_refused_and_panics_nowhere(self, writable):
         rig = writable

@@ -1,6 +1,7 @@
 """HTTP servers as read-only mounts: with and without index pages, with strong versions and with weak ones."""
 
 import os
+import random
 import sys
 import time
 
@@ -45,6 +46,24 @@ def test_directories_are_read_from_index_pages_through_all_frontends(web):
         assert gateway.webhdfs().open(f"/web/{name}").value == data
         if gateway.mountpoint:
             assert (gateway.mountpoint / "web" / name).read_bytes() == data
+
+
+@pytest.mark.parametrize("server", ["python", "nginx"])
+def test_a_file_of_many_pages_is_read_whole_and_in_parts(request, stores, tmp_path, server):
+    """Python's server takes no ranges, nginx does."""
+    data = random.Random(1).randbytes((6 << 20) + 17)
+    if server == "python":
+        root, gateway = request.getfixturevalue("web")
+        (root / "big").write_bytes(data)
+    else:
+        store = stores["http"]
+        bucket = store.bucket("web")
+        store.put(bucket, "big", data)
+        gateway = Gateway(tmp_path, settings(tmp_path, {"/web": store.mount(bucket)}, fuse=False)).start()
+        request.addfinalizer(gateway.stop)
+    part = gateway.s3().get_object(Bucket="web", Key="big", Range="bytes=5000000-5000009")["Body"].read()
+    assert part == data[5_000_000:5_000_010]
+    assert gateway.s3().get_object(Bucket="web", Key="big")["Body"].read() == data
 
 
 def test_every_change_is_refused_as_on_a_read_only_mount(web):

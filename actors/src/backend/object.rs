@@ -258,28 +258,11 @@ fn whole_seconds(at: SystemTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
-/// The body of a read, as its chunks come; of a body that is the whole object, `part` of it: offset and length.
-fn chunks(
-    stream: Box<dyn oio::ReadStreamDyn>,
-    part: Option<(u64, u64)>,
-) -> impl Stream<Item = Result<Buffer>> {
-    let start = (stream, part.unwrap_or((0, u64::MAX)));
-    futures::stream::try_unfold(start, |(mut stream, (mut skip, mut left))| async move {
-        while left > 0 {
-            let mut buffer = stream.read_dyn().await.map_err(|e| from_opendal(&e))?;
-            if buffer.is_empty() {
-                break;
-            }
-            let skipped = skip.min(buffer.len() as u64);
-            skip -= skipped;
-            let kept = left.min(buffer.len() as u64 - skipped);
-            if kept > 0 {
-                buffer = buffer.slice(skipped as usize..(skipped + kept) as usize);
-                left -= kept;
-                return Ok(Some((buffer, (stream, (skip, left)))));
-            }
-        }
-        Ok(None)
+/// The body of a read, as its chunks come.
+fn chunks(stream: Box<dyn oio::ReadStreamDyn>) -> impl Stream<Item = Result<Buffer>> {
+    futures::stream::try_unfold(stream, |mut stream| async move {
+        let buffer = stream.read_dyn().await.map_err(|e| from_opendal(&e))?;
+        Ok((!buffer.is_empty()).then_some((buffer, stream)))
     })
 }
 
@@ -340,15 +323,10 @@ impl Backend for ObjectStore {
             error if error.kind() == ErrorKind::RangeNotSatisfiable => changed(),
             error => error,
         })?;
-        let answer = answer.into_metadata();
-        if answer.as_ref().is_some_and(|answer| revision.is_other(answer, etag)) {
+        if answer.into_metadata().is_some_and(|answer| revision.is_other(&answer, etag)) {
             return Err(changed());
         }
-        // Simple HTTP servers take no ranges and send all of it.
-        let is_whole = answer.is_some_and(|answer| answer.content_length() > range.len);
-        let skipped = if revision == Revision::Validators && is_whole { Some(range.offset) } else { None };
-        let bytes =
-            exactly(chunks(stream, skipped.map(|offset| (offset, range.len))), range.len, self.pace).await?;
+        let bytes = exactly(chunks(stream), range.len, self.pace).await?;
         if revision.is_weak(etag) && self.stat(key).await?.etag != *etag {
             return Err(changed());
         }

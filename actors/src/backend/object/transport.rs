@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_core::{Error, ErrorKind};
-use futures::{TryStreamExt, stream};
-use http::StatusCode;
+use futures::{Stream, StreamExt, TryStreamExt, future, stream};
+use http::{HeaderValue, StatusCode};
 use opendal::raw::Operation;
 use opendal::{Buffer, HttpBody, HttpTransport};
 use rustls::ClientConfig;
@@ -105,6 +105,7 @@ impl HttpTransport for Transport {
     async fn fetch(&self, request: http::Request<Buffer>) -> opendal::Result<http::Response<HttpBody>> {
         let is_head = request.method() == http::Method::HEAD;
         let is_list = request.extensions().get::<Operation>() == Some(&Operation::List);
+        let range = request.headers().get(http::header::RANGE).and_then(bounds);
         // Each part is one piece of memory, so this does not copy.
         let request = request.map(|body| reqwest::Body::from(body.to_bytes()));
         let request = reqwest::Request::try_from(request).map_err(failed)?;
@@ -119,9 +120,43 @@ impl HttpTransport for Transport {
         }
         // The length of a HEAD is that of the body it stands for.
         let size = if is_head { None } else { response.content_length() };
+        let is_whole = response.status() == StatusCode::OK;
         let body = response.bytes_stream().map_ok(Buffer::from).map_err(failed);
+        if let Some((start, end)) = range.filter(|_| is_whole) {
+            let size = size.map(|size| end.saturating_add(1).min(size).saturating_sub(start));
+            return Ok(answer.map(|()| HttpBody::new(Box::pin(part(body, start, end)), size)));
+        }
         Ok(answer.map(|()| HttpBody::new(Box::pin(body), size)))
     }
+}
+
+/// First and last byte of a `Range` header.
+fn bounds(range: &HeaderValue) -> Option<(u64, u64)> {
+    let (start, end) = range.to_str().ok()?.strip_prefix("bytes=")?.split_once('-')?;
+    Some((start.parse().ok()?, if end.is_empty() { u64::MAX } else { end.parse().ok()? }))
+}
+
+/// Bytes `start` to `end` of the body of a server that takes no ranges and sends all of it.
+fn part(
+    body: impl Stream<Item = opendal::Result<Buffer>>,
+    start: u64,
+    end: u64,
+) -> impl Stream<Item = opendal::Result<Buffer>> {
+    let left = (start, (end - start).saturating_add(1));
+    body.scan(left, |(skip, take), buffer| {
+        if *take == 0 {
+            return future::ready(None);
+        }
+        let piece = buffer.map(|buffer| {
+            let size = buffer.len() as u64;
+            let from = (*skip).min(size);
+            let to = from.saturating_add(*take).min(size);
+            (*skip, *take) = (*skip - from, *take - (to - from));
+            buffer.slice(from as usize..to as usize)
+        });
+        future::ready(Some(piece))
+    })
+    .try_filter(|piece| future::ready(!piece.is_empty()))
 }
 
 /// How the names of a listing begin, in the XML of S3 and its like, in Azure's and in Google's JSON.
@@ -178,6 +213,20 @@ fn failed(error: reqwest::Error) -> opendal::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn of_a_whole_body_the_part_asked_for_is_taken() {
+        for (header, expected) in
+            [("bytes=0-1", "ab"), ("bytes=2-5", "cdef"), ("bytes=6-", "ghi"), ("bytes=8-99", "i")]
+        {
+            let (start, end) = bounds(&HeaderValue::from_static(header)).expect("a range");
+            let body = stream::iter(["abc", "", "def", "ghi"].map(|text| Ok(Buffer::from(text))));
+            let pieces: Vec<Buffer> = part(body, start, end).try_collect().await.expect("no error");
+            assert!(pieces.iter().all(|piece| !piece.is_empty()), "an empty piece would end the body");
+            let text: Vec<u8> = pieces.iter().flat_map(Buffer::to_vec).collect();
+            assert_eq!(text, expected.as_bytes(), "{header}");
+        }
+    }
 
     #[test]
     fn only_leading_slashes_are_doubled() {
