@@ -41,7 +41,7 @@ use self::memory::MemoryTier;
 use self::nvme::{CreateFile, NvmeTier};
 use self::page::{ContentKey, PageKey};
 use self::share::{MountShare, Pool, Uncached};
-use self::stream::Outlook;
+use self::stream::{Outlook, Readings};
 use self::tasks::Tasks;
 use crate::config::CacheConfig;
 use crate::supervisor::Supervisor;
@@ -101,7 +101,7 @@ struct Tiers {
     fetching: Arc<Pool>,
     /// Places for fetches ahead of their readers.
     ahead: Arc<Pool>,
-    outlook: Arc<Outlook>,
+    readings: Readings,
     /// What each mount holds of the pools. Open files and fetches keep it, so that the series of a mount that is
     /// gone are not written any more.
     shares: DashMap<Arc<str>, Weak<MountShare>>,
@@ -135,7 +135,7 @@ impl Cache {
             uncached: Uncached::new(),
             fetching: Pool::new(fetching_bytes(config.memory_bytes)),
             ahead: Pool::new(READ_AHEAD_FETCHES),
-            outlook: Outlook::new(config.memory_bytes / PAGE_BYTES / OUTLOOK_DIVISOR),
+            readings: Readings::new(&Outlook::new(config.memory_bytes / PAGE_BYTES / OUTLOOK_DIVISOR)),
             shares: DashMap::new(),
             nvme_hits: METRICS.cache_hits.with_label_values(&["nvme"]),
             memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),

@@ -14,7 +14,7 @@ use super::memory::Use;
 use super::nvme::SparseFile;
 use super::page::{ContentKey, HEAD_BYTES, PAGE_BYTES, page_count, page_range, pages, within};
 use super::share::{Held, MountShare};
-use super::stream::Streams;
+use super::stream::{Readings, Streams};
 use super::{Fetch, Tiers};
 
 /// Of contents up to this length all pages are asked for with their first bytes: what counts is when the last one is
@@ -34,7 +34,7 @@ pub struct CachedFile {
     size_bytes: u64,
     fetch: Arc<dyn Fetch>,
     last_page: AtomicU64,
-    streams: Streams,
+    streams: Arc<Streams>,
 }
 
 impl CachedFile {
@@ -45,7 +45,7 @@ impl CachedFile {
         size_bytes: u64,
         fetch: Arc<dyn Fetch>,
     ) -> Self {
-        let (last_page, streams) = (AtomicU64::new(NONE), Streams::new(&tiers.outlook));
+        let (last_page, streams) = (AtomicU64::new(NONE), tiers.readings.of(content));
         Self { tiers, mount, share, content, size_bytes, fetch, last_page, streams }
     }
 
@@ -54,6 +54,13 @@ impl CachedFile {
         let range = range.clamp_to(self.size_bytes);
         if range.len > PAGE_BYTES {
             self.streams.announce(*pages(range).start()..pages(range).end() + 1);
+        }
+    }
+
+    /// Somebody is going to open this content soon: its first page is fetched, if there is a place and room for it.
+    pub fn fetch_start(&self) {
+        if self.size_bytes > 0 {
+            self.fetch_ahead(0..1);
         }
     }
 
@@ -221,6 +228,12 @@ impl CachedFile {
         let window = self.streams.read(number, pages(range).end() + 1);
         let (count, together) = (page_count(self.size_bytes), self.fetch.request_bytes() / PAGE_BYTES);
         let end = window.end.min(count);
+        if window.step > 1 {
+            let pages = (window.start..end).step_by(window.step as usize);
+            let asked = pages.take_while(|page| self.fetch_ahead(*page..page + 1) > *page).last();
+            self.streams.asked(number, asked.map_or(window.start, |page| page + window.step));
+            return;
+        }
         // Long requests wait until all of one lies in the window, as long as there are pages ahead of the reader.
         let is_short = window.start + together > end && end < count;
         if together > 1 && is_short && window.start > number + 1 {
@@ -265,6 +278,12 @@ impl CachedFile {
             ByteRange::new(offset, (wanted.end - wanted.start) * PAGE_BYTES).clamp_to(self.size_bytes);
         let fetch = Arc::clone(&self.fetch);
         Run { offset, bytes: async move { fetch_exact(&*fetch, range).await }.boxed().shared() }
+    }
+}
+
+impl Drop for CachedFile {
+    fn drop(&mut self) {
+        Readings::close(&self.streams);
     }
 }
 

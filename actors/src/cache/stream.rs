@@ -7,11 +7,19 @@
 //! What is fetched and not yet read must not push itself out of a small memory tier: all streams together have an
 //! [`Outlook`] of so many pages, each has at most what it leaves free, and [`WINDOW_MIN`] in any case.
 //!
-//! A file has a few streams at a time, because threads share a handle and the kernel reads ahead by itself.
+//! Pages at equal distances are a row as well, once the distance came twice.
+//!
+//! A file has a few streams at a time, because threads share a handle and the kernel reads ahead by itself. They
+//! belong to the content, not to a handle: a client that asks for one range after the other reads on.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dashmap::DashMap;
+
+use super::page::{ContentKey, KeyHash};
 
 /// Most pages ahead of one reader: 32 MiB in flight is 1.6 GB/s at 20 ms.
 const WINDOW_MAX: u64 = 32;
@@ -21,8 +29,14 @@ const WINDOW_MIN: u64 = 4;
 const WINDOW_ANNOUNCED: u64 = 8;
 /// Pages in a row that make a stream.
 const RUN_MIN: u64 = 2;
-/// Streams of one handle at a time.
+/// Streams of one content at a time.
 const STREAMS: usize = 4;
+/// Pages at the same distance that make a stream.
+const STRIDES_MIN: u64 = 3;
+/// Longest such distance, in pages.
+const STEP_MAX: u64 = 64;
+/// Contents whose streams are remembered while nobody has them open.
+const REMEMBERED: usize = 1024;
 /// How far behind its stream a read may come: requests of one reader overtake each other.
 const BEHIND: u64 = 2;
 /// No page.
@@ -34,8 +48,23 @@ pub(super) struct Outlook {
     taken: AtomicU64,
 }
 
-/// The streams of one open file.
+/// The streams of one content.
 pub(super) struct Streams(Mutex<Slots>);
+
+/// The streams of the contents that were opened last.
+pub(super) struct Readings {
+    streams: DashMap<ContentKey, Arc<Streams>, KeyHash>,
+    order: Mutex<VecDeque<ContentKey>>,
+    outlook: Arc<Outlook>,
+}
+
+/// Pages to fetch ahead: each `step`th one from `start` to before `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) step: u64,
+}
 
 struct Slots {
     streams: [Stream; STREAMS],
@@ -47,6 +76,8 @@ struct Slots {
 struct Stream {
     /// The page that continues the row.
     next: u64,
+    /// From one page of the row to the next.
+    step: u64,
     /// Pages in a row so far.
     run: u64,
     /// The first page that was not asked for yet.
@@ -60,15 +91,30 @@ struct Stream {
 }
 
 impl Stream {
-    const EMPTY: Self = Self { next: NONE, run: 0, ahead: 0, announced: 0, held: 0, used: 0 };
+    const EMPTY: Self = Self { next: NONE, step: 1, run: 0, ahead: 0, announced: 0, held: 0, used: 0 };
 
     fn continues_at(&self, page: u64) -> bool {
-        self.next != NONE && page <= self.next && page + BEHIND >= self.next
+        let is_near = match self.step {
+            1 => page <= self.next && page + BEHIND >= self.next,
+            step => page == self.next || page + step == self.next,
+        };
+        self.next != NONE && is_near
+    }
+
+    /// Whether `page` may be the second one of a row of distances.
+    fn strides_to(&self, page: u64) -> bool {
+        self.run == 1 && self.announced == 0 && page >= self.next && page - self.next < STEP_MAX
+    }
+
+    fn step_on(&mut self, page: u64) {
+        self.next = page + self.step;
+        self.run += 1;
     }
 
     /// Past the last page to fetch while a reader is at `page`.
     fn window_end(&self, page: u64) -> u64 {
-        let grown = if self.run < RUN_MIN { 0 } else { (2 * self.run).min(WINDOW_MAX) };
+        let run_min = if self.step == 1 { RUN_MIN } else { STRIDES_MIN };
+        let grown = if self.run < run_min { 0 } else { (2 * self.run).min(WINDOW_MAX) * self.step };
         match self.announced {
             0 => page + 1 + grown,
             end => (page + 1 + grown.max(WINDOW_ANNOUNCED)).min(end),
@@ -109,35 +155,36 @@ impl Streams {
 
     /// Somebody reads `page` and wants what comes before `wanted_end` as well: the pages to fetch ahead of it, of
     /// which [`Streams::asked`] says afterwards how many were.
-    pub(super) fn read(&self, page: u64, wanted_end: u64) -> Range<u64> {
+    pub(super) fn read(&self, page: u64, wanted_end: u64) -> Window {
         let mut slots = self.slots();
-        let slot = match slots.streams.iter().position(|stream| stream.continues_at(page)) {
-            Some(slot) => {
-                let now = slots.tick();
-                let stream = &mut slots.streams[slot];
-                if stream.next == page {
-                    stream.next = page + 1;
-                    stream.run += 1;
-                }
-                stream.used = now;
-                slots.settle(slot);
-                slot
-            }
-            None => slots.replace(Stream { next: page + 1, run: 1, ahead: page + 1, ..Stream::EMPTY }),
-        };
+        let slot = slots.follow(page);
         let stream = &slots.streams[slot];
-        let start = stream.ahead.max(page + 1);
+        if stream.step > 1 && wanted_end > page + 1 {
+            return Window { start: page + 1, end: wanted_end.min(page + 1 + WINDOW_MAX), step: 1 };
+        }
+        let start = stream.ahead.max(page + stream.step);
         let end = stream.window_end(page).max(wanted_end.min(page + 1 + WINDOW_MAX));
-        start..end.min(start + slots.outlook.more(stream.held))
+        let most = slots.outlook.more(stream.held) * stream.step;
+        Window { start, end: end.min(start + most), step: stream.step }
     }
 
     /// What comes before `end` was asked for on behalf of the reader at `page`.
     pub(super) fn asked(&self, page: u64, end: u64) {
         let mut slots = self.slots();
         if let Some(slot) = slots.streams.iter().position(|stream| stream.continues_at(page)) {
-            slots.streams[slot].ahead = slots.streams[slot].ahead.max(end);
+            let stream = &mut slots.streams[slot];
+            // Up to the next page of the row.
+            let end = page + end.saturating_sub(page).next_multiple_of(stream.step);
+            stream.ahead = stream.ahead.max(end);
             slots.settle(slot);
         }
+    }
+
+    /// Nobody has the content open: leaves the outlook to others.
+    fn rest(&self) {
+        let mut slots = self.slots();
+        let held: u64 = slots.streams.iter_mut().map(|stream| std::mem::take(&mut stream.held)).sum();
+        slots.outlook.change(held, 0);
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -149,6 +196,29 @@ impl Slots {
     fn tick(&mut self) -> u64 {
         self.reads += 1;
         self.reads
+    }
+
+    /// The stream that `page` belongs to, with that page read.
+    fn follow(&mut self, page: u64) -> usize {
+        let now = self.tick();
+        if let Some(slot) = self.streams.iter().position(|stream| stream.continues_at(page)) {
+            let stream = &mut self.streams[slot];
+            if stream.next == page {
+                stream.step_on(page);
+            }
+            stream.used = now;
+            self.settle(slot);
+            return slot;
+        }
+        if let Some(slot) = self.streams.iter().position(|stream| stream.strides_to(page)) {
+            let stream = &mut self.streams[slot];
+            stream.step = page + 1 - stream.next;
+            stream.step_on(page);
+            (stream.ahead, stream.used) = (stream.next, now);
+            self.settle(slot);
+            return slot;
+        }
+        self.replace(Stream { next: page + 1, run: 1, ahead: page + 1, ..Stream::EMPTY })
     }
 
     /// Puts a stream in the place of the one that was not used for longest; which place that is.
@@ -164,9 +234,38 @@ impl Slots {
     /// Takes or gives back what changed of a stream's part in the outlook.
     fn settle(&mut self, slot: usize) {
         let stream = &mut self.streams[slot];
-        let held = stream.ahead.saturating_sub(stream.next);
+        let held = stream.ahead.saturating_sub(stream.next) / stream.step;
         self.outlook.change(stream.held, held);
         stream.held = held;
+    }
+}
+
+impl Readings {
+    pub(super) fn new(outlook: &Arc<Outlook>) -> Self {
+        Self { streams: DashMap::default(), order: Mutex::default(), outlook: Arc::clone(outlook) }
+    }
+
+    /// The streams of a content.
+    pub(super) fn of(&self, content: ContentKey) -> Arc<Streams> {
+        if let Some(streams) = self.streams.get(&content) {
+            return Arc::clone(&streams);
+        }
+        let fresh = || Arc::new(Streams::new(&self.outlook));
+        let streams = Arc::clone(&self.streams.entry(content).or_insert_with(fresh));
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        order.push_back(content);
+        while order.len() > REMEMBERED {
+            order.pop_front().and_then(|oldest| self.streams.remove(&oldest));
+        }
+        streams
+    }
+
+    /// A handle of a content is closed.
+    pub(super) fn close(streams: &Arc<Streams>) {
+        // This handle's and the one here.
+        if Arc::strong_count(streams) <= 2 {
+            streams.rest();
+        }
     }
 }
 
@@ -182,9 +281,13 @@ mod tests {
 
     /// Reads `page` and asks for all that is to be fetched; how many pages that were.
     fn read(streams: &Streams, page: u64) -> u64 {
-        let ahead = streams.read(page, page + 1);
-        streams.asked(page, ahead.end);
-        ahead.end.saturating_sub(ahead.start)
+        let Window { start, end, step } = streams.read(page, page + 1);
+        streams.asked(page, end);
+        end.saturating_sub(start).div_ceil(step)
+    }
+
+    fn in_a_row(pages: Range<u64>) -> Window {
+        Window { start: pages.start, end: pages.end, step: 1 }
     }
 
     #[test]
@@ -230,9 +333,9 @@ mod tests {
     fn announced_range_is_fetched_at_once_and_not_past_its_end() {
         let streams = Streams::new(&Outlook::new(1000));
         streams.announce(10..22);
-        assert_eq!(streams.read(10, 11), 11..19);
+        assert_eq!(streams.read(10, 11), in_a_row(11..19));
         streams.asked(10, 15);
-        assert_eq!(streams.read(11, 12), 15..20, "what could not be asked for comes next");
+        assert_eq!(streams.read(11, 12), in_a_row(15..20), "what could not be asked for comes next");
         streams.asked(11, 20);
         let fetched: u64 = (12..22).map(|page| read(&streams, page)).sum();
         assert_eq!(fetched, 2);
@@ -241,8 +344,8 @@ mod tests {
     #[test]
     fn what_one_read_wants_is_fetched_though_it_is_the_first() {
         let streams = Streams::new(&Outlook::new(1000));
-        assert_eq!(streams.read(5, 8), 6..8);
-        assert_eq!(streams.read(500, 10_000), 501..501 + WINDOW_MAX);
+        assert_eq!(streams.read(5, 8), in_a_row(6..8));
+        assert_eq!(streams.read(500, 10_000), in_a_row(501..501 + WINDOW_MAX));
     }
 
     #[test]
@@ -264,5 +367,34 @@ mod tests {
             read(&alone, page);
         }
         assert!(outlook.taken.load(Ordering::Relaxed) >= 20, "one alone goes far");
+    }
+
+    #[test]
+    fn pages_at_equal_distances_are_fetched_ahead_and_those_between_are_not() {
+        let streams = Streams::new(&Outlook::new(1000));
+        assert_eq!([3, 10].map(|page| read(&streams, page)), [0, 0], "a distance that came once");
+        let window = streams.read(17, 18);
+        assert_eq!((window.start, window.step), (24, 7));
+        streams.asked(17, window.end);
+        let mut asked = (window.end - 24).div_ceil(7);
+        for page in (24..700).step_by(7) {
+            asked += read(&streams, page);
+        }
+        assert_eq!(asked, (700 - 24) / 7 + 1 + WINDOW_MAX, "each page once, and a full window in the end");
+    }
+
+    #[test]
+    fn a_client_that_asks_for_one_range_after_the_other_reads_on() {
+        let readings = Readings::new(&Outlook::new(1000));
+        let content = ContentKey::of(&crate::cache::ContentId {
+            file_id: forebay_core::FileId::of(&[b"a"]),
+            version: forebay_core::Version::Strong("1".into()),
+        });
+        for page in 0..8 {
+            let streams = readings.of(content);
+            assert_eq!(read(&streams, page) > 0, page > 0, "{page}");
+            Readings::close(&streams);
+            assert_eq!(readings.outlook.taken.load(Ordering::Relaxed), 0, "nobody has it open");
+        }
     }
 }

@@ -25,6 +25,7 @@ mod lookup;
 mod overlay;
 mod rename;
 mod request;
+mod siblings;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -46,6 +47,7 @@ use self::attributes::AttributeCache;
 use self::identity::Identities;
 use self::overlay::Overlay;
 use self::request::Condition;
+use self::siblings::Siblings;
 use self::work::Work;
 use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
@@ -96,6 +98,7 @@ struct Core {
     attributes: AttributeCache,
     identities: Identities,
     overlay: Overlay,
+    siblings: Siblings,
     work: Work,
     /// User and group of the process: they own what nobody was given.
     owner: (u32, u32),
@@ -121,6 +124,7 @@ impl ObjectMount {
             attributes: AttributeCache::new(revalidate, REMEMBERED_ENTRIES, info.capability.hierarchical),
             identities: Identities::new(REMEMBERED_ENTRIES),
             overlay: Overlay::new(REMEMBERED_ENTRIES),
+            siblings: Siblings::new(),
             work: Work::new(Handle::current()),
             owner,
         });
@@ -196,6 +200,7 @@ impl Mount for ObjectMount {
 
     async fn open(&self, key: &Key, want: Want) -> Result<Arc<dyn OpenFile>> {
         let file: Arc<dyn OpenFile> = Arc::new(self.core.open(key, want).await?);
+        self.core.opened(key);
         Ok(file)
     }
 

@@ -35,6 +35,11 @@ impl ObjectFile {
         let content = core.cache.file(&core.label, &id, entry.size_bytes, Arc::new(fetch));
         Self { entry, content }
     }
+
+    /// Starts fetching the first page, as far as the mount may fetch ahead.
+    pub(super) fn fetch_start(&self) {
+        self.content.fetch_start();
+    }
 }
 
 #[async_trait]

@@ -8,7 +8,7 @@ mod writing;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_core::{Capability, ETag, FileId, ManualClock, Publish};
+use forebay_core::{Attributes, Capability, ETag, EntryKind, FileId, ManualClock, Publish, Version};
 use tempfile::TempDir;
 
 use self::faulty::Faulty;
@@ -68,6 +68,21 @@ fn key(text: &str) -> Key {
 
 fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
     result.err().map(|e| e.kind())
+}
+
+/// A file of some length that lies nowhere.
+pub(super) fn an_entry(size_bytes: u64) -> Entry {
+    let epoch = std::time::SystemTime::UNIX_EPOCH;
+    Entry {
+        file_id: FileId::of(&[b"nowhere"]),
+        kind: EntryKind::File,
+        size_bytes,
+        version: Version::Strong("1".into()),
+        etag: ETag::new("1"),
+        modified: epoch,
+        attributes: Attributes { mode: 0o644, uid: 0, gid: 0, accessed: epoch, changed: epoch },
+        headers: None,
+    }
 }
 
 impl Fixture {

@@ -203,3 +203,27 @@ async fn open_file_is_read_on_after_a_rename() {
     f.mount.delete(&key("b"), DeleteMode::File).await.expect("deletes");
     file.read(ByteRange::new(0, 7)).await.expect("it is cached");
 }
+
+#[tokio::test]
+async fn files_read_in_the_order_of_their_directory_are_there_before_they_are_opened() {
+    let fixture = fixture(TRUSTED);
+    for number in 0..64 {
+        fixture.store.put_outside(&format!("d/{number:02}"), b"some content").await;
+    }
+    let mut hits = 0;
+    for number in 0..64 {
+        let name = format!("d/{number:02}");
+        let file = fixture.mount.open(&key(&name), Want::Any).await.expect("opens");
+        let range = forebay_core::ByteRange::new(0, 12);
+        // As long as a client takes for what it has read.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        hits += usize::from(file.try_read(range).is_some());
+        file.read(range).await.expect("reads");
+    }
+    assert_eq!(fixture.store.calls("read"), 64, "each once");
+    assert!(hits >= 48, "{hits}");
+    let looks = fixture.store.calls("stat");
+    assert!(looks <= 16, "{looks}: what was listed is known");
+}
