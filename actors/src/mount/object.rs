@@ -200,7 +200,7 @@ impl Mount for ObjectMount {
 
     async fn open(&self, key: &Key, want: Want) -> Result<Arc<dyn OpenFile>> {
         let file: Arc<dyn OpenFile> = Arc::new(self.core.open(key, want).await?);
-        self.core.opened(key);
+        self.core.opened(key, want);
         Ok(file)
     }
 

@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use forebay_core::{Entry, Key, ListQuery};
+use forebay_core::{Entry, Key, ListQuery, Want};
 
 use super::Core;
 use super::bounded::Bounded;
 use super::file::ObjectFile;
+use super::lookup::Detail;
 use crate::cache::PAGE_BYTES;
 
 /// Directories that are watched.
@@ -122,12 +123,18 @@ impl Siblings {
 
 impl Core {
     /// A file was opened: fetches and lists what comes next, in tasks of the mount.
-    pub(super) fn opened(self: &Arc<Self>, key: &Key) {
+    pub(super) fn opened(self: &Arc<Self>, key: &Key, want: Want) {
         let name = key.as_str();
         let directory = name.rfind('/').map_or("", |slash| &name[..=slash]);
         let Plan { fetch, list_after } = self.siblings.0.update(directory, |row| row.opened(name));
         for (key, entry) in fetch {
             ObjectFile::new(self, &key, entry).fetch_start();
+            // Whoever opens files by their exact names wants the headers that listings do not show.
+            if want == Want::File && self.info.capability.headers {
+                let core = Arc::clone(self);
+                // An error is met again by whoever opens the file.
+                self.work.start(async move { drop(core.find_file(&key, Detail::Headers).await) });
+            }
         }
         if let Some(after) = list_after {
             let (core, directory) = (Arc::clone(self), directory.to_owned());

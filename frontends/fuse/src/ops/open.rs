@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use forebay_core::{Lent, NsPath, OpenFile, Version, Want};
+use forebay_core::{ErrorKind, Lent, NsPath, OpenFile, Version, Want};
 use fuser::{BackingId, Errno, FopenFlags, OpenAccMode, OpenFlags};
 use rustix::fs::OFlags;
 
@@ -197,11 +197,13 @@ impl Server {
             }
             return Err(Failure::stale());
         };
-        let file = self.namespace.open(&self.context, &path, Want::File).await?;
+        // By name only: a look for the file's S3 headers would cost a request that nobody here needs.
+        let file = match self.namespace.open(&self.context, &path, Want::Any).await {
+            Err(e) if e.kind() == ErrorKind::IsDirectory => None,
+            file => Some(file?),
+        };
         let known = inode.lock().file_id;
-        if let Some(file) =
-            [Some(file), kept].into_iter().flatten().find(|file| file.entry().file_id == known)
-        {
+        if let Some(file) = [file, kept].into_iter().flatten().find(|file| file.entry().file_id == known) {
             if !self.repeats.is_expected(&path) {
                 drop(inode.lock().pinned.take());
             }
