@@ -14,6 +14,7 @@
 //! renames natively: there each is one. POSIX attributes, xattrs and identities
 //! kept through renames and changes in place live in memory, are bounded, and end with the process.
 
+mod ahead;
 mod attributes;
 mod bounded;
 mod directory;
@@ -41,7 +42,9 @@ use forebay_core::{
 };
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
+use self::ahead::SENDING_AT_ONCE;
 use self::attributes::AttributeCache;
 use self::identity::Identities;
 use self::overlay::Overlay;
@@ -97,6 +100,8 @@ struct Core {
     identities: Identities,
     overlay: Overlay,
     work: Work,
+    /// Writes that may be sent while they still arrive.
+    sending: Arc<Semaphore>,
     /// User and group of the process: they own what nobody was given.
     owner: (u32, u32),
 }
@@ -122,6 +127,7 @@ impl ObjectMount {
             identities: Identities::new(REMEMBERED_ENTRIES),
             overlay: Overlay::new(REMEMBERED_ENTRIES),
             work: Work::new(Handle::current()),
+            sending: Arc::new(Semaphore::new(SENDING_AT_ONCE)),
             owner,
         });
         Arc::new(Self { info, core })
