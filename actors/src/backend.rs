@@ -165,10 +165,19 @@ fn passed_group(query: &ListQuery) -> Option<&str> {
     Some(&after[..=query.prefix.len() + slash])
 }
 
+/// How a store takes objects whose content is still arriving.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces {
+    /// How much is fed at once.
+    pub piece_bytes: u64,
+    /// Objects up to this size are put whole, in one request.
+    pub whole_bytes_max: u64,
+}
+
 /// An object that is sent to its store while the rest of it still arrives here. Dropped, it is taken back.
 #[async_trait]
 pub trait Pending: Send {
-    /// Sends what comes next: [`Backend::ahead_bytes`] of it, or less at the end. Answers when there is room for more,
+    /// Sends what comes next: [`Pieces::piece_bytes`] of it, or less at the end. Answers when there is room for more,
     /// which may be before the store has it. After an error nothing but [`Pending::abandon`] makes sense.
     ///
     /// # Errors
@@ -242,13 +251,13 @@ pub trait Backend: Send + Sync {
         condition: &Precondition,
     ) -> Result<Object>;
 
-    /// In which pieces [`Backend::begin`] takes content; `None` where it takes none.
-    fn ahead_bytes(&self) -> Option<u64> {
+    /// What [`Backend::begin`] is for; `None` where it is not there.
+    fn ahead(&self) -> Option<Pieces> {
         None
     }
 
-    /// Begins to store an object of more than two such pieces whose content is not here yet. Nothing is visible before
-    /// [`Pending::finish`], which decides about `condition`.
+    /// Begins to store an object whose content is not all here yet. Nothing is visible before [`Pending::finish`],
+    /// which decides about `condition`.
     ///
     /// # Errors
     /// As [`Backend::put`]; `Unsupported` where the object has to be put whole.

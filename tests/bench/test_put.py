@@ -14,7 +14,7 @@ from harness.tool import tool
 
 MIB = 1 << 20
 SIZE = 64 * MIB
-RATE_PER_S = 50e6
+RATE_PER_S = 200e6
 LATENCY_S = 0.001
 ROUNDS = 5
 

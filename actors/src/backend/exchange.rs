@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{ByteRange, Capability, ETag, Headers, ListQuery, Precondition, RenameMode, Result};
 
-use super::{Backend, Object, ObjectPage, Pending, Source};
+use super::{Backend, Object, ObjectPage, Pending, Pieces, Source};
 
 /// A store and the present way to it.
 pub struct Exchange {
@@ -89,8 +89,8 @@ impl Backend for Exchange {
         self.present().put(key, source, headers, condition).await
     }
 
-    fn ahead_bytes(&self) -> Option<u64> {
-        self.present().ahead_bytes()
+    fn ahead(&self) -> Option<Pieces> {
+        self.present().ahead()
     }
 
     async fn begin(

@@ -20,7 +20,7 @@ use forebay_core::{
     Result,
 };
 
-use super::{Backend, Object, ObjectPage, Pending, Source, check_marker};
+use super::{Backend, Object, ObjectPage, Pending, Pieces, Source, check_marker};
 use crate::config::{HdfsStoreConfig, MountLimits};
 
 mod ahead;
@@ -215,8 +215,8 @@ impl Backend for Hdfs {
         self.put_file(key, source, headers, condition).await
     }
 
-    fn ahead_bytes(&self) -> Option<u64> {
-        Some(ahead::PIECE_BYTES)
+    fn ahead(&self) -> Option<Pieces> {
+        Some(ahead::PIECES)
     }
 
     async fn begin(

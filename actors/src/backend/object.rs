@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use super::deadline::{Pace, exactly};
 use super::error::from_opendal;
-use super::{Backend, Object, ObjectPage, PROBE, Pending, Source, check_marker, require};
+use super::{Backend, Object, ObjectPage, PROBE, Pending, Pieces, Source, check_marker, require};
 use crate::config::{MountLimits, ObjectStoreConfig, Quirks};
 
 mod ahead;
@@ -423,8 +423,8 @@ impl Backend for ObjectStore {
         }
     }
 
-    fn ahead_bytes(&self) -> Option<u64> {
-        Some(ahead::PIECE_BYTES)
+    fn ahead(&self) -> Option<Pieces> {
+        Some(ahead::PIECES)
     }
 
     async fn begin(

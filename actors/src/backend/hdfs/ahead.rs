@@ -12,10 +12,12 @@ use tokio::sync::mpsc;
 
 use super::publish::Temporary;
 use super::{Hdfs, Object};
-use crate::backend::Pending;
+use crate::backend::{Pending, Pieces};
 
-/// What is fed at once. One piece is on its way, one waits for it, one is being read.
-pub(super) const PIECE_BYTES: u64 = 8 << 20;
+/// Pieces as those of a file that is here. One is on its way, a few wait for it, one is being read.
+pub(super) const PIECES: Pieces = Pieces { piece_bytes: 1 << 20, whole_bytes_max: 8 << 20 };
+/// Pieces that wait.
+const PIECES_AHEAD: usize = 4;
 
 /// A file in the making. Its connection moves the body by itself, so nothing else has to run for it.
 pub(super) struct Ahead {
@@ -45,7 +47,7 @@ impl Ahead {
         store.expect(&store.root.path(key)?, condition).await?;
         let temporary = store.temporary();
         let place = store.client.place(&temporary.path).await?;
-        let (pieces, arriving) = mpsc::channel(1);
+        let (pieces, arriving) = mpsc::channel(PIECES_AHEAD);
         let body = Body::wrap_stream(stream::unfold(arriving, |mut arriving| async move {
             let piece: Bytes = arriving.recv().await?;
             Some((Ok::<_, std::io::Error>(piece), arriving))

@@ -12,10 +12,13 @@ use forebay_core::{Error, ErrorKind, Headers, Precondition, Result};
 use super::dialect::Revision;
 use super::upload::{self, PARTS_MAX, Upload};
 use super::{Object, ObjectStore};
-use crate::backend::Pending;
+use crate::backend::{Pending, Pieces};
 
-/// Length of a part. With more than two of them an object is above what goes as one request anyway.
-pub(super) const PIECE_BYTES: u64 = upload::PIECE_BYTES / 2;
+/// Length of a part: smaller than those of an object that is here, so that the first one is soon complete.
+const PIECE_BYTES: u64 = 8 << 20;
+
+/// What goes as one request, whose digest is compared, still does.
+pub(super) const PIECES: Pieces = Pieces { piece_bytes: PIECE_BYTES, whole_bytes_max: upload::PIECE_BYTES };
 
 /// An upload in parts of one size; its memory is bounded by whoever bounds how many there are.
 pub(super) struct Ahead {

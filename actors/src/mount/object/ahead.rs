@@ -16,15 +16,12 @@ use forebay_core::{ByteRange, Error, ErrorKind, Headers, Key, Precondition, Publ
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::Core;
-use crate::backend::{Object, Pending, Source};
+use crate::backend::{Object, Pending, Pieces, Source};
 use crate::mount::vitals::Load;
 use crate::staging::blocking;
 
 /// Writes of one mount that are sent while they arrive, a few pieces of each in memory. Others are put whole.
 pub(super) const SENDING_AT_ONCE: usize = 4;
-
-/// Below this many pieces a write is put whole.
-const PIECES_MIN: u64 = 2;
 
 /// What a write has to be published as, so that what was sent ahead is of use.
 #[derive(Clone, PartialEq)]
@@ -108,16 +105,16 @@ impl Ahead {
     }
 
     /// Whether enough is there of a write that is large enough, as far as is known.
-    pub(super) fn is_worth_it(&self, written: u64, piece_bytes: u64) -> bool {
+    pub(super) fn is_worth_it(&self, written: u64, pieces: Pieces) -> bool {
         let size_bytes = self.state().size_bytes.unwrap_or(written);
-        written >= piece_bytes && size_bytes > PIECES_MIN * piece_bytes
+        written >= pieces.piece_bytes && size_bytes > pieces.whole_bytes_max
     }
 
     /// Starts to send what arrives.
     pub(super) fn begin(
         &self,
         place: Place,
-        (key, file): (&Key, &Arc<File>),
+        (key, file, piece_bytes): (&Key, &Arc<File>, u64),
         plan: impl FnOnce(&Publish) -> Plan,
     ) {
         let mut state = self.state();
@@ -131,7 +128,7 @@ impl Ahead {
         state.feeding = Some(Feeding { plan: plan.clone(), arrived, sent });
         drop(state);
         core.work.start(async move {
-            match feed(place, (&name, &file), &plan, arriving).await {
+            match feed(place, (&name, &file, piece_bytes), &plan, arriving).await {
                 // Nobody waits for it where the write was given up: then it abandons itself.
                 Ok(Some(all)) => drop(sending.send(all)),
                 Ok(None) => {}
@@ -229,11 +226,10 @@ impl Drop for Sending {
 /// Sends what arrives until that is all; `None` when the write was given up.
 async fn feed(
     place: Place,
-    (name, file): (&str, &Arc<File>),
+    (name, file, piece_bytes): (&str, &Arc<File>, u64),
     plan: &Plan,
     mut arriving: watch::Receiver<Arrived>,
 ) -> Result<Option<Sending>> {
-    let piece_bytes = place.core.backend.ahead_bytes().unwrap_or(u64::MAX);
     let mut sending = Sending::begin(place, name, plan).await?;
     loop {
         if arriving.has_changed().is_err() {

@@ -189,14 +189,14 @@ impl ObjectWrite {
 
     /// Begins to send what is still arriving, if it is worth it and possible now.
     fn go_ahead(&self, written: u64) {
-        let Some(piece_bytes) = self.core.backend.ahead_bytes() else { return };
-        if !self.ahead.is_worth_it(written, piece_bytes) {
+        let Some(pieces) = self.core.backend.ahead() else { return };
+        if !self.ahead.is_worth_it(written, pieces) {
             return;
         }
         // Neither while it is published, nor after.
         let Ok(progress) = self.progress.try_lock() else { return };
         let Some(place) = Place::take(&self.core) else { return };
-        self.ahead.begin(place, (&self.key, self.file.file()), |publish| {
+        self.ahead.begin(place, (&self.key, self.file.file(), pieces.piece_bytes), |publish| {
             let condition = progress.condition(&publish.condition);
             let headers = Arc::new(publish.headers.clone().unwrap_or_default());
             Plan { headers, condition: self.core.sent(&condition).0.clone() }

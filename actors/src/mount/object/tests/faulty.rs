@@ -8,7 +8,7 @@ use forebay_core::{ByteRange, Capability, ETag, ErrorKind};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::backend::{Memory, Object, ObjectPage, Pending};
+use crate::backend::{Memory, Object, ObjectPage, Pending, Pieces};
 
 /// A store that does what a test tells it.
 pub(super) struct Faulty {
@@ -152,8 +152,9 @@ impl Backend for Faulty {
         self.pass("put", self.memory.put(key, source, headers, condition)).await
     }
 
-    fn ahead_bytes(&self) -> Option<u64> {
-        Some(self.ahead_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+    fn ahead(&self) -> Option<Pieces> {
+        let piece_bytes = self.ahead_bytes.load(Ordering::Relaxed);
+        (piece_bytes > 0).then_some(Pieces { piece_bytes, whole_bytes_max: 2 * piece_bytes })
     }
 
     async fn begin(
