@@ -66,7 +66,7 @@ impl Pending for Ahead {
         self.size_bytes += bytes.len() as u64;
         let request = self.request.as_mut().ok_or_else(ended)?;
         let error = tokio::select! {
-            // First, so that the request is under way.
+            // The answer before the piece: whoever waits for it sends the request.
             biased;
             answer = &mut request.answer => answer.err().unwrap_or_else(ended),
             sent = request.pieces.send(bytes) => match sent {

@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::mount::vitals::Load;
 
 const PIECE: usize = 64 << 10;
 
@@ -44,7 +45,7 @@ async fn until_abandoned(f: &Fixture) {
     })
     .await
     .expect("abandoned");
-    assert_eq!(f.mount.core.sending.available_permits(), super::super::ahead::SENDING_AT_ONCE);
+    assert_eq!(f.mount.core.sending.available_permits(), SENDING_AT_ONCE);
 }
 
 #[tokio::test]
@@ -163,4 +164,19 @@ async fn more_writes_than_places_are_put_whole() {
     staged.publish(Publish::default()).await.expect("publishes");
     assert_eq!((f.store.calls("begin"), f.store.calls("put")), (0, 1));
     drop(places);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_ahead_to_a_store_that_is_left_alone() {
+    let f = pieces_fixture();
+    let vitals = &f.mount.core.vitals;
+    while !matches!(vitals.state(), MountState::Degraded { .. }) {
+        let broken = async { Err::<(), _>(Error::new(ErrorKind::Internal, "told to fail")) };
+        vitals.run_once("part", Load::Nothing, broken).await.expect_err("fails");
+    }
+    let staged = f.mount.stage(Target::Replace(key("a"))).await.expect("stages");
+    staged.write_at(0, Bytes::from(content(4 * PIECE))).await.expect("writes");
+    assert_eq!(kind(staged.publish(Publish::default()).await), Some(ErrorKind::Unavailable));
+    assert_eq!((f.store.calls("begin"), f.store.calls("put")), (0, 0));
+    assert_eq!(f.mount.core.sending.available_permits(), SENDING_AT_ONCE);
 }
