@@ -49,6 +49,8 @@ struct State {
 /// The task that sends; it ends, and abandons what it sent, when `arrived` is dropped.
 struct Feeding {
     plan: Plan,
+    piece_bytes: u64,
+    /// Changes with each piece that is complete, not with each write.
     arrived: watch::Sender<Arrived>,
     sent: oneshot::Receiver<Sending>,
 }
@@ -100,7 +102,13 @@ impl Ahead {
         state.arriving -= 1;
         let bytes = state.next.filter(|_| state.arriving == 0)?;
         let Some(feeding) = &state.feeding else { return Some(bytes) };
-        feeding.arrived.send_replace(Arrived { bytes, is_all: false });
+        feeding.arrived.send_if_modified(|seen| {
+            let is_piece = bytes / feeding.piece_bytes > seen.bytes / feeding.piece_bytes;
+            if is_piece {
+                seen.bytes = bytes;
+            }
+            is_piece
+        });
         None
     }
 
@@ -125,7 +133,7 @@ impl Ahead {
         let (arrived, arriving) = watch::channel(Arrived { bytes, is_all: false });
         let (sending, sent) = oneshot::channel();
         let (name, file, core) = (key.as_str().to_owned(), Arc::clone(file), Arc::clone(&place.core));
-        state.feeding = Some(Feeding { plan: plan.clone(), arrived, sent });
+        state.feeding = Some(Feeding { plan: plan.clone(), piece_bytes, arrived, sent });
         drop(state);
         core.work.start(async move {
             match feed(place, (&name, &file, piece_bytes), &plan, arriving).await {
