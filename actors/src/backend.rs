@@ -165,6 +165,35 @@ fn passed_group(query: &ListQuery) -> Option<&str> {
     Some(&after[..=query.prefix.len() + slash])
 }
 
+/// How a store takes objects whose content is still arriving.
+#[derive(Clone, Copy, Debug)]
+pub struct Pieces {
+    /// How much is fed at once.
+    pub piece_bytes: u64,
+    /// Objects up to this size are put whole, in one request.
+    pub whole_bytes_max: u64,
+}
+
+/// An object that is sent to its store while the rest of it still arrives here. Dropped, it is taken back.
+#[async_trait]
+pub trait Pending: Send {
+    /// Sends what comes next: [`Pieces::piece_bytes`] of it, or less at the end. Answers when there is room for more,
+    /// which may be before the store has it. After an error nothing but [`Pending::abandon`] makes sense.
+    ///
+    /// # Errors
+    /// As [`Backend::stat`].
+    async fn feed(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Waits until the store has all that was fed, and makes it visible, as [`Backend::put`] does.
+    ///
+    /// # Errors
+    /// As [`Backend::put`].
+    async fn finish(&mut self) -> Result<Object>;
+
+    /// Takes back what the store has of an object that was not finished.
+    async fn abandon(&mut self);
+}
+
 /// A store of flat keys.
 #[async_trait]
 pub trait Backend: Send + Sync {
@@ -221,6 +250,25 @@ pub trait Backend: Send + Sync {
         headers: &Headers,
         condition: &Precondition,
     ) -> Result<Object>;
+
+    /// What [`Backend::begin`] is for; `None` where it is not there.
+    fn ahead(&self) -> Option<Pieces> {
+        None
+    }
+
+    /// Begins to store an object whose content is not all here yet. Nothing is visible before [`Pending::finish`],
+    /// which decides about `condition`.
+    ///
+    /// # Errors
+    /// As [`Backend::put`]; `Unsupported` where the object has to be put whole.
+    async fn begin(
+        self: Arc<Self>,
+        _key: &str,
+        _headers: &Headers,
+        _condition: &Precondition,
+    ) -> Result<Box<dyn Pending>> {
+        Err(Error::new(ErrorKind::Unsupported, "this store takes whole objects only"))
+    }
 
     /// Removes an exact key; missing is fine.
     ///

@@ -72,7 +72,7 @@ def test_reads_and_writes_keep_up_with_hadoops_own_client(cluster):
         put = interleave(f"write 1 GiB, {scheme}:// (start of a JVM, {start_s:.1f} s, taken off)", [
             Arm("forebay", lambda: timed(lambda: ours_up(gateway, directory, next(names))), cpu),
             Arm("hadoop", lambda base=base: shell(hadoop, start_s, "-put", "-f", str(directory / "gib"), f"{base}{root}/theirs"), lambda: 0.0),
-        ], 1)  # fmt: skip
+        ], ROUNDS)  # fmt: skip
         print(f"   => write ÷ {scheme}://: {put['forebay']['mib_s'] / put['hadoop']['mib_s']:.3f} (target ≥ 0.9)", flush=True)
     got = interleave("read 1 GiB, cold", [
         Arm("forebay", lambda: timed(lambda: ours_down(gateway, next(cold))), cpu),

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{ByteRange, Capability, ETag, Headers, ListQuery, Precondition, RenameMode, Result};
 
-use super::{Backend, Object, ObjectPage, Source};
+use super::{Backend, Object, ObjectPage, Pending, Pieces, Source};
 
 /// A store and the present way to it.
 pub struct Exchange {
@@ -87,6 +87,19 @@ impl Backend for Exchange {
         condition: &Precondition,
     ) -> Result<Object> {
         self.present().put(key, source, headers, condition).await
+    }
+
+    fn ahead(&self) -> Option<Pieces> {
+        self.present().ahead()
+    }
+
+    async fn begin(
+        self: Arc<Self>,
+        key: &str,
+        headers: &Headers,
+        condition: &Precondition,
+    ) -> Result<Box<dyn Pending>> {
+        self.present().begin(key, headers, condition).await
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

@@ -20,9 +20,10 @@ use forebay_core::{
     Result,
 };
 
-use super::{Backend, Object, ObjectPage, Source, check_marker};
+use super::{Backend, Object, ObjectPage, Pending, Pieces, Source, check_marker};
 use crate::config::{HdfsStoreConfig, MountLimits};
 
+mod ahead;
 mod client;
 mod entries;
 mod error;
@@ -34,6 +35,7 @@ mod reap;
 mod status;
 mod turns;
 
+use ahead::Ahead;
 use client::Client;
 use path::{Path, Root};
 use status::Status;
@@ -211,6 +213,19 @@ impl Backend for Hdfs {
             return self.put_directory(key, condition).await;
         }
         self.put_file(key, source, headers, condition).await
+    }
+
+    fn ahead(&self) -> Option<Pieces> {
+        Some(ahead::PIECES)
+    }
+
+    async fn begin(
+        self: Arc<Self>,
+        key: &str,
+        headers: &Headers,
+        condition: &Precondition,
+    ) -> Result<Box<dyn Pending>> {
+        Ok(Box::new(Ahead::begin(self, key, headers, condition).await?))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

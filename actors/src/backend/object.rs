@@ -30,9 +30,10 @@ use uuid::Uuid;
 
 use super::deadline::{Pace, exactly};
 use super::error::from_opendal;
-use super::{Backend, Object, ObjectPage, Source, check_marker, require};
+use super::{Backend, Object, ObjectPage, Pending, Pieces, Source, check_marker, require};
 use crate::config::{MountLimits, ObjectStoreConfig, Quirks};
 
+mod ahead;
 mod dialect;
 mod headers;
 mod index;
@@ -42,6 +43,7 @@ mod transport;
 mod trial;
 mod upload;
 
+use ahead::Ahead;
 use dialect::{Dialect, Listing, Revision};
 use listing::Parked;
 use transport::Transport;
@@ -152,14 +154,46 @@ impl ObjectStore {
         let one_stream = WriteOptions { if_version_not_match: Some("1".to_owned()), ..options.clone() };
         if !self.lacks_parts.load(Ordering::Relaxed) {
             match self.uploads.send(target, full, source, options).await {
-                Err(error) if matches!(error.kind(), ErrorKind::Internal | ErrorKind::Unsupported) => {
-                    tracing::info!(store = self.fingerprint(), %error, "the store takes no parts");
-                    self.lacks_parts.store(true, Ordering::Relaxed);
-                }
+                Err(error) if self.is_lack_of_parts(&error) => {}
                 answer => return answer,
             }
         }
         self.uploads.send(target, full, source, one_stream).await
+    }
+
+    /// Whether an upload in parts failed because the store takes none, which is remembered.
+    fn is_lack_of_parts(&self, error: &Error) -> bool {
+        let is_google = self.dialect.revision == Revision::Generation;
+        let is_lack = is_google && matches!(error.kind(), ErrorKind::Internal | ErrorKind::Unsupported);
+        if is_lack {
+            tracing::info!(store = self.fingerprint(), %error, "the store takes no parts");
+            self.lacks_parts.store(true, Ordering::Relaxed);
+        }
+        is_lack
+    }
+
+    /// How to write under `condition`, and the name of this write if it has one.
+    fn write_options(
+        &self,
+        headers: &Headers,
+        condition: &Precondition,
+    ) -> Result<(WriteOptions, Option<String>)> {
+        let write = (*condition != Precondition::None).then(|| Uuid::new_v4().to_string());
+        let mut options = headers::to_options(headers, write.as_deref(), &self.dialect);
+        self.dialect.revision.require(condition, &mut options, &self.dialect.service)?;
+        Ok((options, write))
+    }
+
+    /// What became of a write that failed: the answer may be lost and the write done; repeated, its own condition
+    /// would refuse it.
+    async fn resolve(&self, key: &str, write: Option<&String>, error: Error) -> Result<Object> {
+        if write.is_none() || !is_ambiguous(error.kind()) {
+            return Err(error);
+        }
+        match self.head(key).await {
+            Ok((object, stored_by)) if stored_by.as_ref() == write => Ok(object),
+            Ok(_) | Err(_) => Err(error),
+        }
     }
 
     /// Refuses what the store would refuse after the last byte, and what some stores (moto) do not refuse at all:
@@ -182,11 +216,10 @@ impl ObjectStore {
     async fn stored(
         &self,
         key: &str,
-        (source, headers): (&Source, &Headers),
+        (size_bytes, headers): (u64, &Headers),
         (answer, is_digested): (&Metadata, bool),
     ) -> Result<Object> {
         let (own, is_weak) = self.dialect.revision.of(answer);
-        let size_bytes = source.size_bytes();
         // An answer with the content's digest, its tag and its time (Azure, Google) needs no second look, unless the
         // store makes up a content type.
         if let (true, true, Some(modified)) =
@@ -346,9 +379,7 @@ impl Backend for ObjectStore {
     ) -> Result<Object> {
         check_marker(key, source)?;
         let full = self.full(key)?;
-        let write = (*condition != Precondition::None).then(|| Uuid::new_v4().to_string());
-        let mut options = headers::to_options(headers, write.as_deref(), &self.dialect);
-        self.dialect.revision.require(condition, &mut options, &self.dialect.service)?;
+        let (options, write) = self.write_options(headers, condition)?;
         if *condition != Precondition::None {
             self.require_heeded(condition).await?;
             if upload::is_in_parts(source) {
@@ -363,15 +394,24 @@ impl Backend for ObjectStore {
                     let text = "other bytes arrived at the store than were sent";
                     return Err(Error::new(ErrorKind::Unavailable, text));
                 }
-                self.stored(key, (source, headers), (&answer, is_intact == Some(true))).await
+                let size_bytes = source.size_bytes();
+                self.stored(key, (size_bytes, headers), (&answer, is_intact == Some(true))).await
             }
-            // The answer may be lost and the write done; repeated, its own condition would refuse it.
-            Err(error) if write.is_some() && is_ambiguous(error.kind()) => match self.head(key).await {
-                Ok((object, stored_by)) if stored_by == write => Ok(object),
-                Ok(_) | Err(_) => Err(error),
-            },
-            Err(error) => Err(error),
+            Err(error) => self.resolve(key, write.as_ref(), error).await,
         }
+    }
+
+    fn ahead(&self) -> Option<Pieces> {
+        Some(ahead::PIECES)
+    }
+
+    async fn begin(
+        self: Arc<Self>,
+        key: &str,
+        headers: &Headers,
+        condition: &Precondition,
+    ) -> Result<Box<dyn Pending>> {
+        Ok(Box::new(Ahead::begin(self, key, headers, condition).await?))
     }
 
     async fn delete(&self, key: &str) -> Result<()> {

@@ -14,6 +14,7 @@
 //! renames natively: there each is one. POSIX attributes, xattrs and identities
 //! kept through renames and changes in place live in memory, are bounded, and end with the process.
 
+mod ahead;
 mod attributes;
 mod bounded;
 mod directory;
@@ -42,7 +43,9 @@ use forebay_core::{
 };
 
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
+use self::ahead::SENDING_AT_ONCE;
 use self::attributes::AttributeCache;
 use self::identity::Identities;
 use self::overlay::Overlay;
@@ -100,6 +103,8 @@ struct Core {
     overlay: Overlay,
     siblings: Siblings,
     work: Work,
+    /// Writes that may be sent while they still arrive.
+    sending: Arc<Semaphore>,
     /// User and group of the process: they own what nobody was given.
     owner: (u32, u32),
 }
@@ -126,6 +131,7 @@ impl ObjectMount {
             overlay: Overlay::new(REMEMBERED_ENTRIES),
             siblings: Siblings::new(),
             work: Work::new(Handle::current()),
+            sending: Arc::new(Semaphore::new(SENDING_AT_ONCE)),
             owner,
         });
         Arc::new(Self { info, core })

@@ -5,8 +5,8 @@
 //! → attempts, each under a deadline; reads perhaps hedged. A stalled body is bounded inside the backend, too.
 //! No lock is held across an await, and nothing waits for the mount's actor.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -214,6 +214,22 @@ impl Vitals {
         };
         self.count(operation, &result);
         result
+    }
+
+    /// Sends one request that cannot be sent again under all limits.
+    ///
+    /// # Errors
+    /// As [`Vitals::run_loaded`].
+    ///
+    /// # Panics
+    /// Never: what is sent at most once is taken once.
+    pub async fn run_once<T, R>(&self, operation: &'static str, load: Load, request: R) -> Result<T>
+    where
+        R: Future<Output = Result<T>> + Send,
+    {
+        let request = Mutex::new(Some(request));
+        let call = || request.lock().ok().and_then(|mut request| request.take()).expect("sent at most once");
+        self.run_loaded(operation, Repeat::Once, load, call).await
     }
 
     /// Asks the store whether it is well, past all limits but the breaker: a store that hangs holds all places.

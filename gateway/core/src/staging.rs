@@ -69,6 +69,10 @@ pub trait Staged: Send + Sync {
     /// `NoSpace` when the staging quota or disk is full.
     async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()>;
 
+    /// Tells how the write is going to be published, and its length where it is known, so that it may be sent to the
+    /// store while it still arrives. A hint, given before the first byte; what is published in the end decides.
+    fn expect(&self, _publish: &Publish, _size_bytes: Option<u64>) {}
+
     /// Cuts or extends (with zeros).
     ///
     /// # Errors

@@ -40,6 +40,8 @@ const PIECES_AHEAD: usize = 2;
 /// A client of one pair of NameNodes, with connections of its own.
 pub(super) struct Client {
     http: reqwest::Client,
+    /// For what is answered after a body that takes its time.
+    uploads: reqwest::Client,
     pace: Pace,
     /// Base URLs, `http://host:port/webhdfs/v1`.
     endpoints: Vec<String>,
@@ -119,20 +121,21 @@ impl Client {
     pub(super) fn new(config: &HdfsStoreConfig, limits: &MountLimits) -> reqwest::Result<Self> {
         // Whoever comes first installs it; all install the same.
         rustls::crypto::ring::default_provider().install_default().map_err(drop).unwrap_or_default();
-        let http = reqwest::Client::builder()
-            .http1_only()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_DEADLINE)
-            .read_timeout(limits.request_deadline)
-            .pool_max_idle_per_host(limits.operations)
-            .pool_idle_timeout(IDLE)
-            .tcp_keepalive(KEEPALIVE)
-            .tcp_nodelay(true)
-            .build()?;
+        let builder = || {
+            reqwest::Client::builder()
+                .http1_only()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_DEADLINE)
+                .pool_max_idle_per_host(limits.operations)
+                .pool_idle_timeout(IDLE)
+                .tcp_keepalive(KEEPALIVE)
+                .tcp_nodelay(true)
+        };
         let base = |endpoint: &String| format!("{}/webhdfs/v1", endpoint.trim_end_matches('/'));
         Ok(Self {
-            http,
+            http: builder().read_timeout(limits.request_deadline).build()?,
+            uploads: builder().build()?,
             pace: Pace::new(limits),
             endpoints: config.endpoints.iter().map(base).collect(),
             active: AtomicUsize::new(0),
@@ -242,13 +245,21 @@ impl Client {
 
     /// Writes a new file that nobody else has the name of.
     pub(super) async fn create(&self, path: &Path, source: &Source) -> Result<()> {
-        let location = self.redirect(Method::PUT, path, "CREATE&overwrite=false").await?;
-        let request = self
-            .http
-            .put(location)
-            .header(CONTENT_TYPE, "application/octet-stream")
-            .header(CONTENT_LENGTH, source.size_bytes())
-            .body(body(source));
+        let location = self.place(path).await?;
+        self.send(location, body(source), Some(source.size_bytes())).await
+    }
+
+    /// Where the bytes of a new file go.
+    pub(super) async fn place(&self, path: &Path) -> Result<Url> {
+        self.redirect(Method::PUT, path, "CREATE&overwrite=false").await
+    }
+
+    /// Writes a new file to its place: exactly `size_bytes`, where they are known, else all that comes.
+    pub(super) async fn send(&self, place: Url, body: Body, size_bytes: Option<u64>) -> Result<()> {
+        let mut request = self.uploads.put(place).header(CONTENT_TYPE, "application/octet-stream").body(body);
+        if let Some(size_bytes) = size_bytes {
+            request = request.header(CONTENT_LENGTH, size_bytes);
+        }
         let answer = request.send().await.map_err(datanode)?;
         accepted(answer, StatusCode::CREATED).await.map(drop)
     }

@@ -21,24 +21,36 @@ use super::{Hdfs, headers};
 use crate::backend::{Object, Source, require};
 
 /// Something under a temporary name; removed on drop unless it got its own.
-struct Temporary {
+pub(super) struct Temporary {
     client: Arc<Client>,
-    path: Path,
-    is_published: bool,
+    pub(super) path: Path,
+    /// Removed, or under its own name.
+    is_gone: bool,
+}
+
+impl Temporary {
+    /// Removes it, unless it got its own name.
+    pub(super) async fn remove(&mut self) {
+        if !std::mem::replace(&mut self.is_gone, true) {
+            remove(&self.client, &self.path).await;
+        }
+    }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if self.is_published {
+        if self.is_gone {
             return;
         }
         let (client, path) = (Arc::clone(&self.client), self.path.clone());
-        // Bounded by the client's own deadlines; what it cannot remove is reaped by age.
-        tokio::spawn(async move {
-            if let Err(error) = client.delete(&path, true).await {
-                tracing::warn!(%error, "a temporary file stays in HDFS until it is reaped");
-            }
-        });
+        tokio::spawn(async move { remove(&client, &path).await });
+    }
+}
+
+/// Bounded by the client's own deadlines; what it cannot remove is reaped by age.
+async fn remove(client: &Client, path: &Path) {
+    if let Err(error) = client.delete(path, true).await {
+        tracing::warn!(%error, "a temporary file stays in HDFS until it is reaped");
     }
 }
 
@@ -51,19 +63,35 @@ impl Hdfs {
         condition: &Precondition,
     ) -> Result<Object> {
         let path = self.root.path(key)?;
-        if *condition != Precondition::None {
-            // Not after the last byte, if it can be known before.
-            require(condition, self.tag_at(&path).await?.as_ref())?;
-        }
+        self.expect(&path, condition).await?;
         let mut temporary = self.temporary();
         self.client.create(&temporary.path, source).await?;
+        self.name(&mut temporary, (key, source.size_bytes()), headers, condition).await
+    }
+
+    /// Refuses, before the last byte, what can be known then.
+    pub(super) async fn expect(&self, path: &Path, condition: &Precondition) -> Result<()> {
+        if *condition == Precondition::None {
+            return Ok(());
+        }
+        require(condition, self.tag_at(path).await?.as_ref())
+    }
+
+    /// Gives a file that was written whole its headers and its name.
+    pub(super) async fn name(
+        &self,
+        temporary: &mut Temporary,
+        (key, size_bytes): (&str, u64),
+        headers: &Headers,
+        condition: &Precondition,
+    ) -> Result<Object> {
         headers::keep(&self.client, &temporary.path, headers).await?;
         let status = self.client.status(&temporary.path).await?;
-        if status.length != source.size_bytes() {
-            let text = format!("HDFS kept {} of {} bytes", status.length, source.size_bytes());
+        if status.length != size_bytes {
+            let text = format!("HDFS kept {} of {size_bytes} bytes", status.length);
             return Err(Error::new(ErrorKind::Internal, text));
         }
-        self.publish(&mut temporary, &path, (&status, condition)).await?;
+        self.publish(temporary, &self.root.path(key)?, (&status, condition)).await?;
         Ok(status.file(key.to_owned(), Some(Arc::new(headers.clone()))))
     }
 
@@ -92,9 +120,9 @@ impl Hdfs {
         Ok(status.directory(key))
     }
 
-    fn temporary(&self) -> Temporary {
+    pub(super) fn temporary(&self) -> Temporary {
         self.reap_once();
-        Temporary { client: Arc::clone(&self.client), path: self.root.temporary(), is_published: false }
+        Temporary { client: Arc::clone(&self.client), path: self.root.temporary(), is_gone: false }
     }
 
     async fn publish(
@@ -126,7 +154,7 @@ impl Hdfs {
             }
             _ => e,
         })?;
-        temporary.is_published = true;
+        temporary.is_gone = true;
         Ok(())
     }
 

@@ -121,6 +121,48 @@ async fn failed_write_shows_nothing_and_leaves_nothing() {
     tokio::time::timeout(Duration::from_secs(30), cleaned).await.expect("removed within 30 s");
 }
 
+async fn begun(hdfs: &Arc<Hdfs>, condition: &Precondition) -> Result<Box<dyn Pending>> {
+    let headers = Headers { content_type: Some("text/x-test".into()), ..Headers::default() };
+    let mut begun = Arc::clone(hdfs).begin("d/a", &headers, condition).await?;
+    for piece in ["one ", "two ", "three"] {
+        begun.feed(Bytes::from_static(piece.as_bytes())).await?;
+    }
+    Ok(begun)
+}
+
+#[tokio::test]
+async fn file_sent_while_it_arrives_is_visible_in_the_end_and_only_where_its_condition_holds() {
+    let standin = StandIn::start().await;
+    let hdfs = Arc::new(client(&[&standin], "/"));
+    let mut first = begun(&hdfs, &Precondition::Absent).await.expect("there is none yet");
+    let mut second = begun(&hdfs, &Precondition::Absent).await.expect("there is none yet");
+    let mut abandoned = begun(&hdfs, &Precondition::None).await.expect("begins");
+    assert_eq!(kind(hdfs.stat("d/a").await), Some(ErrorKind::NotFound));
+    let object = first.finish().await.expect("is the first");
+    assert_eq!(text(&hdfs, &object).await.expect("reads"), b"one two three");
+    let headers = hdfs.stat("d/a").await.expect("is there").headers.expect("kept");
+    assert_eq!(headers.content_type.as_deref(), Some("text/x-test"));
+    assert_eq!(kind(second.finish().await), Some(ErrorKind::PreconditionFailed));
+    assert_eq!(kind(begun(&hdfs, &Precondition::Absent).await), Some(ErrorKind::PreconditionFailed), "early");
+    second.abandon().await;
+    abandoned.abandon().await;
+    assert_eq!(standin.paths(), ["/", "/.forebay-tmp", "/d", "/d/a"]);
+}
+
+#[tokio::test]
+async fn file_whose_datanode_gives_up_is_an_error_and_not_a_hang() {
+    let standin = StandIn::start().await;
+    let hdfs = Arc::new(client(&[&standin], "/"));
+    standin.spoil("CREATE", Fault::Thrown("AccessControlException"));
+    assert_eq!(kind(begun(&hdfs, &Precondition::None).await), Some(ErrorKind::AccessDenied));
+    let mut cut = begun(&hdfs, &Precondition::None).await.expect("begins");
+    standin.spoil("CREATE", Fault::Lost);
+    assert_eq!(kind(cut.finish().await), Some(ErrorKind::Unavailable));
+    assert!(cut.feed(Bytes::from_static(b"x")).await.is_err(), "it is over");
+    cut.abandon().await;
+    assert_eq!(standin.paths(), ["/", "/.forebay-tmp"]);
+}
+
 #[tokio::test]
 async fn cluster_without_xattrs_refuses_headers_and_serves_the_rest() {
     let standin = StandIn::start().await;

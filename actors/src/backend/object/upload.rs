@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use forebay_core::{ByteRange, Error, ErrorKind, Result};
 use opendal::options::WriteOptions;
 use opendal::raw::{BoxedStaticFuture, OpWrite, Servicer, oio};
@@ -12,9 +13,9 @@ use super::super::error::from_opendal;
 use crate::backend::Source;
 
 /// Largest body of one request, unless an object needs larger ones to stay below 10000 parts.
-const PIECE_BYTES: u64 = 16 << 20;
+pub(super) const PIECE_BYTES: u64 = 16 << 20;
 /// Most parts of an object.
-const PARTS_MAX: u64 = 10_000;
+pub(super) const PARTS_MAX: u64 = 10_000;
 /// Parts in flight.
 const PARTS_AT_ONCE: u64 = 4;
 /// Memory for bodies of one mount, in MiB.
@@ -58,11 +59,7 @@ impl Uploads {
         let buffers = if size <= piece { size } else { piece * (PARTS_AT_ONCE + 2) };
         let mib = u32::try_from(buffers >> 20).unwrap_or(u32::MAX).clamp(1, BUFFERS_MIB_MAX);
         let _buffers = self.buffers_mib.acquire_many(mib).await.expect("the semaphore is never closed");
-        let options = WriteOptions { concurrent: PARTS_AT_ONCE as usize, ..options };
-        let (args, _) =
-            OpWrite::from_options(&service.capability_dyn(), options).map_err(|e| from_opendal(&e))?;
-        let writer = service.write_dyn(context, key, args).map_err(|e| from_opendal(&e))?;
-        let mut upload = Upload { writer: Some(writer) };
+        let mut upload = Upload::begin((service, context), key, options)?;
         let source = Arc::new(source.clone());
         let mut offset = 0;
         while offset < size {
@@ -71,21 +68,51 @@ impl Uploads {
             let read = tokio::task::spawn_blocking(move || source.read(range)).await;
             let bytes = read
                 .map_err(|e| Error::new(ErrorKind::Internal, "reading staged bytes panicked").because(e))??;
-            upload.writer().write_dyn(Buffer::from(bytes)).await.map_err(|e| from_opendal(&e))?;
+            upload.write(bytes).await?;
             offset = range.end();
         }
-        let metadata = upload.writer().close_dyn().await.map_err(|e| from_opendal(&e))?;
-        upload.writer = None;
-        Ok(metadata)
+        upload.close().await
     }
 }
 
 /// An upload that is aborted unless it was closed.
-struct Upload {
+pub(super) struct Upload {
     writer: Option<oio::Writer>,
 }
 
 impl Upload {
+    /// Sends nothing yet.
+    pub(super) fn begin(
+        (service, context): (&Servicer, &OperationContext),
+        key: &str,
+        options: WriteOptions,
+    ) -> Result<Self> {
+        let options = WriteOptions { concurrent: PARTS_AT_ONCE as usize, ..options };
+        let (args, _) =
+            OpWrite::from_options(&service.capability_dyn(), options).map_err(|e| from_opendal(&e))?;
+        let writer = service.write_dyn(context, key, args).map_err(|e| from_opendal(&e))?;
+        Ok(Self { writer: Some(writer) })
+    }
+
+    /// Sends one more part; waits while as many as may be are in flight.
+    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.writer().write_dyn(Buffer::from(bytes)).await.map_err(|e| from_opendal(&e))
+    }
+
+    /// Waits for the parts in flight and makes them an object.
+    pub(super) async fn close(&mut self) -> Result<Metadata> {
+        let metadata = self.writer().close_dyn().await.map_err(|e| from_opendal(&e))?;
+        self.writer = None;
+        Ok(metadata)
+    }
+
+    /// Takes back the parts that the store knows of, unless it was closed.
+    pub(super) async fn abort(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            abort(writer).await;
+        }
+    }
+
     fn writer(&mut self) -> &mut oio::Writer {
         self.writer.as_mut().expect("taken only after it was closed")
     }
@@ -93,13 +120,16 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        let Some(mut writer) = self.writer.take() else { return };
-        // Bounded by the transport's own deadlines. Parts that this cannot take back are the bucket's lifecycle
-        // rule's, like those of any client that lost its power.
-        tokio::spawn(async move {
-            if let Err(error) = writer.abort_dyn().await {
-                tracing::warn!(error = error.message(), "parts of a failed upload stay in the store");
-            }
-        });
+        if let Some(writer) = self.writer.take() {
+            // Bounded by the transport's own deadlines.
+            tokio::spawn(abort(writer));
+        }
+    }
+}
+
+/// Parts that this cannot take back are the bucket's lifecycle rule's, like those of any client that lost its power.
+async fn abort(mut writer: oio::Writer) {
+    if let Err(error) = writer.abort_dyn().await {
+        tracing::warn!(error = error.message(), "parts of a failed upload stay in the store");
     }
 }

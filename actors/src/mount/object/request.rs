@@ -53,6 +53,17 @@ impl Core {
         Ok(bytes)
     }
 
+    /// The condition that is sent to the store, and whether it may be left out should the store refuse to check it.
+    pub(super) fn sent<'a>(&self, condition: &'a Condition) -> (&'a Precondition, bool) {
+        match condition {
+            Condition::Asked(wanted) => (wanted, false),
+            Condition::Own(wanted) if !self.backend.capability().checks(wanted) => {
+                (&Precondition::None, false)
+            }
+            Condition::Own(wanted) => (wanted, *wanted != Precondition::None),
+        }
+    }
+
     /// Stores under an exact name; nothing is remembered yet.
     pub(super) async fn put(
         &self,
@@ -61,13 +72,7 @@ impl Core {
         headers: &Headers,
         condition: &Condition,
     ) -> Result<Object> {
-        let (wanted, is_own) = match condition {
-            Condition::Asked(wanted) => (wanted, false),
-            Condition::Own(wanted) if !self.backend.capability().checks(wanted) => {
-                (&Precondition::None, false)
-            }
-            Condition::Own(wanted) => (wanted, *wanted != Precondition::None),
-        };
+        let (wanted, is_own) = self.sent(condition);
         let size_bytes = source.size_bytes();
         let send = async |condition: &Precondition| {
             let call = || self.backend.put(name, source, headers, condition);
@@ -90,9 +95,20 @@ impl Core {
         headers: &Headers,
         (condition, identity): (&Condition, Option<FileId>),
     ) -> Result<Entry> {
+        self.keep_file(key, headers, identity, self.put(key.as_str(), source, headers, condition)).await
+    }
+
+    /// As [`Core::put_file`], in whichever way the content gets to the store.
+    pub(super) async fn keep_file(
+        &self,
+        key: &Key,
+        headers: &Headers,
+        identity: Option<FileId>,
+        stored: impl Future<Output = Result<Object>>,
+    ) -> Result<Entry> {
         let name = key.as_str();
         let change = self.attributes.change(name, self.clock.now());
-        let mut object = self.put(name, source, headers, condition).await?;
+        let mut object = stored.await?;
         object.headers.get_or_insert_with(|| headers.clone().into());
         match identity {
             Some(identity) => self.identities.keep(name, &object.etag, identity),

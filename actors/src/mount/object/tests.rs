@@ -1,5 +1,6 @@
 //! Behaviour of an object mount over the memory store, with requests counted, held and failed on their way.
 
+mod ahead;
 mod faulty;
 mod reading;
 mod trees;

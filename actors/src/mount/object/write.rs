@@ -11,10 +11,11 @@ use forebay_core::{
 use tokio::sync::Mutex;
 
 use super::Core;
+use super::ahead::{Ahead, Place, Plan, may_put_whole};
 use super::file::ObjectFile;
 use super::lookup::Detail;
 use super::request::Condition;
-use crate::backend::Source;
+use crate::backend::{Object, Source};
 use crate::cache::{ContentId, PAGE_BYTES};
 use crate::staging::{StagingFile, Stamp, blocking};
 
@@ -26,6 +27,7 @@ pub(super) struct ObjectWrite {
     core: Arc<Core>,
     key: Key,
     file: Arc<StagingFile>,
+    ahead: Ahead,
     /// Held while a publication is under way, so that those of one write follow each other. The lock of an
     /// asynchronous mutex: whoever waits for it does not block a worker.
     progress: Mutex<Progress>,
@@ -57,7 +59,7 @@ impl Core {
         let file = self.staging.file().await?;
         let progress =
             Mutex::new(Progress { base: None, replaces: true, clean: None, doubt: None, is_uploaded: false });
-        Ok(Arc::new(ObjectWrite { core: Arc::clone(self), key, file, progress }))
+        Ok(Arc::new(ObjectWrite { core: Arc::clone(self), key, file, ahead: Ahead::default(), progress }))
     }
 
     /// Starts a change of the present content; of an empty one where there is no file.
@@ -67,7 +69,9 @@ impl Core {
         let file = self.staging.file().await?;
         let mut progress =
             Progress { base: None, replaces: false, clean: None, doubt: None, is_uploaded: false };
+        let ahead = Ahead::default();
         if let Some(entry) = found {
+            ahead.give_up();
             let open = ObjectFile::new(self, &key, entry.clone());
             copy_into(&open, &file).await?;
             progress.clean = Some(file.stamp()?);
@@ -75,7 +79,7 @@ impl Core {
             progress.base = Some(Base { entry, headers });
         }
         let progress = Mutex::new(progress);
-        Ok(Arc::new(ObjectWrite { core: Arc::clone(self), key, file, progress }))
+        Ok(Arc::new(ObjectWrite { core: Arc::clone(self), key, file, ahead, progress }))
     }
 }
 
@@ -133,7 +137,14 @@ impl ObjectWrite {
             self.core.identities.changing(self.key.as_str(), &base.entry.etag, base.entry.file_id)
         });
         let source = Source { files: vec![(Arc::clone(self.file.file()), size_bytes)] };
-        let answer = self.core.put_file(&self.key, &source, &headers, (&condition, identity)).await;
+        let plan = Plan { headers: Arc::clone(&headers), condition: self.core.sent(&condition).0.clone() };
+        let stored = async {
+            match self.finish_ahead(&plan, (stamp, size_bytes)).await {
+                Some(answer) => answer,
+                None => self.core.put(self.key.as_str(), &source, &headers, &condition).await,
+            }
+        };
+        let answer = self.core.keep_file(&self.key, &headers, identity, stored).await;
         if answer.as_ref().is_err_and(Error::is_temporary) && !condition.is_none() {
             let file = Arc::clone(&self.file);
             progress.doubt = Some(ETag::new(&blocking(move || file.md5()).await?));
@@ -161,6 +172,37 @@ impl ObjectWrite {
         Ok(())
     }
 
+    /// Publishes what was sent ahead; `None` where the content has to be put whole.
+    async fn finish_ahead(&self, plan: &Plan, (stamp, size_bytes): (Stamp, u64)) -> Option<Result<Object>> {
+        let sending = self.ahead.all_sent(plan, size_bytes).await?;
+        if self.file.was_lent() || self.file.stamp().ok()? != stamp {
+            return None;
+        }
+        match sending.finish().await {
+            Err(error) if may_put_whole(&error, &plan.condition) => {
+                tracing::info!(key = self.key.as_str(), %error, "a write sent ahead is sent again as a whole");
+                None
+            }
+            answer => Some(answer),
+        }
+    }
+
+    /// Begins to send what is still arriving, if it is worth it and possible now.
+    fn go_ahead(&self, written: u64) {
+        let Some(pieces) = self.core.backend.ahead() else { return };
+        if !self.ahead.is_worth_it(written, pieces) {
+            return;
+        }
+        // Neither while it is published, nor after.
+        let Ok(progress) = self.progress.try_lock() else { return };
+        let Some(place) = Place::take(&self.core) else { return };
+        self.ahead.begin(place, (&self.key, self.file.file(), pieces.piece_bytes), |publish| {
+            let condition = progress.condition(&publish.condition);
+            let headers = Arc::new(publish.headers.clone().unwrap_or_default());
+            Plan { headers, condition: self.core.sent(&condition).0.clone() }
+        });
+    }
+
     fn own_attributes(&self, publish: &Publish, entry: &Entry) {
         if publish.mode.is_none() && publish.owner.is_none() {
             return;
@@ -174,10 +216,20 @@ impl ObjectWrite {
 #[async_trait]
 impl Staged for ObjectWrite {
     async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
-        self.file.write_at(offset, bytes).await
+        self.ahead.arriving(offset, bytes.len() as u64);
+        self.file.write_at(offset, bytes).await.inspect_err(|_| self.ahead.give_up())?;
+        if let Some(written) = self.ahead.arrived() {
+            self.go_ahead(written);
+        }
+        Ok(())
+    }
+
+    fn expect(&self, publish: &Publish, size_bytes: Option<u64>) {
+        self.ahead.expect(publish, size_bytes);
     }
 
     async fn truncate(&self, size_bytes: u64) -> Result<()> {
+        self.ahead.give_up();
         self.file.truncate(size_bytes).await
     }
 
@@ -186,6 +238,7 @@ impl Staged for ObjectWrite {
     }
 
     fn file(&self) -> Lent {
+        self.ahead.give_up();
         self.file.lend()
     }
 

@@ -54,9 +54,10 @@ pub(super) async fn object(
     let mut digests = Digests::new(&sent_checksums!(input), &request.headers)?;
     let headers = stored_headers!(input)?;
     let writer = gateway.namespace.replace(&context, &name.path).await.map_err(to_s3)?;
+    let publish = Publish { condition, headers: Some(headers), is_durable: true, ..Publish::default() };
+    writer.expect(&publish, Some(incoming.length_bytes()));
     incoming.write_to(&writer, &mut digests).await?;
     let verified = digests.verify(request.trailing_headers.as_ref())?;
-    let publish = Publish { condition, headers: Some(headers), is_durable: true, ..Publish::default() };
     let entry = match writer.publish(publish).await {
         Ok(entry) => entry,
         Err(e) if e.kind() == forebay_core::ErrorKind::NotFound => {

@@ -26,7 +26,6 @@ pub(crate) async fn create(call: &Call, mut body: Body) -> Result<Reply> {
     path::refuse_colon(&call.path)?;
     check_target(call, overwrite).await?;
     let writer = call.namespace().replace(&call.context, &call.path).await?;
-    receive(&writer, 0, &mut body).await?;
     let publish = Publish {
         condition: if overwrite { Precondition::None } else { Precondition::Absent },
         mode: Some(mode),
@@ -34,6 +33,8 @@ pub(crate) async fn create(call: &Call, mut body: Body) -> Result<Reply> {
         is_durable: true,
         ..Publish::default()
     };
+    writer.expect(&publish, None);
+    receive(&writer, 0, &mut body).await?;
     match writer.publish(publish).await {
         Ok(_) => {}
         Err(e) if matches!(e.kind(), ErrorKind::PreconditionFailed | ErrorKind::AlreadyExists) => {

@@ -33,6 +33,11 @@ impl Writer {
         self.staged.write_at(offset, bytes).await
     }
 
+    /// As [`Staged::expect`].
+    pub fn expect(&self, publish: &Publish, size_bytes: Option<u64>) {
+        self.staged.expect(publish, size_bytes);
+    }
+
     /// As [`Staged::truncate`].
     ///
     /// # Errors

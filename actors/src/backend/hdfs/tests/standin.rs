@@ -392,6 +392,14 @@ async fn read(stream: &mut TcpStream) -> Option<Request> {
             return None;
         }
     }
+    if text.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        while !body.ends_with(b"0\r\n\r\n") {
+            if stream.read_buf(&mut body).await.ok()? == 0 {
+                return None;
+            }
+        }
+        body = unchunked(&body);
+    }
     let mut words = text.split(' ');
     let target = words.nth(1)?;
     let (path, query) = target.strip_prefix("/webhdfs/v1")?.split_once('?')?;
@@ -399,4 +407,15 @@ async fn read(stream: &mut TcpStream) -> Option<Request> {
     let query = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = query.map(|(name, value)| (name.to_owned(), decoded(value))).collect();
     Some(Request { path: decoded(path), query, body })
+}
+
+fn unchunked(mut body: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    while let Some(end) = body.iter().position(|byte| *byte == b'\r') {
+        let len = std::str::from_utf8(&body[..end]).ok().and_then(|len| usize::from_str_radix(len, 16).ok());
+        let chunk = &body[end + 2..][..len.expect("a length")];
+        content.extend_from_slice(chunk);
+        body = &body[end + 2 + chunk.len() + 2..];
+    }
+    content
 }

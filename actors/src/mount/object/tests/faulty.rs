@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use forebay_core::{ByteRange, Capability, ETag, ErrorKind};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::backend::{Memory, Object, ObjectPage};
+use crate::backend::{Memory, Object, ObjectPage, Pending, Pieces};
 
 /// A store that does what a test tells it.
 pub(super) struct Faulty {
@@ -17,6 +17,8 @@ pub(super) struct Faulty {
     failing: Mutex<Option<(&'static str, ErrorKind)>>,
     losing: Mutex<Option<(&'static str, ErrorKind)>>,
     held: Mutex<Option<(&'static str, Arc<Gate>)>>,
+    /// Pieces of objects that are begun; 0 where none can be.
+    pub(super) ahead_bytes: AtomicU64,
     pub(super) cannot_copy: AtomicBool,
     pub(super) ignores_conditions: AtomicBool,
 }
@@ -48,6 +50,7 @@ impl Faulty {
             failing: Mutex::default(),
             losing: Mutex::default(),
             held: Mutex::default(),
+            ahead_bytes: AtomicU64::new(0),
             cannot_copy: AtomicBool::new(false),
             ignores_conditions: AtomicBool::new(false),
         }
@@ -77,9 +80,7 @@ impl Faulty {
 
     /// Changes the store behind the mount's back.
     pub(super) async fn put_outside(&self, name: &str, content: &[u8]) -> ETag {
-        let file = tempfile::tempfile().expect("a temporary file");
-        std::os::unix::fs::FileExt::write_all_at(&file, content, 0).expect("writes");
-        let source = Source { files: vec![(Arc::new(file), content.len() as u64)] };
+        let source = source(content);
         let headers = Headers { content_type: Some("text/outside".to_owned()), ..Headers::default() };
         self.memory.put(name, &source, &headers, &Precondition::None).await.expect("stores").etag
     }
@@ -151,6 +152,23 @@ impl Backend for Faulty {
         self.pass("put", self.memory.put(key, source, headers, condition)).await
     }
 
+    fn ahead(&self) -> Option<Pieces> {
+        let piece_bytes = self.ahead_bytes.load(Ordering::Relaxed);
+        (piece_bytes > 0).then_some(Pieces { piece_bytes, whole_bytes_max: 2 * piece_bytes })
+    }
+
+    async fn begin(
+        self: Arc<Self>,
+        key: &str,
+        headers: &Headers,
+        condition: &Precondition,
+    ) -> Result<Box<dyn Pending>> {
+        self.check_condition(condition)?;
+        self.pass("begin", async { Ok(()) }).await?;
+        let (key, headers, condition) = (key.to_owned(), headers.clone(), condition.clone());
+        Ok(Box::new(Begun { store: self, key, headers, condition, content: Vec::new() }))
+    }
+
     async fn delete(&self, key: &str) -> Result<()> {
         self.pass("delete", self.memory.delete(key)).await
     }
@@ -167,5 +185,38 @@ impl Backend for Faulty {
             return Err(Error::new(ErrorKind::Unsupported, "told not to copy"));
         }
         self.pass("copy", self.memory.copy(from, to, headers, condition)).await
+    }
+}
+
+fn source(content: &[u8]) -> Source {
+    let file = tempfile::tempfile().expect("a temporary file");
+    std::os::unix::fs::FileExt::write_all_at(&file, content, 0).expect("writes");
+    Source { files: vec![(Arc::new(file), content.len() as u64)] }
+}
+
+/// An object that is not there yet.
+struct Begun {
+    store: Arc<Faulty>,
+    key: String,
+    headers: Headers,
+    condition: Precondition,
+    content: Vec<u8>,
+}
+
+#[async_trait]
+impl Pending for Begun {
+    async fn feed(&mut self, bytes: Bytes) -> Result<()> {
+        self.content.extend_from_slice(&bytes);
+        self.store.pass("part", async { Ok(()) }).await
+    }
+
+    async fn finish(&mut self) -> Result<Object> {
+        let source = source(&self.content);
+        let put = self.store.memory.put(&self.key, &source, &self.headers, &self.condition);
+        self.store.pass("finish", put).await
+    }
+
+    async fn abandon(&mut self) {
+        self.store.pass("abandon", async { Ok(()) }).await.expect("abandons");
     }
 }
