@@ -15,6 +15,7 @@
 //! Deliberately absent: an index on disk (a restart starts cold) and packed small objects.
 
 mod budget;
+mod class;
 mod evictor;
 mod file;
 mod flight;
@@ -46,6 +47,7 @@ use self::tasks::Tasks;
 use crate::config::CacheConfig;
 use crate::supervisor::Supervisor;
 
+pub use self::class::{Class, Priority, Treatment};
 pub use self::file::CachedFile;
 pub use self::page::PAGE_BYTES;
 
