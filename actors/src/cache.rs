@@ -22,6 +22,7 @@ mod flight;
 mod memory;
 mod nvme;
 mod page;
+mod policy;
 mod share;
 mod stream;
 mod tasks;

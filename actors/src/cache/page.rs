@@ -66,6 +66,10 @@ impl Hasher for KeyHasher {
         }
     }
 
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
     fn write_u64(&mut self, number: u64) {
         self.0 = self.0.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     }
