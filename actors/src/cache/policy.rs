@@ -14,6 +14,7 @@
 //! otherwise never fill its main queue, and squeeze out the small one.
 
 mod ghost;
+mod shelves;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 pub(super) use self::ghost::GHOST_BYTES;
 use self::ghost::Ghosts;
+pub(super) use self::shelves::{Claim, Classed, Shelves};
 
 /// The small queue's part of the bytes.
 const SMALL_DIVISOR: u64 = 10;
@@ -32,7 +34,12 @@ const PROMOTION_USES: u8 = 2;
 const USES_MAX: u8 = 3;
 
 /// Count of an entry that nobody has read yet: its first use is what brought it in, and counts for nothing.
-const UNREAD: u8 = u8::MAX;
+const UNREAD: u8 = 0x40;
+
+/// Beside no use, or [`UNREAD`]: somebody wants to hear of the second use.
+const WAITING: u8 = 0x80;
+
+const UNREAD_WAITING: u8 = UNREAD | WAITING;
 
 /// Most entries that one eviction lets stay for their uses before it takes the next one whatever its use.
 const CHANCES: usize = 512;
@@ -59,6 +66,15 @@ pub(super) enum Use {
     Again,
 }
 
+/// What became of a use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Counted {
+    /// Nothing else.
+    Plainly,
+    /// It is the second one of an entry of which that was to be told, and is told once.
+    Waiting,
+}
+
 /// Where an entry is queued.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -69,20 +85,29 @@ enum Place {
 }
 
 impl Mark {
-    /// Of an entry that nobody has asked for yet.
-    pub(super) fn unread() -> Self {
-        Self { uses: AtomicU8::new(UNREAD), place: AtomicU8::default() }
+    /// Of an entry that nobody has asked for yet, `is_unread`, or that [`Counted::Waiting`] is to tell of.
+    pub(super) fn new(is_unread: bool, is_waiting: bool) -> Self {
+        let uses = if is_unread { UNREAD } else { 0 };
+        Self {
+            uses: AtomicU8::new(if is_waiting { uses | WAITING } else { uses }),
+            place: AtomicU8::default(),
+        }
     }
 
-    /// Counts a use, up to three; a lost race loses one. `true` if it is the first since the one that brought the
-    /// entry in.
-    pub(super) fn count(&self, used: Use) -> bool {
+    /// Counts a use, up to three; a lost race loses one.
+    pub(super) fn count(&self, kind: Use) -> Counted {
         let uses = self.uses.load(Ordering::Relaxed);
-        if used == Use::Again || uses == USES_MAX {
-            return false;
+        if kind == Use::Again || uses == USES_MAX {
+            return Counted::Plainly;
         }
-        self.uses.store(if uses == UNREAD { 0 } else { uses + 1 }, Ordering::Relaxed);
-        uses == 0
+        let (next, counted) = match uses {
+            UNREAD => (0, Counted::Plainly),
+            UNREAD_WAITING => (WAITING, Counted::Plainly),
+            WAITING => (1, Counted::Waiting),
+            uses => (uses + 1, Counted::Plainly),
+        };
+        self.uses.store(next, Ordering::Relaxed);
+        counted
     }
 
     /// Whether the policy still has it.
@@ -92,7 +117,7 @@ impl Mark {
 
     fn uses(&self) -> u8 {
         match self.uses.load(Ordering::Relaxed) {
-            UNREAD => 0,
+            UNREAD | UNREAD_WAITING | WAITING => 0,
             uses => uses,
         }
     }
@@ -281,13 +306,38 @@ impl<K> S3Fifo<K> {
         None
     }
 
+    /// Moves what is `wanted` to the same queues of `other`.
+    fn extract<R: Resident>(
+        &mut self,
+        find: impl Fn(&K) -> Option<R>,
+        wanted: impl Fn(&R) -> bool,
+        other: &mut Self,
+    ) {
+        for (from, to) in [(&mut self.small, &mut other.small), (&mut self.main, &mut other.main)] {
+            for key in std::mem::take(&mut from.keys) {
+                let Some(entry) = find(&key).filter(|entry| entry.mark().is_queued()) else { continue };
+                if wanted(&entry) {
+                    from.leave(entry.weight());
+                    to.enter(key, entry.weight());
+                } else {
+                    from.keys.push_back(key);
+                }
+            }
+        }
+    }
+
     /// Whether something that is not here was wanted shortly before, or went for room.
-    pub(super) fn is_ghost(&self, fingerprint: u64) -> bool {
+    fn is_ghost(&self, fingerprint: u64) -> bool {
         self.ghosts.contains(fingerprint)
     }
 
+    /// Takes a ghost away, if it is there.
+    fn forget(&mut self, fingerprint: u64) -> bool {
+        self.ghosts.remove(fingerprint)
+    }
+
     /// Remembers something that is not here.
-    pub(super) fn remember(&mut self, fingerprint: u64, weight: u64) {
+    fn remember(&mut self, fingerprint: u64, weight: u64) {
         let entries_max = (GHOSTS_PER_ENTRY * self.entries()).max(GHOSTS_MIN);
         self.ghosts.insert(fingerprint, weight, self.capacity - self.capacity / SMALL_DIVISOR, entries_max);
     }

@@ -1,7 +1,6 @@
 //! The policy against an obvious model, and what it is for.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::*;
@@ -171,9 +170,13 @@ fn policy_does_what_the_papers_algorithm_does() {
 fn scan_does_not_push_out_what_is_used() {
     let mut shelf = Shelf::new(100);
     for _ in 0..4 {
-        (0..50).for_each(|number| drop(shelf.access(number, 1)));
+        for number in 0..50 {
+            shelf.access(number, 1);
+        }
     }
-    (1000..10_000).for_each(|number| drop(shelf.access(number, 1)));
+    for number in 1000..10_000 {
+        shelf.access(number, 1);
+    }
     let kept = (0..50).filter(|number| shelf.entries.contains_key(number)).count();
     assert!(kept >= 50, "{kept}");
 }
@@ -195,7 +198,9 @@ fn eviction_ends_though_everything_was_used() {
     let mut shelf = Shelf::new(100_000);
     (0..10_000).for_each(|number| shelf.insert(number, 1, false));
     for entry in shelf.entries.values() {
-        (0..5).for_each(|_| drop(entry.mark.count(Use::First)));
+        for _ in 0..5 {
+            entry.mark.count(Use::First);
+        }
     }
     assert!(shelf.evict().is_some());
 }
@@ -223,10 +228,15 @@ fn keys_of_what_was_removed_do_not_pile_up() {
 
 #[test]
 fn use_that_brought_an_entry_in_does_not_count() {
-    let (ahead, asked) = (Mark::unread(), Mark::default());
-    assert!(!ahead.count(Use::First));
-    assert!(!asked.count(Use::Again));
-    assert!(ahead.count(Use::First) && asked.count(Use::First));
-    (0..5).for_each(|_| assert!(!asked.count(Use::First), "the second one is the first again"));
-    assert_eq!(asked.uses.load(Ordering::Relaxed), USES_MAX);
+    let (ahead, asked) = (Mark::new(true, true), Mark::new(false, true));
+    assert_eq!(ahead.count(Use::First), Counted::Plainly);
+    assert_eq!(asked.count(Use::Again), Counted::Plainly);
+    for mark in [&ahead, &asked] {
+        assert_eq!((mark.uses(), mark.count(Use::First), mark.uses()), (0, Counted::Waiting, 1));
+        assert_eq!(mark.count(Use::First), Counted::Plainly, "told once");
+    }
+    (0..5).for_each(|_| assert_eq!(asked.count(Use::First), Counted::Plainly));
+    assert_eq!(asked.uses(), USES_MAX);
+    let unread = Mark::new(true, false);
+    assert_eq!((unread.count(Use::First), unread.uses()), (Counted::Plainly, 0));
 }
