@@ -128,7 +128,7 @@ impl Cache {
     fn open_with(config: &CacheConfig, create: CreateFile) -> Result<Self> {
         let tasks = Arc::new(Tasks::new(Handle::current()));
         let memory = Arc::new(MemoryTier::new(config));
-        let open = |nvme| NvmeTier::open((nvme, config), Arc::clone(memory.budget()), &tasks, create);
+        let open = |nvme| NvmeTier::open((nvme, config), Arc::clone(&memory), &tasks, create);
         let nvme = config.nvme.as_ref().map(open).transpose()?;
         Ok(Self(Arc::new(Tiers {
             memory,

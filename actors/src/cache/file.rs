@@ -220,7 +220,7 @@ impl CachedFile {
     /// Memory for a page in flight, within the mount's share.
     fn room(&self, bytes: u64) -> Option<Room> {
         let held = self.share.take_memory(bytes)?;
-        Some(Room { reservation: self.tiers.memory.reserve(bytes)?, held })
+        Some(Room { reservation: self.tiers.memory.reserve_page(bytes)?, held })
     }
 
     /// Starts fetching what comes after page `number`, once for all small reads of it.

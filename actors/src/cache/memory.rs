@@ -107,9 +107,13 @@ impl MemoryTier {
         self.pages.contains_key(&key)
     }
 
-    /// Room for a page of `bytes`, if need be by evicting a bounded number of others.
+    /// Room for a page of `bytes`.
+    pub(super) fn reserve_page(&self, bytes: u64) -> Option<Reservation> {
+        self.reserve(bytes + PAGE_OVERHEAD_BYTES)
+    }
+
+    /// Room for `bytes`, if need be by evicting a bounded number of pages.
     pub(super) fn reserve(&self, bytes: u64) -> Option<Reservation> {
-        let bytes = bytes + PAGE_OVERHEAD_BYTES;
         for _ in 0..INLINE_EVICTIONS {
             if let Some(reservation) = self.budget.try_reserve(bytes) {
                 return Some(reservation);

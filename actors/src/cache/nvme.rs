@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, Weak};
 use bytes::Bytes;
 use dashmap::{DashMap, Entry};
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGauge};
 use rustix::process::Resource;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -35,8 +35,10 @@ use self::health::Health;
 use self::room::Refusal;
 pub(super) use self::sparse::SparseFile;
 pub(super) use self::writer::Offer;
+use self::writer::Waiting;
 use super::budget::Budget;
 use super::class::Class;
+use super::memory::MemoryTier;
 use super::page::{ContentKey, KeyHash, PageKey, page_range};
 use super::policy::{Classed, Resident, Shelves, Use};
 use super::tasks::Tasks;
@@ -59,12 +61,12 @@ pub(super) struct NvmeTier {
     /// Each file keeps a descriptor open.
     files_max: usize,
     budget: Arc<Budget>,
-    /// Bitmaps and checksums count here.
-    memory: Arc<Budget>,
+    /// Bitmaps and checksums count there.
+    memory: Arc<MemoryTier>,
     health: Health,
     create: CreateFile,
     tasks: Arc<Tasks>,
-    offers: mpsc::Sender<Offer>,
+    offers: mpsc::Sender<Waiting>,
     counters: Counters,
 }
 
@@ -79,6 +81,7 @@ struct Counters {
     refused_quota: IntCounter,
     refused_epoch: IntCounter,
     refused_admission: IntCounter,
+    waiting: IntGauge,
 }
 
 impl Counters {
@@ -96,6 +99,7 @@ impl Counters {
             refused_quota: refusals("quota"),
             refused_epoch: refusals("epoch"),
             refused_admission: refusals("admission"),
+            waiting: METRICS.cache_write_queue.with_label_values(&["nvme"]),
         }
     }
 }
@@ -104,7 +108,7 @@ impl NvmeTier {
     /// Takes the directory, starts emptying it of what an earlier run left, and starts the writer.
     pub(super) fn open(
         (nvme, config): (&NvmeConfig, &CacheConfig),
-        memory: Arc<Budget>,
+        memory: Arc<MemoryTier>,
         tasks: &Arc<Tasks>,
         create: CreateFile,
     ) -> Result<Arc<Self>> {
@@ -179,7 +183,7 @@ impl NvmeTier {
     pub(super) fn offer(&self, offer: Offer) {
         if self.is_broken() {
             self.counters.refused_disk.inc();
-        } else if self.offers.try_send(offer).is_err() {
+        } else if self.offers.try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
             self.counters.refused_queue.inc();
         }
     }

@@ -63,7 +63,7 @@ impl NvmeTier {
         if self.files.len() >= self.files_max {
             self.evict_inline(Claim::Of(class), None)?;
         }
-        self.memory.try_reserve(sparse::index_bytes(size_bytes))
+        self.memory.reserve(sparse::index_bytes(size_bytes))
     }
 
     /// Room for `bytes` of a class, for `keep` if that is there already, by evicting at most `evictions_max` others.
