@@ -138,6 +138,13 @@ impl NvmeTier {
         &self.budget
     }
 
+    /// Whether nothing waits for the disk or is being written.
+    #[cfg(test)]
+    pub(super) fn is_settled(self: &Arc<Self>) -> bool {
+        // The writer and those who verify hold the tier.
+        self.offers.capacity() == WRITE_QUEUE_PAGES && Arc::strong_count(self) == 1
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.health.is_broken()
     }
