@@ -47,6 +47,7 @@ impl CachedFile {
         size_bytes: u64,
         fetch: Arc<dyn Fetch>,
     ) -> Self {
+        class.touch();
         let (last_page, streams) = (AtomicU64::new(NONE), Streams::new(&tiers.outlook));
         Self { tiers, mount, share, class, content, size_bytes, fetch, last_page, streams }
     }
@@ -123,7 +124,6 @@ impl CachedFile {
 
     /// The whole content as one verified local file, if the disk tier has it.
     pub fn lend(&self) -> Option<Lent> {
-        self.class.touch();
         self.tiers.nvme.as_ref()?.lend(self.content, self.class.oldest())
     }
 
@@ -132,7 +132,6 @@ impl CachedFile {
         let is_again = self.last_page.load(Ordering::Relaxed) == number;
         let used = if is_again { Use::Again } else { Use::First };
         let oldest = self.class.oldest();
-        self.class.touch();
         if let Some(hit) = self.tiers.memory.get(key, used, oldest) {
             if hit.is_worth_disk {
                 self.offer(key, hit.bytes.clone());
@@ -234,6 +233,7 @@ impl CachedFile {
     /// of pages in a row. Takes no more than the mount's share of the places and of the budget.
     fn fetch_window(&self, range: ByteRange, number: u64) {
         self.last_page.store(number, Ordering::Relaxed);
+        self.class.touch();
         if self.size_bytes <= PAGE_BYTES {
             return;
         }

@@ -13,8 +13,6 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{Mark, Resident, S3Fifo};
 use crate::cache::class::{Class, Priority, Treatment};
 
@@ -43,7 +41,6 @@ pub(in crate::cache) struct Shelves<K> {
 struct Shelf<K> {
     class: Arc<Class>,
     queues: S3Fifo<K>,
-    last_used: Instant,
 }
 
 /// Who asks for room.
@@ -69,7 +66,7 @@ enum Standing {
 
 impl<K> Shelf<K> {
     fn new(class: &Arc<Class>, capacity: u64) -> Self {
-        Self { class: Arc::clone(class), queues: S3Fifo::new(capacity), last_used: Instant::now() }
+        Self { class: Arc::clone(class), queues: S3Fifo::new(capacity) }
     }
 
     fn is_plain(&self) -> bool {
@@ -81,20 +78,13 @@ impl<K> Shelf<K> {
         self.queues.entries() == 0 && Arc::strong_count(&self.class) == 1
     }
 
-    fn is_idle(&mut self) -> bool {
-        if self.class.take_touched() {
-            self.last_used = Instant::now();
-        }
-        self.last_used.elapsed() >= IDLE
-    }
-
-    fn rank(&mut self, claim: Claim<'_>) -> Option<Rank> {
+    fn rank(&self, claim: Claim<'_>) -> Option<Rank> {
         let treatment = self.class.treatment();
         if treatment.pin {
             return None;
         }
         let standing = match treatment.epoch {
-            true if self.is_idle() => Standing::Idle,
+            true if self.class.idle() >= IDLE => Standing::Idle,
             true => Standing::InUse,
             false => Standing::Open,
         };
@@ -167,8 +157,8 @@ impl<K> Shelves<K> {
     }
 
     /// Bytes of what makes room for the evictor.
-    pub(in crate::cache) fn open_bytes(&mut self) -> u64 {
-        let own = self.own.iter_mut().filter_map(|shelf| {
+    pub(in crate::cache) fn open_bytes(&self) -> u64 {
+        let own = self.own.iter().filter_map(|shelf| {
             shelf.rank(Claim::Watermark)?;
             Some(shelf.queues.bytes())
         });

@@ -118,11 +118,11 @@ async fn idle_data_set_makes_room() {
 #[tokio::test]
 async fn priority_decides_between_classes() {
     let bench = Bench::open();
-    let with = |priority, epoch| class(Treatment { priority, epoch, ..Treatment::default() });
+    let with = |epoch, priority| class(Treatment { epoch, priority, ..Treatment::default() });
     bench.read("set", 8, &class(epoch())).await;
-    bench.read("high", 2, &with(Priority::High, false)).await;
+    bench.read("high", 2, &with(false, Priority::High)).await;
     assert_eq!((bench.kept("high", 2), bench.kept("set", 8)), (2, 6), "also against a data set in use");
-    bench.read("low", 8, &with(Priority::Low, false)).await;
+    bench.read("low", 8, &with(false, Priority::Low)).await;
     bench.read("plain", 8, &plain()).await;
     assert_eq!((bench.kept("low", 8), bench.kept("plain", 8)), (0, 0));
     assert_eq!((bench.kept("high", 2), bench.kept("set", 8)), (2, 6));
@@ -161,7 +161,7 @@ async fn quota_holds_and_its_class_makes_room_for_itself() {
 #[tokio::test(start_paused = true)]
 async fn content_is_not_served_past_its_time_to_live() {
     let bench = Bench::open();
-    let class = class(Treatment { ttl: Some(Duration::from_secs(60)), ..Treatment::default() });
+    let class = class(Treatment { ttl: Some(Duration::from_mins(1)), ..Treatment::default() });
     bench.read("a", 4, &class).await;
     let (all, fetches) = (ByteRange::new(0, PAGE_BYTES), bench.store.fetches());
     let is_there = |name| bench.file(name, &class).try_read(all).is_some();
