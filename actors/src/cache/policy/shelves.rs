@@ -1,0 +1,260 @@
+//! Which classes make room for which.
+//!
+//! What is treated plainly is one shelf, where use alone decides. A class with a wish of its own has a shelf of its
+//! own, and whoever needs room takes from the first shelf that yields to its class: the lowest priority first, of one
+//! priority data sets that were idle for [`IDLE`], then what is not protected, the larger shelf first, and data sets in
+//! use last, for classes of a higher priority only.
+//!
+//! Pinned content makes room for nobody: a newcomer stays out instead. A data set in use makes none for its own
+//! members: of a set that is read in shuffled order again and again, any part is as good as another, and one that
+//! stays is hit once an epoch (the `MinIO` cache of `CoorDL`, VLDB'21).
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Mark, Resident, S3Fifo};
+use crate::cache::class::{Class, Priority, Treatment};
+
+/// A data set of which nobody read for so long makes room for others.
+pub(in crate::cache) const IDLE: Duration = Duration::from_mins(5);
+
+/// An entry of some class.
+pub(in crate::cache) trait Classed: Resident {
+    /// Its class, as long as it is queued.
+    fn class(&self) -> &Arc<Class>;
+}
+
+impl<R: Classed> Classed for Arc<R> {
+    fn class(&self) -> &Arc<Class> {
+        (**self).class()
+    }
+}
+
+/// All shelves of one kind of entries. Keys are as in [`S3Fifo`].
+pub(in crate::cache) struct Shelves<K> {
+    capacity: u64,
+    plain: S3Fifo<K>,
+    own: Vec<Shelf<K>>,
+}
+
+struct Shelf<K> {
+    class: Arc<Class>,
+    queues: S3Fifo<K>,
+}
+
+/// Who asks for room.
+#[derive(Clone, Copy)]
+pub(in crate::cache) enum Claim<'a> {
+    /// A newcomer of a class.
+    Of(&'a Arc<Class>),
+    /// A newcomer of a class whose quota is full: its own members must make room.
+    Within(&'a Arc<Class>),
+    /// The evictor.
+    Watermark,
+}
+
+/// Shelves that yield to a claim, those to take from first first.
+type Rank = (Priority, Standing);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Idle,
+    Open,
+    InUse,
+}
+
+impl<K> Shelf<K> {
+    fn new(class: &Arc<Class>, capacity: u64) -> Self {
+        Self { class: Arc::clone(class), queues: S3Fifo::new(capacity) }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.class.treatment().is_plain()
+    }
+
+    /// Whether it is empty and nothing can come.
+    fn is_left(&self) -> bool {
+        self.queues.entries() == 0 && Arc::strong_count(&self.class) == 1
+    }
+
+    fn rank(&self, claim: Claim<'_>) -> Option<Rank> {
+        let treatment = self.class.treatment();
+        if treatment.pin {
+            return None;
+        }
+        let standing = match treatment.epoch {
+            true if self.class.idle() >= IDLE => Standing::Idle,
+            true => Standing::InUse,
+            false => Standing::Open,
+        };
+        let is_own = |class| Arc::ptr_eq(class, &self.class);
+        let yields = match (claim, standing) {
+            (Claim::Within(class), Standing::Idle | Standing::Open) => is_own(class),
+            (Claim::Of(class), Standing::Idle | Standing::Open) => {
+                is_own(class) || class.treatment().priority >= treatment.priority
+            }
+            (Claim::Of(class), Standing::InUse) => class.treatment().priority > treatment.priority,
+            (Claim::Watermark, Standing::Idle | Standing::Open) => true,
+            (Claim::Within(_) | Claim::Watermark, Standing::InUse) => false,
+        };
+        yields.then_some((treatment.priority, standing))
+    }
+}
+
+impl<K> Shelves<K> {
+    /// Empty shelves for a tier of `capacity` bytes.
+    pub(in crate::cache) fn new(capacity: u64) -> Self {
+        Self { capacity, plain: S3Fifo::new(capacity), own: Vec::new() }
+    }
+
+    /// As [`S3Fifo::insert`], on the shelf of the entry's class.
+    pub(in crate::cache) fn insert<R: Classed>(&mut self, key: K, entry: &R, find: impl Fn(&K) -> Option<R>) {
+        let class = entry.class();
+        if !class.treatment().is_plain() {
+            self.give_shelf(class, &find);
+        }
+        self.of(class).insert(key, entry);
+    }
+
+    /// As [`S3Fifo::grow`].
+    pub(in crate::cache) fn grow(&mut self, class: &Arc<Class>, mark: &Mark, bytes: u64) -> bool {
+        self.of(class).grow(mark, bytes)
+    }
+
+    /// As [`S3Fifo::remove`].
+    pub(in crate::cache) fn remove<R: Classed>(&mut self, entry: &R, find: impl Fn(&K) -> Option<R>) {
+        self.of(entry.class()).remove(entry, find);
+    }
+
+    /// Takes the next entry that makes room for `claim`; `None` when none does.
+    pub(in crate::cache) fn evict<R: Classed>(
+        &mut self,
+        claim: Claim<'_>,
+        find: impl Fn(&K) -> Option<R>,
+    ) -> Option<R> {
+        self.dissolve_plain(&find);
+        let mut ranked: Vec<_> = (0..self.own.len())
+            .filter_map(|at| {
+                Some((self.own[at].rank(claim)?, u64::MAX - self.own[at].queues.bytes(), Some(at)))
+            })
+            .collect();
+        if plain_yields(claim) {
+            let rank = (Priority::Normal, Standing::Open);
+            ranked.push((rank, u64::MAX - self.plain.bytes(), None));
+        }
+        ranked.sort_unstable();
+        for (.., at) in ranked {
+            let victim = match at {
+                Some(at) => self.own[at].queues.evict(&find),
+                None => self.evict_plain(&find),
+            };
+            if victim.is_some() {
+                return victim;
+            }
+        }
+        None
+    }
+
+    /// Bytes of what makes room for the evictor.
+    pub(in crate::cache) fn open_bytes(&self) -> u64 {
+        let own = self.own.iter().filter_map(|shelf| {
+            shelf.rank(Claim::Watermark)?;
+            Some(shelf.queues.bytes())
+        });
+        self.plain.bytes() + own.sum::<u64>()
+    }
+
+    /// Whether something of a class is a ghost; it is one from now on. What was wanted once is told from what is
+    /// wanted again, without keeping it.
+    pub(in crate::cache) fn is_wanted_again(
+        &mut self,
+        class: &Arc<Class>,
+        (entry, part): (u64, u64),
+        weight: u64,
+    ) -> bool {
+        let queues = self.of(class);
+        if queues.is_ghost(entry) {
+            return true;
+        }
+        let is_again = queues.forget(part);
+        // The entry that it brings is one that came back.
+        queues.remember(if is_again { entry } else { part }, weight);
+        is_again
+    }
+
+    fn of(&mut self, class: &Arc<Class>) -> &mut S3Fifo<K> {
+        match self.own.iter().position(|shelf| Arc::ptr_eq(&shelf.class, class)) {
+            Some(at) => &mut self.own[at].queues,
+            None => &mut self.plain,
+        }
+    }
+
+    /// A class that has no shelf yet gets one, with what is there of it.
+    fn give_shelf<R: Classed>(&mut self, class: &Arc<Class>, find: &impl Fn(&K) -> Option<R>) {
+        if self.own.iter().any(|shelf| Arc::ptr_eq(&shelf.class, class)) {
+            return;
+        }
+        let mut new = Shelf::new(class, self.capacity);
+        self.plain.extract(find, |entry| Arc::ptr_eq(entry.class(), class), &mut new.queues);
+        self.own.push(new);
+    }
+
+    /// Puts what is treated plainly by now on the common shelf, and takes away shelves that nobody can use any more.
+    fn dissolve_plain<R: Classed>(&mut self, find: &impl Fn(&K) -> Option<R>) {
+        while let Some(at) = self.own.iter().position(|shelf| shelf.is_plain() || shelf.is_left()) {
+            let mut old = self.own.swap_remove(at);
+            old.queues.extract(find, |_| true, &mut self.plain);
+        }
+    }
+
+    /// Evicts from the common shelf, but for classes that are not treated plainly any more: they get theirs.
+    fn evict_plain<R: Classed>(&mut self, find: &impl Fn(&K) -> Option<R>) -> Option<R> {
+        let strays = RefCell::new(Vec::new());
+        let victim = self.plain.evict(|key| {
+            let entry = find(key)?;
+            let is_stray = !entry.class().treatment().is_plain();
+            if is_stray {
+                strays.borrow_mut().push(Arc::clone(entry.class()));
+            }
+            Some(Plain { entry, is_stray })
+        });
+        for class in strays.into_inner() {
+            self.give_shelf(&class, find);
+        }
+        victim.map(|plain| plain.entry)
+    }
+}
+
+/// An entry of the common shelf, which stays there if it does not belong there.
+struct Plain<R> {
+    entry: R,
+    is_stray: bool,
+}
+
+impl<R: Classed> Resident for Plain<R> {
+    fn mark(&self) -> &Mark {
+        self.entry.mark()
+    }
+
+    fn weight(&self) -> u64 {
+        self.entry.weight()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.entry.fingerprint()
+    }
+
+    fn is_held(&self) -> bool {
+        self.is_stray || self.entry.is_held()
+    }
+}
+
+/// Whether the common shelf makes room for a claim.
+fn plain_yields(claim: Claim<'_>) -> bool {
+    match claim {
+        Claim::Of(class) => class.treatment().priority >= Treatment::default().priority,
+        Claim::Within(_) => false,
+        Claim::Watermark => true,
+    }
+}
