@@ -130,9 +130,13 @@ impl NvmeTier {
         }
     }
 
-    /// Puts a file that is new on its shelf.
+    /// Puts a file that is new in the map on its shelf.
     pub(super) fn enqueue(&self, file: &Arc<SparseFile>) {
         self.shelves().insert(Arc::downgrade(file), file, Weak::upgrade);
+        // Whoever took it off the map meanwhile did not find it on its shelf.
+        if !self.files.get(&file.content()).is_some_and(|kept| Arc::ptr_eq(&kept, file)) {
+            self.dequeue(file);
+        }
     }
 
     /// Takes a file that goes for another reason than room off its shelf.
@@ -145,6 +149,13 @@ impl NvmeTier {
         if self.shelves().grow(file.class(), file.mark(), bytes) {
             file.add_weight(bytes);
         }
+    }
+
+    /// Whether the policy has exactly the files that are there, and counts them for what they hold.
+    #[cfg(test)]
+    pub(in crate::cache) fn is_consistent(&self) -> bool {
+        let held: u64 = self.files.iter().map(|file| file.reserved()).sum();
+        self.shelves().totals() == (self.files.len(), held)
     }
 
     pub(super) fn shelves(&self) -> MutexGuard<'_, Shelves<Weak<SparseFile>>> {

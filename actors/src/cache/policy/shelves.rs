@@ -165,6 +165,13 @@ impl<K> Shelves<K> {
         self.plain.bytes() + own.sum::<u64>()
     }
 
+    /// Entries and bytes of all shelves.
+    #[cfg(test)]
+    pub(in crate::cache) fn totals(&self) -> (usize, u64) {
+        let all = || self.own.iter().map(|shelf| &shelf.queues).chain([&self.plain]);
+        (all().map(S3Fifo::entries).sum(), all().map(S3Fifo::bytes).sum())
+    }
+
     /// Whether something of a class is a ghost; it is one from now on. What was wanted once is told from what is
     /// wanted again, without keeping it.
     pub(in crate::cache) fn is_wanted_again(
