@@ -18,6 +18,7 @@ mod budget;
 mod class;
 mod evictor;
 mod file;
+mod filling;
 mod flight;
 mod memory;
 mod nvme;

@@ -25,7 +25,7 @@ use dashmap::{DashMap, Entry};
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
 use prometheus::IntCounter;
 use rustix::process::Resource;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use self::directory::Directory;
 pub(super) use self::directory::create as create_file;
@@ -170,8 +170,20 @@ impl NvmeTier {
     pub(super) fn offer(&self, key: PageKey, size_bytes: u64, bytes: Bytes) {
         if self.is_broken() {
             self.counters.refused_disk.inc();
-        } else if self.offers.try_send(Offer { key, size_bytes, bytes }).is_err() {
+        } else if self.offers.try_send(Offer { key, size_bytes, bytes, _tried: None }).is_err() {
             self.counters.refused_queue.inc();
+        }
+    }
+
+    /// As [`NvmeTier::offer`], waiting for a place in the queue and until the page was tried.
+    pub(super) async fn keep(&self, key: PageKey, size_bytes: u64, bytes: Bytes) {
+        if self.is_broken() || self.contains(key) {
+            return;
+        }
+        let (tried, done) = oneshot::channel();
+        if self.offers.send(Offer { key, size_bytes, bytes, _tried: Some(tried) }).await.is_ok() {
+            // Nothing is ever sent: the offer is dropped.
+            done.await.unwrap_or_default();
         }
     }
 

@@ -3,6 +3,7 @@
 mod disk;
 mod evict;
 mod fetch;
+mod fill;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};

@@ -187,6 +187,19 @@ pub struct Usage {
     pub free_files: u64,
 }
 
+/// How many bytes of one version are at hand without its store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Cached {
+    /// In memory.
+    pub memory_bytes: u64,
+    /// On a local disk.
+    pub disk_bytes: u64,
+    /// In either.
+    pub bytes: u64,
+    /// In the lowest tier there is, where content stays longest.
+    pub kept_bytes: u64,
+}
+
 /// One version of a file, open for reading. All reads return bytes of this version.
 #[async_trait]
 pub trait OpenFile: Send + Sync {
@@ -221,6 +234,21 @@ pub trait OpenFile: Send + Sync {
 
     /// The whole content as a local file, complete and verified, if there is one.
     fn lend(&self) -> Option<Lent>;
+
+    /// How much of it is cached. Files that lie on a local disk anyway are cached whole.
+    fn cached(&self) -> Cached {
+        let bytes = self.entry().size_bytes;
+        Cached { memory_bytes: 0, disk_bytes: bytes, bytes, kept_bytes: bytes }
+    }
+
+    /// Brings `range` into the cache, behind all who wait for what they read; returns when the cache has kept it or
+    /// cannot. The bytes that came from the store.
+    ///
+    /// # Errors
+    /// As [`OpenFile::read`].
+    async fn fill(&self, _range: ByteRange) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 /// A store in the namespace.

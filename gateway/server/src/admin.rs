@@ -7,6 +7,7 @@ mod content;
 pub(crate) mod copies;
 mod entries;
 mod health;
+mod loads;
 mod mounts;
 mod server;
 
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix_web::dev::Payload;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, web};
+use forebay_actors::load::Loads;
 use forebay_actors::mounts::Mounts;
 use forebay_actors::supervisor::Supervisor;
 use forebay_core::{Access, Context, Error, ErrorKind, Namespace, NsPath};
@@ -44,6 +46,7 @@ pub(crate) struct Operated {
     pub(crate) mounts: Arc<Mounts>,
     /// `None` for a gateway that was not started from a file.
     pub(crate) reloader: Option<Reloader>,
+    pub(crate) loads: Loads,
 }
 
 /// What the handlers work on.
@@ -180,6 +183,10 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/list", web::get().to(entries::list))
         .route("/api/v1/copy", web::put().to(entries::copy))
         .route("/api/v1/copies", web::post().to(copies::start))
+        .route("/api/v1/loads", web::post().to(loads::start))
+        .route("/api/v1/jobs", web::get().to(loads::list))
+        .route("/api/v1/jobs/{id}", web::get().to(loads::one))
+        .route("/api/v1/jobs/{id}", web::delete().to(loads::cancel))
         .route("/api/v1/content", web::get().to(content::get))
         .route("/api/v1/content", web::put().to(content::put));
     #[cfg(debug_assertions)]

@@ -4,6 +4,7 @@ mod check;
 mod client;
 mod copy;
 mod entries;
+mod load;
 mod mount;
 mod serve;
 
@@ -72,6 +73,10 @@ enum Command {
     Mv(copy::MvArguments),
     /// Remove a file, or with -r a directory.
     Rm(entries::RmArguments),
+    /// Bring a directory or file into the cache; the gateway does it, over restarts too.
+    Load(load::LoadArguments),
+    /// Show the loads of a running gateway, or cancel one.
+    Jobs(load::JobsArguments),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -115,6 +120,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cat(arguments) => client::block_on(copy::cat(arguments)),
         Command::Cp(arguments) => client::block_on(copy::cp(arguments)),
         Command::Mv(arguments) => client::block_on(copy::mv(arguments)),
+        Command::Load(arguments) => client::block_on(load::load(arguments)),
+        Command::Jobs(arguments) => client::block_on(load::jobs(arguments)),
         Command::Rm(arguments) => client::block_on(entries::rm(arguments)),
     }
 }

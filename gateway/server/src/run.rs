@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use forebay_actors::cache::Cache;
+use forebay_actors::load::Loads;
 use forebay_actors::mount::Environment;
 use forebay_actors::mounts::Mounts;
 use forebay_actors::supervisor::Supervisor;
@@ -87,7 +88,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         Some(source) => Some(Reloader::start(&config, source, &mounts, &supervisor).await?),
         None => None,
     };
-    let operated = Operated { readiness: readiness.clone(), mounts, reloader };
+    let loads = Loads::open(&namespace, &config.gateway.var.join("loads"), Clock::system()).await?;
+    loads.start(&supervisor).await?;
+    let operated = Operated { readiness: readiness.clone(), mounts, reloader, loads };
     frontends::start(&config, &namespace, &supervisor, operated).await?;
     readiness.set(true);
     tracing::info!("ready");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::NvmeTier;
@@ -17,6 +17,8 @@ pub(super) struct Offer {
     pub(super) key: PageKey,
     pub(super) size_bytes: u64,
     pub(super) bytes: Bytes,
+    /// Dropped with the offer, once the page is on the disk or refused.
+    pub(super) _tried: Option<oneshot::Sender<()>>,
 }
 
 /// Runs until the tier is gone.

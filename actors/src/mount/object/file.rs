@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_core::{ByteRange, Content, ETag, Entry, Error, ErrorKind, FileId, Key, Lent, OpenFile, Result};
+use forebay_core::{
+    ByteRange, Cached, Content, ETag, Entry, Error, ErrorKind, FileId, Key, Lent, OpenFile, Result,
+};
 
 use super::Core;
 use crate::cache::{CachedFile, ContentId, Fetch};
@@ -57,6 +59,14 @@ impl OpenFile for ObjectFile {
 
     fn lend(&self) -> Option<Lent> {
         self.content.lend()
+    }
+
+    fn cached(&self) -> Cached {
+        self.content.cached_bytes()
+    }
+
+    async fn fill(&self, range: ByteRange) -> Result<u64> {
+        self.content.fill(range).await
     }
 }
 

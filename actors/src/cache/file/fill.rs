@@ -1,0 +1,68 @@
+//! Content brought into the cache because somebody will want it, and how much of it is there.
+
+use forebay_core::{ByteRange, Cached, Result};
+
+use super::CachedFile;
+use crate::cache::memory::Use;
+use crate::cache::page::{page_count, page_range, pages};
+
+impl CachedFile {
+    /// How much of the content is at hand.
+    pub fn cached_bytes(&self) -> Cached {
+        let mut cached = Cached::default();
+        for number in 0..page_count(self.size_bytes) {
+            let (key, bytes) = (self.content.page(number), page_range(number, self.size_bytes).len);
+            let is_in_memory = self.tiers.memory.contains(key);
+            let is_on_disk = self.tiers.nvme.as_ref().is_some_and(|nvme| nvme.contains(key));
+            cached.memory_bytes += if is_in_memory { bytes } else { 0 };
+            cached.disk_bytes += if is_on_disk { bytes } else { 0 };
+            cached.bytes += if is_in_memory || is_on_disk { bytes } else { 0 };
+        }
+        cached.kept_bytes = if self.tiers.nvme.is_some() { cached.disk_bytes } else { cached.memory_bytes };
+        cached
+    }
+
+    /// Brings the pages of `range` into the cache, one after the other and behind all who wait for the mount's store;
+    /// returns when the lowest tier has kept them or cannot. The bytes that came from the store.
+    ///
+    /// # Errors
+    /// As [`CachedFile::read`].
+    pub async fn fill(&self, range: ByteRange) -> Result<u64> {
+        let range = range.clamp_to(self.size_bytes);
+        let mut fetched = 0;
+        if range.is_empty() {
+            return Ok(fetched);
+        }
+        for number in pages(range) {
+            fetched += self.fill_page(number).await?;
+        }
+        Ok(fetched)
+    }
+
+    async fn fill_page(&self, number: u64) -> Result<u64> {
+        let key = self.content.page(number);
+        let Some(nvme) = &self.tiers.nvme else {
+            if self.tiers.memory.contains(key) {
+                return Ok(0);
+            }
+            return Ok(self.fill_from_store(number).await?.len() as u64);
+        };
+        if nvme.contains(key) {
+            return Ok(0);
+        }
+        let (bytes, fetched) = if let Some(bytes) = self.tiers.memory.get(key, Use::Again) {
+            (bytes, 0)
+        } else {
+            let bytes = self.fill_from_store(number).await?;
+            let fetched = bytes.len() as u64;
+            (bytes, fetched)
+        };
+        nvme.keep(key, self.size_bytes, bytes).await;
+        Ok(fetched)
+    }
+
+    async fn fill_from_store(&self, number: u64) -> Result<bytes::Bytes> {
+        let _place = self.share.filling().place().await;
+        self.start(number, None).await
+    }
+}
