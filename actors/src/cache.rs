@@ -23,6 +23,7 @@ mod flight;
 mod memory;
 mod nvme;
 mod page;
+mod policy;
 mod share;
 mod stream;
 mod tasks;
@@ -128,7 +129,7 @@ impl Cache {
     fn open_with(config: &CacheConfig, create: CreateFile) -> Result<Self> {
         let tasks = Arc::new(Tasks::new(Handle::current()));
         let memory = Arc::new(MemoryTier::new(config));
-        let open = |nvme| NvmeTier::open((nvme, config), Arc::clone(memory.budget()), &tasks, create);
+        let open = |nvme| NvmeTier::open((nvme, config), Arc::clone(&memory), &tasks, create);
         let nvme = config.nvme.as_ref().map(open).transpose()?;
         Ok(Self(Arc::new(Tiers {
             memory,
@@ -159,16 +160,18 @@ impl Cache {
         Ok(())
     }
 
-    /// A handle on one content of `size_bytes`; `fetch` fills its misses, which count for the mount `mount`.
+    /// A handle on one content of `size_bytes`, which is treated as its class says; `fetch` fills its misses, which
+    /// count for the mount `mount`.
     pub fn file(
         &self,
         mount: &Arc<str>,
-        content: &ContentId,
+        (content, class): (&ContentId, &Arc<Class>),
         size_bytes: u64,
         fetch: Arc<dyn Fetch>,
     ) -> CachedFile {
         let mount = (Arc::clone(mount), self.0.share(mount));
-        CachedFile::new(Arc::clone(&self.0), mount, ContentKey::of(content), size_bytes, fetch)
+        let content = (ContentKey::of(content), Arc::clone(class));
+        CachedFile::new(Arc::clone(&self.0), mount, content, size_bytes, fetch)
     }
 
     /// Drops what is cached of a content of `size_bytes`. Readers keep what they hold.
@@ -186,10 +189,15 @@ impl Cache {
     ///
     /// # Errors
     /// The disk's error, `Incomplete` when `source` has another length; `source` is then untouched or gone.
-    pub async fn adopt(&self, content: &ContentId, source: &Path, size_bytes: u64) -> Result<bool> {
+    pub async fn adopt(
+        &self,
+        (content, class): (&ContentId, &Arc<Class>),
+        source: &Path,
+        size_bytes: u64,
+    ) -> Result<bool> {
         let Some(nvme) = self.0.nvme.clone() else { return Ok(false) };
-        let (key, path) = (ContentKey::of(content), source.to_owned());
-        let adopted = self.0.run_blocking(move || nvme.adopt(key, &path, size_bytes)).await;
+        let (key, class, path) = (ContentKey::of(content), Arc::clone(class), source.to_owned());
+        let adopted = self.0.run_blocking(move || nvme.adopt((key, &class), &path, size_bytes)).await;
         let lost = || Error::new(ErrorKind::Internal, "adopting a file ended without an answer");
         adopted.ok_or_else(lost)?.map_err(|e| e.at("adopt", source.display()))
     }

@@ -1,4 +1,5 @@
-//! The disk tier: one sparse file per content with a bitmap of its pages, evicted whole by unlink.
+//! The disk tier: one sparse file per content with a bitmap of its pages, evicted whole by unlink, kept by S3-FIFO and
+//! by what is wanted of their classes.
 //!
 //! Invariants:
 //! - Blocks are reserved before they are written and come back when the last reader of a file lets go of it, so
@@ -10,31 +11,36 @@
 
 mod directory;
 mod health;
+mod room;
 mod sparse;
 mod writer;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use dashmap::{DashMap, Entry};
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGauge};
 use rustix::process::Resource;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use self::directory::Directory;
 pub(super) use self::directory::create as create_file;
 use self::health::Health;
+use self::room::Refusal;
 pub(super) use self::sparse::SparseFile;
-use self::writer::Offer;
-use super::budget::{Budget, Reservation};
-use super::memory::{Use, spend};
+pub(super) use self::writer::Offer;
+use self::writer::Waiting;
+use super::budget::Budget;
+use super::class::Class;
+use super::memory::MemoryTier;
 use super::page::{ContentKey, KeyHash, PageKey, page_range};
+use super::policy::{Classed, Resident, Shelves, Use};
 use super::tasks::Tasks;
 use crate::config::{CacheConfig, NvmeConfig};
 
@@ -44,12 +50,6 @@ const BLOCK_BYTES: u64 = 4096;
 /// Pages that wait for the disk; more are not cached there.
 pub(super) const WRITE_QUEUE_PAGES: usize = 32;
 
-/// Most files a page may evict itself before it is refused.
-const INLINE_EVICTIONS: usize = 8;
-
-/// Most second chances one eviction grants before it takes the next file that is not lent.
-const SECOND_CHANCES: usize = 128;
-
 /// How a file is made; tests give other disks.
 pub(super) type CreateFile = fn(&Path) -> io::Result<File>;
 
@@ -57,17 +57,16 @@ pub(super) type CreateFile = fn(&Path) -> io::Result<File>;
 pub(super) struct NvmeTier {
     directory: Directory,
     files: DashMap<ContentKey, Arc<SparseFile>, KeyHash>,
-    /// Oldest first; entries whose file is gone are skipped.
-    queue: Mutex<VecDeque<Weak<SparseFile>>>,
+    shelves: Mutex<Shelves<Weak<SparseFile>>>,
     /// Each file keeps a descriptor open.
     files_max: usize,
     budget: Arc<Budget>,
-    /// Bitmaps and checksums count here.
-    memory: Arc<Budget>,
+    /// Bitmaps and checksums count there.
+    memory: Arc<MemoryTier>,
     health: Health,
     create: CreateFile,
     tasks: Arc<Tasks>,
-    offers: mpsc::Sender<Offer>,
+    offers: mpsc::Sender<Waiting>,
     counters: Counters,
 }
 
@@ -75,9 +74,14 @@ struct Counters {
     evicted: IntCounter,
     evicted_inline: IntCounter,
     evicted_version: IntCounter,
+    expired: IntCounter,
     refused_full: IntCounter,
     refused_queue: IntCounter,
     refused_disk: IntCounter,
+    refused_quota: IntCounter,
+    refused_epoch: IntCounter,
+    refused_admission: IntCounter,
+    waiting: IntGauge,
 }
 
 impl Counters {
@@ -88,9 +92,14 @@ impl Counters {
             evicted: evictions("watermark"),
             evicted_inline: evictions("inline"),
             evicted_version: evictions("version"),
+            expired: evictions("expired"),
             refused_full: refusals("full"),
             refused_queue: refusals("queue"),
             refused_disk: refusals("disk"),
+            refused_quota: refusals("quota"),
+            refused_epoch: refusals("epoch"),
+            refused_admission: refusals("admission"),
+            waiting: METRICS.cache_write_queue.with_label_values(&["nvme"]),
         }
     }
 }
@@ -99,7 +108,7 @@ impl NvmeTier {
     /// Takes the directory, starts emptying it of what an earlier run left, and starts the writer.
     pub(super) fn open(
         (nvme, config): (&NvmeConfig, &CacheConfig),
-        memory: Arc<Budget>,
+        memory: Arc<MemoryTier>,
         tasks: &Arc<Tasks>,
         create: CreateFile,
     ) -> Result<Arc<Self>> {
@@ -111,7 +120,7 @@ impl NvmeTier {
         let tier = Arc::new(Self {
             directory,
             files: DashMap::default(),
-            queue: Mutex::default(),
+            shelves: Mutex::new(Shelves::new(nvme.size_bytes)),
             files_max: limit.map_or(usize::MAX, |files| (files / 2) as usize),
             budget: Arc::new(Budget::new("nvme", nvme.size_bytes, config)),
             memory,
@@ -133,14 +142,10 @@ impl NvmeTier {
         self.health.is_broken()
     }
 
-    /// The file, if it has the page; counts as use if `used`.
-    pub(super) fn get(&self, key: PageKey, used: Use) -> Option<Arc<SparseFile>> {
-        let file = Arc::clone(&*self.files.get(&key.content)?);
-        if file.has_failed() {
-            self.drop_failed(&file);
-            return None;
-        }
-        used.count(file.frequency());
+    /// The file, if it has the page and is not older than `oldest`; counts as use if `used`.
+    pub(super) fn get(&self, key: PageKey, used: Use, oldest: Option<Instant>) -> Option<Arc<SparseFile>> {
+        let file = self.usable(key.content, oldest)?;
+        file.mark().count(used);
         file.has(key.number).then_some(file)
     }
 
@@ -148,18 +153,26 @@ impl NvmeTier {
         self.files.get(&key.content).is_some_and(|file| file.has(key.number))
     }
 
-    /// The whole content, if all of it is there and verified.
-    pub(super) fn lend(&self, content: ContentKey) -> Option<Lent> {
+    /// The whole content, if all of it is there and verified, and not older than `oldest`.
+    pub(super) fn lend(&self, content: ContentKey, oldest: Option<Instant>) -> Option<Lent> {
+        self.usable(content, oldest)?.lend()
+    }
+
+    fn usable(&self, content: ContentKey, oldest: Option<Instant>) -> Option<Arc<SparseFile>> {
         let file = Arc::clone(&*self.files.get(&content)?);
-        if file.has_failed() {
-            self.drop_failed(&file);
+        let is_expired = oldest.is_some_and(|oldest| file.born() < oldest);
+        if is_expired {
+            self.counters.expired.inc();
+        }
+        if is_expired || file.has_failed() {
+            self.drop_unusable(&file);
             return None;
         }
-        file.lend()
+        Some(file)
     }
 
     /// Drops a file without waiting for the disk.
-    fn drop_failed(&self, file: &Arc<SparseFile>) {
+    fn drop_unusable(&self, file: &Arc<SparseFile>) {
         if self.detach(file) {
             let file = Arc::clone(file);
             self.tasks.spawn_blocking(move || file.unlink());
@@ -167,24 +180,41 @@ impl NvmeTier {
     }
 
     /// Queues a page for the disk, or counts a refusal when the disk is behind or broken.
-    pub(super) fn offer(&self, key: PageKey, size_bytes: u64, bytes: Bytes) {
+    pub(super) fn offer(&self, offer: Offer) {
         if self.is_broken() {
             self.counters.refused_disk.inc();
-        } else if self.offers.try_send(Offer { key, size_bytes, bytes, _tried: None }).is_err() {
+        } else if self.offers.try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
             self.counters.refused_queue.inc();
         }
     }
 
     /// As [`NvmeTier::offer`], waiting for a place in the queue and until the page was tried.
-    pub(super) async fn keep(&self, key: PageKey, size_bytes: u64, bytes: Bytes) {
-        if self.is_broken() || self.contains(key) {
+    pub(super) async fn keep(&self, offer: Offer) {
+        if self.is_broken() || self.contains(offer.key) {
             return;
         }
-        let (tried, done) = oneshot::channel();
-        if self.offers.send(Offer { key, size_bytes, bytes, _tried: Some(tried) }).await.is_ok() {
+        let (waiting, done) = Waiting::new(offer, &self.counters.waiting).followed();
+        if self.offers.send(waiting).await.is_ok() {
             // Nothing is ever sent: the offer is dropped.
             done.await.unwrap_or_default();
         }
+    }
+
+    /// Whether a page of `bytes` that was just fetched is worth a write, or a refusal to count: there is space to
+    /// spare, it belongs to what is there, its class says so, or it is wanted again.
+    pub(super) fn admits(&self, key: PageKey, class: &Arc<Class>, bytes: u64) -> bool {
+        let is_again = || {
+            let fingerprints = (key.content.fingerprint(), key.fingerprint());
+            self.shelves().is_wanted_again(class, fingerprints, bytes)
+        };
+        let is_admitted = self.budget.excess() == 0
+            || self.files.contains_key(&key.content)
+            || class.treatment().is_admitted_at_once()
+            || is_again();
+        if !is_admitted {
+            self.counters.refused_admission.inc();
+        }
+        is_admitted
     }
 
     /// Reads `range`, which lies in page `number`, waiting for the disk; a whole page is checked. `None` when that
@@ -203,6 +233,7 @@ impl NvmeTier {
     /// Drops a content. Its file goes once the last reader lets go of it.
     pub(super) fn forget(&self, content: ContentKey) {
         if let Some((_, file)) = self.files.remove(&content) {
+            self.dequeue(&file);
             self.counters.evicted_version.inc();
             self.tasks.spawn_blocking(move || file.unlink());
         }
@@ -214,29 +245,33 @@ impl NvmeTier {
             self.counters.refused_disk.inc();
             return None;
         }
-        let number = offer.key.number;
-        let written = self.file(offer.key.content, offer.size_bytes).and_then(|file| {
-            if file.has(number) {
-                return Ok(None);
-            }
-            let Some(space) = self.reserve(blocks(offer.bytes.len() as u64), &file) else {
-                if file.is_empty() {
-                    self.discard(&file);
-                }
-                return Err(Refusal::Full);
-            };
-            match file.write(number, &offer.bytes, space) {
-                Ok(is_complete) => Ok(is_complete.then_some(file)),
-                Err(error) => {
-                    self.discard(&file);
-                    Err(Refusal::Disk(error))
-                }
-            }
-        });
-        written.unwrap_or_else(|refusal| {
+        self.place(offer).unwrap_or_else(|refusal| {
             self.refuse(&refusal);
             None
         })
+    }
+
+    fn place(&self, offer: &Offer) -> std::result::Result<Option<Arc<SparseFile>>, Refusal> {
+        let Offer { key, class, bytes, .. } = offer;
+        let present = self.files.get(&key.content).map(|file| Arc::clone(&file));
+        if present.as_ref().is_some_and(|file| file.has(key.number)) {
+            return Ok(None);
+        }
+        // A file belongs to the class it was made for.
+        let class = present.as_ref().map_or(class, |file| file.class());
+        let space = self.reserve_page(bytes.len() as u64, class, present.as_ref())?;
+        let file = match present {
+            Some(file) => file,
+            None => self.create(offer)?,
+        };
+        self.grow(&file, space.bytes());
+        match file.write(key.number, bytes, space) {
+            Ok(is_complete) => Ok(is_complete.then_some(file)),
+            Err(error) => {
+                self.discard(&file);
+                Err(Refusal::Disk(error))
+            }
+        }
     }
 
     /// Reads a complete file back, and lets it be lent or drops it.
@@ -252,6 +287,8 @@ impl NvmeTier {
     fn refuse(&self, refusal: &Refusal) {
         match refusal {
             Refusal::Full => self.counters.refused_full.inc(),
+            Refusal::Epoch => self.counters.refused_epoch.inc(),
+            Refusal::Quota => self.counters.refused_quota.inc(),
             Refusal::Disk(error) => {
                 self.counters.refused_disk.inc();
                 self.health.break_down();
@@ -261,16 +298,15 @@ impl NvmeTier {
         }
     }
 
-    /// The file of a content, made if missing.
-    fn file(&self, content: ContentKey, size_bytes: u64) -> std::result::Result<Arc<SparseFile>, Refusal> {
-        if let Some(file) = self.files.get(&content) {
-            return Ok(Arc::clone(&file));
-        }
-        let index = self.index(size_bytes).ok_or(Refusal::Full)?;
-        let space = self.budget.try_reserve(0).ok_or(Refusal::Full)?;
+    /// A file for a content that had none.
+    fn create(&self, offer: &Offer) -> std::result::Result<Arc<SparseFile>, Refusal> {
+        let (content, size_bytes) = (offer.key.content, offer.size_bytes);
+        let index = self.index(size_bytes, &offer.class).ok_or(Refusal::Full)?;
+        let space = self.budget.try_reserve(0).and_then(|space| space.charge(&offer.class));
+        let space = space.ok_or(Refusal::Full)?;
         let path = self.directory.name(content);
         let file = (self.create)(&path).map_err(Refusal::Disk)?;
-        let file = Arc::new(SparseFile::new(file, path, (content, size_bytes), (space, index)));
+        let file = Arc::new(SparseFile::new(file, path, (content, size_bytes), (space, index), &offer.class));
         match self.files.entry(content) {
             Entry::Occupied(adopted) => {
                 file.unlink();
@@ -282,37 +318,13 @@ impl NvmeTier {
         Ok(file)
     }
 
-    /// Room for one more file's bitmap, checksums and descriptor.
-    fn index(&self, size_bytes: u64) -> Option<Reservation> {
-        if self.files.len() >= self.files_max {
-            self.evict(None)?;
-            self.counters.evicted_inline.inc();
-        }
-        self.memory.try_reserve(sparse::index_bytes(size_bytes))
-    }
-
-    fn enqueue(&self, file: &Arc<SparseFile>) {
-        let mut queue = self.queue();
-        if queue.len() > 2 * self.files.len() + SECOND_CHANCES {
-            queue.retain(|file| file.strong_count() > 0);
-        }
-        queue.push_back(Arc::downgrade(file));
-    }
-
-    /// Room for `bytes` of `file`, if need be by evicting a bounded number of others.
-    fn reserve(&self, bytes: u64, file: &Arc<SparseFile>) -> Option<Reservation> {
-        for _ in 0..INLINE_EVICTIONS {
-            if let Some(space) = self.budget.try_reserve(bytes) {
-                return Some(space);
-            }
-            self.evict(Some(file))?;
-            self.counters.evicted_inline.inc();
-        }
-        self.budget.try_reserve(bytes)
-    }
-
     /// Makes `source` the file of a content; see [`super::Cache::adopt`]. Waits for the disk.
-    pub(super) fn adopt(&self, content: ContentKey, source: &Path, size_bytes: u64) -> Result<bool> {
+    pub(super) fn adopt(
+        &self,
+        (content, class): (ContentKey, &Arc<Class>),
+        source: &Path,
+        size_bytes: u64,
+    ) -> Result<bool> {
         let found = std::fs::symlink_metadata(source)?;
         if found.len() != size_bytes {
             let message = format!("file to adopt has {} bytes, its content {size_bytes}", found.len());
@@ -322,68 +334,30 @@ impl NvmeTier {
             return Ok(false);
         }
         let bytes = blocks(size_bytes).max(found.blocks() * 512);
-        let Some(index) = self.index(size_bytes) else { return Ok(false) };
-        let Some(space) = self.make_room(bytes) else {
+        if bytes > self.budget.capacity() {
             self.counters.refused_full.inc();
             return Ok(false);
+        }
+        let Some(index) = self.index(size_bytes, class) else { return Ok(false) };
+        let space = match self.reserve(bytes, class, None, usize::MAX) {
+            Ok(space) => space,
+            Err(refusal) => {
+                self.refuse(&refusal);
+                return Ok(false);
+            }
         };
         let path = self.directory.name(content);
         let opened = File::open(source)?;
-        let file = Arc::new(SparseFile::new(opened, path, (content, size_bytes), (space, index)));
+        let file = Arc::new(SparseFile::new(opened, path, (content, size_bytes), (space, index), class));
         file.fill_checksums()?;
         std::fs::rename(source, file.path())?;
         file.set_verified();
         if let Some(old) = self.files.insert(content, Arc::clone(&file)) {
+            self.dequeue(&old);
             old.unlink();
         }
         self.enqueue(&file);
         Ok(true)
-    }
-
-    /// Room for a whole file, by evicting as many others as that takes.
-    fn make_room(&self, bytes: u64) -> Option<Reservation> {
-        if bytes > self.budget.capacity() {
-            return None;
-        }
-        loop {
-            if let Some(space) = self.budget.try_reserve(bytes) {
-                return Some(space);
-            }
-            self.evict(None)?;
-            self.counters.evicted_inline.inc();
-        }
-    }
-
-    /// Evicts down to the low watermark if above the high one. Waits for the disk.
-    pub(super) fn evict_to_low(&self) {
-        if !self.budget.is_above_high() {
-            return;
-        }
-        let mut goal = self.budget.excess();
-        while goal > 0 {
-            let Some(freed) = self.evict(None) else { return };
-            self.counters.evicted.inc();
-            goal = goal.saturating_sub(freed);
-        }
-    }
-
-    /// Unlinks the next file that is neither lent nor `keep`; its bytes.
-    fn evict(&self, keep: Option<&Arc<SparseFile>>) -> Option<u64> {
-        let mut chances = SECOND_CHANCES;
-        let steps = self.queue().len() + SECOND_CHANCES;
-        for _ in 0..steps {
-            let weak = self.queue().pop_front()?;
-            let Some(file) = weak.upgrade() else { continue };
-            if file.is_lent() || keep.is_some_and(|keep| Arc::ptr_eq(keep, &file)) {
-                self.queue().push_back(weak);
-            } else if chances > 0 && spend(file.frequency()) {
-                chances -= 1;
-                self.queue().push_back(weak);
-            } else if self.discard(&file) {
-                return Some(file.reserved());
-            }
-        }
-        None
     }
 
     /// Takes a file off the tier and unlinks it; `false` when it was off already. Waits for the disk.
@@ -396,18 +370,12 @@ impl NvmeTier {
     }
 
     fn detach(&self, file: &Arc<SparseFile>) -> bool {
-        self.files.remove_if(&file.content(), |_, kept| Arc::ptr_eq(kept, file)).is_some()
+        let removed = self.files.remove_if(&file.content(), |_, kept| Arc::ptr_eq(kept, file));
+        if removed.is_some() {
+            self.dequeue(file);
+        }
+        removed.is_some()
     }
-
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Weak<SparseFile>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Why a page did not get onto the disk.
-enum Refusal {
-    Full,
-    Disk(io::Error),
 }
 
 fn blocks(bytes: u64) -> u64 {

@@ -83,9 +83,10 @@ declare! {
     gauge cache_read_ahead "forebay_cache_read_ahead_fetches" ["mount"] "Page fetches in flight ahead of their readers.";
     gauge cache_used_bytes "forebay_cache_used_bytes" ["tier"] "Bytes reserved in a tier.";
     gauge cache_capacity_bytes "forebay_cache_capacity_bytes" ["tier"] "Hard cap of a tier.";
-    counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline or version.";
-    counter cache_refusals "forebay_cache_refusals_total" ["tier", "cause"] "Pages not cached; cause is full, queue or disk.";
+    counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline, version or expired.";
+    counter cache_refusals "forebay_cache_refusals_total" ["tier", "cause"] "Pages not cached; cause is full, queue, disk, admission, quota or epoch.";
     gauge cache_lent_files "forebay_cache_lent_files" ["tier"] "Cached files lent to readers.";
+    gauge cache_write_queue "forebay_cache_write_queue" ["tier"] "Pages that wait for the disk, or are written to it just now.";
     gauge staging_used_bytes "forebay_staging_used_bytes" ["mount"] "Bytes reserved for writes in progress.";
     counter staging_publishes "forebay_staging_publishes_total" ["mount", "outcome"] "Staged writes published; outcome is ok or the kind of error.";
     counter observer_timeouts "forebay_commit_observer_timeouts_total" ["observer"] "Commit observers that missed their deadline.";

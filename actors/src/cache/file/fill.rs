@@ -1,10 +1,13 @@
 //! Content brought into the cache because somebody will want it, and how much of it is there.
 
+use std::sync::Arc;
+
 use forebay_core::{ByteRange, Cached, Result};
 
 use super::CachedFile;
-use crate::cache::memory::Use;
+use crate::cache::nvme::Offer;
 use crate::cache::page::{page_count, page_range, pages};
+use crate::cache::policy::Use;
 
 impl CachedFile {
     /// How much of the content is at hand.
@@ -40,24 +43,26 @@ impl CachedFile {
     }
 
     async fn fill_page(&self, number: u64) -> Result<u64> {
-        let key = self.content.page(number);
+        let (key, oldest) = (self.content.page(number), self.class.oldest());
+        let in_memory = || Some(self.tiers.memory.get(key, Use::Again, oldest)?.bytes);
         let Some(nvme) = &self.tiers.nvme else {
-            if self.tiers.memory.contains(key) {
-                return Ok(0);
-            }
-            return Ok(self.fill_from_store(number).await?.len() as u64);
+            return Ok(if in_memory().is_some() {
+                0
+            } else {
+                self.fill_from_store(number).await?.len() as u64
+            });
         };
-        if nvme.contains(key) {
+        if nvme.get(key, Use::Again, oldest).is_some() {
             return Ok(0);
         }
-        let (bytes, fetched) = if let Some(bytes) = self.tiers.memory.get(key, Use::Again) {
+        let (bytes, fetched) = if let Some(bytes) = in_memory() {
             (bytes, 0)
         } else {
             let bytes = self.fill_from_store(number).await?;
             let fetched = bytes.len() as u64;
             (bytes, fetched)
         };
-        nvme.keep(key, self.size_bytes, bytes).await;
+        nvme.keep(Offer { key, class: Arc::clone(&self.class), size_bytes: self.size_bytes, bytes }).await;
         Ok(fetched)
     }
 

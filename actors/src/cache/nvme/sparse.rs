@@ -8,19 +8,21 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use forebay_core::{ByteRange, Lent, LentAlarm, METRICS};
+use tokio::time::Instant;
 
 use crate::cache::budget::Reservation;
-use crate::cache::memory::Use;
+use crate::cache::class::Class;
 use crate::cache::page::{ContentKey, PAGE_BYTES, page_count, page_range};
+use crate::cache::policy::{Classed, GHOST_BYTES, GHOSTS_PER_ENTRY, Mark, Resident, Use};
 
-/// What one file costs in memory beside its pages' bits and checksums, rounded up.
-const FILE_OVERHEAD_BYTES: u64 = 512;
+/// What one file costs in memory beside its pages' bits and checksums, rounded up, and ghosts.
+const FILE_OVERHEAD_BYTES: u64 = 512 + GHOSTS_PER_ENTRY as u64 * GHOST_BYTES;
 
 /// Memory for the bitmap, the checksums and the rest of a file of `size_bytes`.
 pub(super) fn index_bytes(size_bytes: u64) -> u64 {
@@ -39,7 +41,11 @@ pub(in crate::cache) struct SparseFile {
     missing: AtomicU64,
     is_verified: AtomicBool,
     has_failed: AtomicBool,
-    frequency: AtomicU8,
+    class: Arc<Class>,
+    born: Instant,
+    mark: Mark,
+    /// What the policy counts it for.
+    weight: AtomicU64,
     loans: AtomicU32,
     space: Mutex<Reservation>,
     _index: Reservation,
@@ -52,6 +58,7 @@ impl SparseFile {
         path: PathBuf,
         (content, size_bytes): (ContentKey, u64),
         (space, index): (Reservation, Reservation),
+        class: &Arc<Class>,
     ) -> Self {
         let pages = page_count(size_bytes);
         Self {
@@ -64,7 +71,10 @@ impl SparseFile {
             missing: AtomicU64::new(pages),
             is_verified: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
-            frequency: AtomicU8::new(0),
+            class: Arc::clone(class),
+            born: Instant::now(),
+            mark: Mark::default(),
+            weight: AtomicU64::new(space.bytes()),
             loans: AtomicU32::new(0),
             space: Mutex::new(space),
             _index: index,
@@ -87,13 +97,13 @@ impl SparseFile {
         self.checksums.len() as u64
     }
 
-    pub(super) fn frequency(&self) -> &AtomicU8 {
-        &self.frequency
+    pub(super) fn born(&self) -> Instant {
+        self.born
     }
 
-    /// Whether no page was written.
-    pub(super) fn is_empty(&self) -> bool {
-        self.missing.load(Ordering::Acquire) == self.page_count()
+    /// Under the policy's mutex, see [`Resident::weight`].
+    pub(super) fn add_weight(&self, bytes: u64) {
+        self.weight.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn reserved(&self) -> u64 {
@@ -153,7 +163,7 @@ impl SparseFile {
         if !self.is_verified.load(Ordering::Acquire) {
             return None;
         }
-        Use::First.count(&self.frequency);
+        self.mark.count(Use::First);
         let whole = ByteRange::new(0, self.size_bytes);
         let guard = Arc::new(Loan::new(Arc::clone(self)));
         let alarm = Arc::clone(self) as Arc<dyn LentAlarm>;
@@ -182,6 +192,30 @@ impl SparseFile {
 
     fn space(&self) -> MutexGuard<'_, Reservation> {
         self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resident for SparseFile {
+    fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    fn weight(&self) -> u64 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.content.fingerprint()
+    }
+
+    fn is_held(&self) -> bool {
+        self.is_lent()
+    }
+}
+
+impl Classed for SparseFile {
+    fn class(&self) -> &Arc<Class> {
+        &self.class
     }
 }
 
