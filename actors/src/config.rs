@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use forebay_core::NsPath;
 
+use crate::cache::Rule;
+
 mod cloud;
 mod hdfs;
 
@@ -48,6 +50,8 @@ pub struct MountConfig {
     pub read_only: bool,
     /// How long attributes may be trusted.
     pub revalidate: Revalidate,
+    /// How its content is treated in the cache.
+    pub rule: Rule,
     /// What it may use at once.
     pub limits: MountLimits,
     /// What the operator knows better than the probes of the store.

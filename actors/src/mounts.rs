@@ -29,6 +29,7 @@ use futures::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
 
 use self::plan::Plan;
+use crate::cache::Rule;
 use crate::config::MountConfig;
 use crate::mount::{self, Change, Environment, Mounted, Remains};
 
@@ -301,15 +302,16 @@ impl Mounts {
 
     /// Carries a plan out. `dirty` says which of the removed ones must drain.
     async fn commit(&self, plan: Plan, opened: Vec<Mounted>, dirty: &BTreeMap<NsPath, Dirty>) -> Applied {
-        let (applied, table, actors) = {
+        let (applied, (table, rules), actors) = {
             let mut state = self.state();
             let mut applied = Applied { unchanged: plan.unchanged, ..Applied::default() };
             let changed = state.change(plan.changes, &mut applied);
             let mut gone = state.remove(&plan.removed, dirty, &mut applied);
             let new: Vec<NsPath> = opened.iter().map(|mounted| mounted.config().path.clone()).collect();
             gone.extend(state.add(opened, &mut applied));
-            (applied, state.table(), Actors { changed, gone, new })
+            (applied, (state.table(), state.rules()), Actors { changed, gone, new })
         };
+        self.environment.rules.set_mounts(rules);
         self.namespace.publish_table(table, &applied.replaced).await;
         self.attend(actors).await;
         applied
@@ -449,6 +451,12 @@ impl State {
         let mounts = self.present.iter();
         MountTable::new(mounts.map(|(path, present)| (path.clone(), Arc::clone(present.mounted.handle()))))
             .expect("the keys of a map differ")
+    }
+
+    fn rules(&self) -> Vec<(NsPath, Rule)> {
+        let rule =
+            |(path, present): (&NsPath, &Present)| (path.clone(), present.mounted.config().rule.clone());
+        self.present.iter().map(rule).collect()
     }
 
     fn watch(

@@ -1,14 +1,12 @@
 //! The jobs on the disk: a file each, replaced atomically.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_core::{Error, ErrorKind, Result};
 
 use super::job::{Job, JobStatus};
-use crate::staging::blocking;
+use crate::staging::{blocking, replace};
 
 /// Where the jobs of one gateway are kept.
 #[derive(Clone)]
@@ -75,17 +73,4 @@ impl Store {
         let remove = move || paths.iter().try_for_each(|path| Ok(std::fs::remove_file(path)?));
         blocking(remove).await
     }
-}
-
-/// Replaces the file at `path`, which has `text` or its old content whenever the machine stops.
-fn replace(path: &Path, text: &[u8]) -> Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    if let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
-    }
-    Ok(())
 }

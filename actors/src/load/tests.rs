@@ -34,6 +34,7 @@ impl Fixture {
         let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
         let environment = Environment {
             cache: Cache::open(&cache).expect("opens"),
+            rules: crate::cache::Rules::in_memory(),
             supervisor: supervisor.clone(),
             var_directory: directory.path().to_owned(),
             clock: Clock::system(),
@@ -45,6 +46,7 @@ impl Fixture {
             store: StoreConfig::Memory { size_bytes: 64 << 20 },
             read_only: false,
             revalidate: Revalidate::Always,
+            rule: crate::cache::Rule::default(),
             limits: MountLimits::default(),
             quirks: Quirks::default(),
         };

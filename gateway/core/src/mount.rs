@@ -241,6 +241,11 @@ pub trait OpenFile: Send + Sync {
         Cached { memory_bytes: 0, disk_bytes: bytes, bytes, kept_bytes: bytes }
     }
 
+    /// Drops what is cached of it; how many bytes that were. Readers keep what they hold.
+    fn free(&self) -> u64 {
+        0
+    }
+
     /// Brings `range` into the cache, behind all who wait for what they read; returns when the cache has kept it or
     /// cannot. The bytes that came from the store.
     ///

@@ -25,6 +25,13 @@ impl CachedFile {
         cached
     }
 
+    /// Drops what is cached of the content; how many bytes that were. Readers keep what they hold.
+    pub fn free(&self) -> u64 {
+        let bytes = self.cached_bytes().bytes;
+        self.tiers.forget(self.content, self.size_bytes);
+        bytes
+    }
+
     /// Brings the pages of `range` into the cache, one after the other and behind all who wait for the mount's store;
     /// returns when the lowest tier has kept them or cannot. The bytes that came from the store.
     ///

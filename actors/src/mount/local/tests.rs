@@ -33,6 +33,7 @@ fn config(root: PathBuf, read_only: bool) -> MountConfig {
         read_only,
         revalidate: Revalidate::Always,
         quirks: Quirks::default(),
+        rule: crate::cache::Rule::default(),
         limits: MountLimits::default(),
     }
 }

@@ -34,7 +34,8 @@ impl ObjectFile {
             file_id: entry.file_id,
             etag: entry.etag.clone(),
         };
-        let content = core.cache.file(&core.label, (&id, &core.class), entry.size_bytes, Arc::new(fetch));
+        let content =
+            core.cache.file(&core.label, (&id, &core.class_of(key)), entry.size_bytes, Arc::new(fetch));
         Self { entry, content }
     }
 }
@@ -63,6 +64,10 @@ impl OpenFile for ObjectFile {
 
     fn cached(&self) -> Cached {
         self.content.cached_bytes()
+    }
+
+    fn free(&self) -> u64 {
+        self.content.free()
     }
 
     async fn fill(&self, range: ByteRange) -> Result<u64> {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use forebay_actors::cache::{Priority, Rule};
 use forebay_actors::config::{MountConfig, MountLimits, Quirks, Revalidate};
 use forebay_core::NsPath;
 
 use super::environment;
 use super::gateway;
 use super::problem::Problems;
-use super::reader::{Parse, Reader, Section};
+use super::reader::{Bytes, Parse, Reader, Section};
 use super::store::{self, StoreKind};
 use super::url;
 use super::yaml::{self, Value};
@@ -94,19 +95,46 @@ fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Opt
         section.node("options");
         None
     };
-    let revalidate = section.section("cache").map(|cache| {
+    let cache = section.section("cache").map(|cache| {
         let revalidate = cache.value("revalidate", Revalidate::After(Duration::from_secs(1)));
+        let rule = rule(&cache);
         cache.finish();
-        revalidate
+        (revalidate, rule)
     });
+    let (revalidate, rule) = cache.unwrap_or((Revalidate::After(Duration::from_secs(1)), Rule::default()));
     Some(MountConfig {
         path: NsPath::root(),
         read_only: section.value("read_only", false),
-        revalidate: revalidate.unwrap_or(Revalidate::After(Duration::from_secs(1))),
+        revalidate,
+        rule,
         limits: gateway::limits(section.section("limits"), defaults),
         quirks: quirks(section.section("quirks")),
         store: store?,
     })
+}
+
+/// How the mount's content is treated in the cache.
+fn rule(cache: &Section<'_>) -> Rule {
+    Rule {
+        pin: cache.optional("pin"),
+        epoch: cache.optional("epoch"),
+        ttl_ms: cache.optional("ttl").map(|ttl: Duration| ttl.as_millis() as u64),
+        quota_bytes: cache.optional("quota").map(|Bytes(bytes)| bytes),
+        priority: cache.optional("priority"),
+    }
+}
+
+impl Parse for Priority {
+    const EXPECTED: &'static str = "`low`, `normal` or `high`";
+    const EXAMPLE: &'static str = "high";
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "low" => Some(Self::Low),
+            "normal" => Some(Self::Normal),
+            "high" => Some(Self::High),
+            _ => None,
+        }
+    }
 }
 
 /// What the operator knows better than the probes.
