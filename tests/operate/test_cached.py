@@ -6,6 +6,7 @@ import os
 import pytest
 from harness.faults import FaultProxy
 from harness.gateway import Gateway, settings
+from harness.tool import has_fuse, machine
 
 LARGE = os.urandom(2_500_000)
 
@@ -74,6 +75,38 @@ def test_free_drops_what_is_cached_and_says_how_much(cached):
     assert told(cached, "explain", "/data/e/other")["missing_bytes"] == 0
     assert told(cached, "free", "/data/e/other")["bytes"] == 5
     assert cached.s3().get_object(Bucket="data", Key="d/large")["Body"].read() == LARGE
+
+
+def test_a_response_says_where_its_bytes_were_found_if_asked(cached):
+    s3, asked = cached.s3(), cached.s3()
+    asked.meta.events.register("before-sign.s3.GetObject", lambda request, **_: request.headers.add_header("x-forebay-explain", "1"))
+
+    def found(client, **extra) -> str | None:
+        answer = client.get_object(Bucket="data", Key="d/large", **extra)
+        answer["Body"].read()
+        return answer["ResponseMetadata"]["HTTPHeaders"].get("x-forebay-cache")
+
+    assert found(s3) is None
+    told(cached, "free", "/data")
+    assert found(asked) == "miss"
+    assert found(asked, Range="bytes=0-99").startswith("hit-")
+    told(cached, "load", "--wait", "/data")
+    assert found(asked).startswith("hit-")
+
+
+def test_an_xattr_says_where_a_file_is_found(tmp_path, store):
+    machine(has_fuse(), "no /dev/fuse, or not root")
+    bucket = store.bucket("xattr")
+    store.put(bucket, "f", LARGE)
+    gateway = Gateway(tmp_path, settings(tmp_path, {"/data": store.mount(bucket)})).start()
+    file = gateway.mountpoint / "data" / "f"
+    assert os.getxattr(file, "user.forebay.cache") == b"miss"
+    told(gateway, "load", "--wait", "/data/f")
+    assert os.getxattr(file, "user.forebay.cache").startswith(b"hit-")
+    assert "user.forebay.cache" not in os.listxattr(file)
+    with pytest.raises(PermissionError):
+        os.setxattr(file, "user.forebay.cache", b"hit-memory")
+    gateway.stop()
 
 
 def test_free_takes_nothing_from_a_reader(cached):

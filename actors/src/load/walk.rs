@@ -120,7 +120,7 @@ impl Run {
         stream::iter(offsets.map(Ok))
             .try_for_each_concurrent(PAGES, |offset| self.fill(&*file, offset))
             .await?;
-        Ok(file.cached().kept_bytes)
+        Ok(file.cached(ByteRange::new(0, size_bytes)).kept_bytes)
     }
 
     async fn fill(&self, file: &dyn OpenFile, offset: u64) -> Result<()> {

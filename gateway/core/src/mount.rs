@@ -187,7 +187,7 @@ pub struct Usage {
     pub free_files: u64,
 }
 
-/// How many bytes of one version are at hand without its store.
+/// How many bytes of a part of one version are at hand without its store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cached {
     /// In memory.
@@ -198,6 +198,19 @@ pub struct Cached {
     pub bytes: u64,
     /// In the lowest tier there is, where content stays longest.
     pub kept_bytes: u64,
+}
+
+impl Cached {
+    /// Where a read of `wanted_bytes`, of which this tells, finds them, as `x-forebay-cache` says it.
+    pub fn word(&self, wanted_bytes: u64) -> &'static str {
+        if self.bytes < wanted_bytes {
+            "miss"
+        } else if self.memory_bytes == wanted_bytes {
+            "hit-memory"
+        } else {
+            "hit-disk"
+        }
+    }
 }
 
 /// One version of a file, open for reading. All reads return bytes of this version.
@@ -235,9 +248,9 @@ pub trait OpenFile: Send + Sync {
     /// The whole content as a local file, complete and verified, if there is one.
     fn lend(&self) -> Option<Lent>;
 
-    /// How much of it is cached. Files that lie on a local disk anyway are cached whole.
-    fn cached(&self) -> Cached {
-        let bytes = self.entry().size_bytes;
+    /// How much of `range` is cached. All of it where the file lies on a local disk anyway.
+    fn cached(&self, range: ByteRange) -> Cached {
+        let bytes = range.clamp_to(self.entry().size_bytes).len;
         Cached { memory_bytes: 0, disk_bytes: bytes, bytes, kept_bytes: bytes }
     }
 

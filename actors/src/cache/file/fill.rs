@@ -6,15 +6,18 @@ use forebay_core::{ByteRange, Cached, Result};
 
 use super::CachedFile;
 use crate::cache::nvme::Offer;
-use crate::cache::page::{page_count, page_range, pages};
+use crate::cache::page::{pages, within};
 use crate::cache::policy::Use;
 
 impl CachedFile {
-    /// How much of the content is at hand.
-    pub fn cached_bytes(&self) -> Cached {
-        let mut cached = Cached::default();
-        for number in 0..page_count(self.size_bytes) {
-            let (key, bytes) = (self.content.page(number), page_range(number, self.size_bytes).len);
+    /// How much of `range` is at hand.
+    pub fn cached_bytes(&self, range: ByteRange) -> Cached {
+        let (range, mut cached) = (range.clamp_to(self.size_bytes), Cached::default());
+        if range.is_empty() {
+            return cached;
+        }
+        for number in pages(range) {
+            let (key, bytes) = (self.content.page(number), within(range, number).len);
             let is_in_memory = self.tiers.memory.contains(key);
             let is_on_disk = self.tiers.nvme.as_ref().is_some_and(|nvme| nvme.contains(key));
             cached.memory_bytes += if is_in_memory { bytes } else { 0 };
@@ -27,7 +30,7 @@ impl CachedFile {
 
     /// Drops what is cached of the content; how many bytes that were. Readers keep what they hold.
     pub fn free(&self) -> u64 {
-        let bytes = self.cached_bytes().bytes;
+        let bytes = self.cached_bytes(ByteRange::new(0, self.size_bytes)).bytes;
         self.tiers.forget(self.content, self.size_bytes);
         bytes
     }

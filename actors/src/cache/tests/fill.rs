@@ -12,9 +12,9 @@ async fn what_is_filled_is_on_the_disk_when_the_fill_returns_and_is_not_fetched_
     let cache = Cache::open(&on_disk(&directory, 2, 100)).expect("opens");
     let store = Store::open();
     let file = open(&cache, "filled", WHOLE.len, &store);
-    assert_eq!(file.cached_bytes(), forebay_core::Cached::default());
+    assert_eq!(file.cached_bytes(WHOLE), forebay_core::Cached::default());
     assert_eq!(file.fill(WHOLE).await.expect("fills"), WHOLE.len);
-    assert_eq!((file.cached_bytes().disk_bytes, file.cached_bytes().bytes), (WHOLE.len, WHOLE.len));
+    assert_eq!((file.cached_bytes(WHOLE).disk_bytes, file.cached_bytes(WHOLE).bytes), (WHOLE.len, WHOLE.len));
     let fetches = store.fetches();
     read_all(&file, WHOLE).await;
     assert_eq!(file.fill(WHOLE).await.expect("is there"), 0);
@@ -26,7 +26,7 @@ async fn without_a_disk_memory_is_filled() {
     let cache = Cache::open(&in_memory(4)).expect("opens");
     let file = open(&cache, "filled", WHOLE.len, &Store::open());
     assert_eq!(file.fill(WHOLE).await.expect("fills"), WHOLE.len);
-    assert_eq!((file.cached_bytes().memory_bytes, file.cached_bytes().disk_bytes), (WHOLE.len, 0));
+    assert_eq!((file.cached_bytes(WHOLE).memory_bytes, file.cached_bytes(WHOLE).disk_bytes), (WHOLE.len, 0));
 }
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn what_the_cache_has_no_room_for_is_not_shown_as_cached() {
     let cache = Cache::open(&on_disk(&directory, 1, 1)).expect("opens");
     let file = open(&cache, "large", WHOLE.len, &Store::open());
     file.fill(WHOLE).await.expect("fills what fits");
-    assert_eq!(file.cached_bytes().disk_bytes, PAGE_BYTES);
+    assert_eq!(file.cached_bytes(WHOLE).disk_bytes, PAGE_BYTES);
 }
 
 #[tokio::test]

@@ -62,8 +62,8 @@ impl OpenFile for ObjectFile {
         self.content.lend()
     }
 
-    fn cached(&self) -> Cached {
-        self.content.cached_bytes()
+    fn cached(&self, range: ByteRange) -> Cached {
+        self.content.cached_bytes(range)
     }
 
     fn free(&self) -> u64 {

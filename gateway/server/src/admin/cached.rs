@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use forebay_actors::cache::Rule;
-use forebay_core::{ListQuery, NsPath, OpenFile, Result, Version, Want};
+use forebay_core::{ByteRange, ListQuery, NsPath, OpenFile, Result, Version, Want};
 use futures::StreamExt as _;
 
 use super::api::{ExplainView, FreedView};
@@ -89,7 +89,8 @@ pub(super) async fn explain(
 }
 
 fn explained(state: &AdminState, path: &NsPath, file: &dyn OpenFile) -> ExplainView {
-    let (entry, cached) = (file.entry(), file.cached());
+    let entry = file.entry();
+    let cached = file.cached(ByteRange::new(0, entry.size_bytes));
     let (rule, treatment) = state.operated.rules.resolve(path);
     let mount = state.namespace.mount_info(path);
     let (mount, store) = mount.map(|info| (info.name, info.store.to_owned())).unwrap_or_default();
