@@ -52,10 +52,19 @@ pub struct MountConfig {
     pub revalidate: Revalidate,
     /// How its content is treated in the cache.
     pub rule: Rule,
+    /// Whether all of it is loaded into the cache.
+    pub preload: Option<Preload>,
     /// What it may use at once.
     pub limits: MountLimits,
     /// What the operator knows better than the probes of the store.
     pub quirks: Quirks,
+}
+
+/// That a mount is loaded into the cache once it is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preload {
+    /// And again and again, after this long.
+    pub every: Option<Duration>,
 }
 
 /// Which store, with its typed options.

@@ -11,6 +11,7 @@
 
 mod job;
 mod pace;
+mod preload;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use tokio::task::JoinSet;
 
 use self::job::Job;
 pub use self::job::{Failure, JobState, JobStatus, Totals};
+pub use self::preload::start_preloads;
 use self::store::Store;
 use crate::supervisor::{ServiceError, StopSignal, Supervisor};
 
@@ -138,6 +140,11 @@ impl Loads {
     /// All jobs, the newest last.
     pub fn jobs(&self) -> Vec<JobStatus> {
         self.0.jobs().values().map(|job| job.status()).collect()
+    }
+
+    /// Whether a job for exactly this path waits or runs.
+    fn is_open(&self, path: &NsPath) -> bool {
+        self.0.jobs().values().any(|job| !job.is_ended() && job.status().path == path.as_str())
     }
 
     /// One job.

@@ -215,6 +215,7 @@ mod tests {
             read_only: false,
             revalidate: Revalidate::Always,
             rule: crate::cache::Rule::default(),
+            preload: None,
             limits: MountLimits::default(),
             quirks: Quirks::default(),
         }

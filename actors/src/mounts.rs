@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 
 use self::plan::Plan;
 use crate::cache::Rule;
-use crate::config::MountConfig;
+use crate::config::{MountConfig, Preload};
 use crate::mount::{self, Change, Environment, Mounted, Remains};
 
 /// How long the actor of a removed mount may take to end. It holds nothing, and may be waiting for a dead store.
@@ -87,6 +87,17 @@ pub struct MountStatus {
     pub reason: Option<String>,
     /// What it holds that its store does not have, while it drains.
     pub dirty: Option<Dirty>,
+}
+
+/// A mount that is to be loaded into the cache.
+#[derive(Clone, Debug)]
+pub struct WantedLoad {
+    /// Where it is.
+    pub path: NsPath,
+    /// How often.
+    pub preload: Preload,
+    /// Whether its store answers.
+    pub is_ready: bool,
 }
 
 /// What a change came to.
@@ -151,6 +162,16 @@ impl Mounts {
             status(&leaving.path, &leaving.mounted, Some((why, &leaving.dirty)))
         });
         present.chain(leaving).collect()
+    }
+
+    /// The mounts that are to be loaded into the cache.
+    pub fn preloads(&self) -> Vec<WantedLoad> {
+        let wanted = |(path, present): (&NsPath, &Present)| {
+            let is_ready = present.mounted.handle().state() == MountState::Ready;
+            let preload = present.mounted.config().preload?;
+            Some(WantedLoad { path: path.clone(), preload, is_ready })
+        };
+        self.state().present.iter().filter_map(wanted).collect()
     }
 
     /// What the mount at `path` holds that its store does not have; `None` when nothing is mounted there.

@@ -122,3 +122,22 @@ def test_bad_loads_are_refused(loaded):
         done = loaded.cli("load", *arguments)
         assert done.returncode != 0, arguments
     assert jobs(loaded) == {}
+
+
+def test_a_mount_is_preloaded_when_its_store_answers_and_again_after_its_time(tmp_path, store, filled, proxy):
+    proxy.refuse()
+    mounts = {
+        "/once": store.mount(filled, proxy.endpoint, cache={"preload": True}),
+        "/often": store.mount(filled, proxy.endpoint, cache={"preload": {"every": "2s"}}),
+        "/never": store.mount(filled, proxy.endpoint, cache={"preload": False}),
+    }
+    gateway = Gateway(tmp_path, settings(tmp_path, mounts, fuse=False)).start()
+    assert jobs(gateway) == {}
+    proxy.accept()
+
+    def loaded() -> list[str]:
+        return [job["path"] for job in jobs(gateway).values() if job["state"] == "done" and not job["failed"]]
+
+    wait_for(lambda: loaded().count("/often") >= 2, 60, "the second preload")
+    assert (loaded().count("/once"), loaded().count("/never")) == (1, 0)
+    gateway.stop()

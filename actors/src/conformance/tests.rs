@@ -49,6 +49,7 @@ fn local_mount(directory: &Path, read_only: bool) -> Arc<dyn Mount> {
         read_only,
         revalidate: Revalidate::Always,
         rule: crate::cache::Rule::default(),
+        preload: None,
         limits: MountLimits::default(),
         quirks: Quirks::default(),
     };

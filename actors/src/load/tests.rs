@@ -47,6 +47,7 @@ impl Fixture {
             read_only: false,
             revalidate: Revalidate::Always,
             rule: crate::cache::Rule::default(),
+            preload: None,
             limits: MountLimits::default(),
             quirks: Quirks::default(),
         };

@@ -36,6 +36,7 @@ fn config(at: &str, store: StoreConfig) -> MountConfig {
         read_only: false,
         revalidate: Revalidate::Always,
         rule: crate::cache::Rule::default(),
+        preload: None,
         limits: MountLimits::default(),
         quirks: Quirks::default(),
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use forebay_actors::cache::{Cache, Rules};
-use forebay_actors::load::Loads;
+use forebay_actors::load::{self, Loads};
 use forebay_actors::mount::Environment;
 use forebay_actors::mounts::Mounts;
 use forebay_actors::supervisor::Supervisor;
@@ -93,6 +93,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     };
     let loads = Loads::open(&namespace, &config.gateway.var.join("loads"), Clock::system()).await?;
     loads.start(&supervisor).await?;
+    load::start_preloads(&loads, &mounts, &supervisor).await?;
     let operated = Operated { readiness: readiness.clone(), mounts, reloader, loads, rules };
     frontends::start(&config, &namespace, &supervisor, operated).await?;
     readiness.set(true);

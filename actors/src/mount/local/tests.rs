@@ -34,6 +34,7 @@ fn config(root: PathBuf, read_only: bool) -> MountConfig {
         revalidate: Revalidate::Always,
         quirks: Quirks::default(),
         rule: crate::cache::Rule::default(),
+        preload: None,
         limits: MountLimits::default(),
     }
 }

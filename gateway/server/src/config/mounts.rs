@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use forebay_actors::cache::{Priority, Rule};
-use forebay_actors::config::{MountConfig, MountLimits, Quirks, Revalidate};
+use forebay_actors::config::{MountConfig, MountLimits, Preload, Quirks, Revalidate};
 use forebay_core::NsPath;
 
 use super::environment;
@@ -97,16 +97,18 @@ fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Opt
     };
     let cache = section.section("cache").map(|cache| {
         let revalidate = cache.value("revalidate", Revalidate::After(Duration::from_secs(1)));
-        let rule = rule(&cache);
+        let (rule, preload) = (rule(&cache), preload(&cache));
         cache.finish();
-        (revalidate, rule)
+        (revalidate, rule, preload)
     });
-    let (revalidate, rule) = cache.unwrap_or((Revalidate::After(Duration::from_secs(1)), Rule::default()));
+    let trusted = Revalidate::After(Duration::from_secs(1));
+    let (revalidate, rule, preload) = cache.unwrap_or((trusted, Rule::default(), None));
     Some(MountConfig {
         path: NsPath::root(),
         read_only: section.value("read_only", false),
         revalidate,
         rule,
+        preload,
         limits: gateway::limits(section.section("limits"), defaults),
         quirks: quirks(section.section("quirks")),
         store: store?,
@@ -122,6 +124,17 @@ fn rule(cache: &Section<'_>) -> Rule {
         quota_bytes: cache.optional("quota").map(|Bytes(bytes)| bytes),
         priority: cache.optional("priority"),
     }
+}
+
+/// Whether the mount is loaded when it is ready: `true`, or `{every: 1h}`.
+fn preload(cache: &Section<'_>) -> Option<Preload> {
+    if let Value::Mapping(_) = cache.node("preload")?.value {
+        let section = cache.section("preload")?;
+        let every = section.required("every");
+        section.finish();
+        return Some(Preload { every: Some(every?) });
+    }
+    cache.optional("preload").filter(|is_wanted: &bool| *is_wanted).map(|_| Preload { every: None })
 }
 
 impl Parse for Priority {
