@@ -18,11 +18,13 @@ mod budget;
 mod class;
 mod evictor;
 mod file;
+mod filling;
 mod flight;
 mod memory;
 mod nvme;
 mod page;
 mod policy;
+mod rules;
 mod share;
 mod stream;
 mod tasks;
@@ -51,6 +53,7 @@ use crate::supervisor::Supervisor;
 pub use self::class::{Class, Priority, Treatment};
 pub use self::file::CachedFile;
 pub use self::page::PAGE_BYTES;
+pub use self::rules::{Rule, RuleStatus, Rules};
 
 /// Most fetches ahead of their readers at once, over all files of all mounts.
 const READ_AHEAD_FETCHES: u64 = 64;
@@ -175,11 +178,7 @@ impl Cache {
 
     /// Drops what is cached of a content of `size_bytes`. Readers keep what they hold.
     pub fn forget(&self, content: &ContentId, size_bytes: u64) {
-        let content = ContentKey::of(content);
-        self.0.memory.forget(content, size_bytes);
-        if let Some(nvme) = &self.0.nvme {
-            nvme.forget(content);
-        }
+        self.0.forget(ContentKey::of(content), size_bytes);
     }
 
     /// Makes the file at `source`, which must hold all of the content and never change again, the cached file of
@@ -218,6 +217,13 @@ impl Tiers {
             *place = Arc::downgrade(&share);
             share
         })
+    }
+
+    fn forget(&self, content: ContentKey, size_bytes: u64) {
+        self.memory.forget(content, size_bytes);
+        if let Some(nvme) = &self.nvme {
+            nvme.forget(content);
+        }
     }
 
     /// Whether the page is cached or on its way.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use forebay_core::NsPath;
 
+use crate::cache::Rule;
+
 mod cloud;
 mod hdfs;
 
@@ -48,10 +50,21 @@ pub struct MountConfig {
     pub read_only: bool,
     /// How long attributes may be trusted.
     pub revalidate: Revalidate,
+    /// How its content is treated in the cache.
+    pub rule: Rule,
+    /// Whether all of it is loaded into the cache.
+    pub preload: Option<Preload>,
     /// What it may use at once.
     pub limits: MountLimits,
     /// What the operator knows better than the probes of the store.
     pub quirks: Quirks,
+}
+
+/// That a mount is loaded into the cache once it is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preload {
+    /// And again and again, after this long.
+    pub every: Option<Duration>,
 }
 
 /// Which store, with its typed options.

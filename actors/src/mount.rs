@@ -23,7 +23,7 @@ use object::{ObjectMount, Parts};
 use vitals::Vitals;
 
 use crate::backend::{Backend, Exchange, Hdfs, Memory, ObjectStore};
-use crate::cache::Cache;
+use crate::cache::{Cache, Rules};
 use crate::config::{MountConfig, StoreConfig};
 use crate::staging::{Staging, blocking};
 use crate::supervisor::Supervisor;
@@ -41,6 +41,8 @@ const UNBOUNDED: Usage =
 pub struct Environment {
     /// Where content of remote stores is cached.
     pub cache: Cache,
+    /// How it is treated there.
+    pub rules: Arc<Rules>,
     /// Looks after the mounts' actors.
     pub supervisor: Supervisor,
     /// Where the gateway keeps its own state.
@@ -138,6 +140,7 @@ async fn open_object(config: &MountConfig, environment: &Environment, store: Fla
         revalidate: config.revalidate,
         backend: Arc::clone(&exchange) as Arc<dyn Backend>,
         cache: environment.cache.clone(),
+        rules: Arc::clone(&environment.rules),
         staging,
         vitals: Arc::clone(&vitals),
         clock: environment.clock.clone(),
@@ -198,6 +201,7 @@ mod tests {
         let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
         Environment {
             cache: Cache::open(&cache).expect("opens"),
+            rules: crate::cache::Rules::in_memory(),
             supervisor,
             var_directory: directory.to_owned(),
             clock: Clock::system(),
@@ -210,6 +214,8 @@ mod tests {
             store,
             read_only: false,
             revalidate: Revalidate::Always,
+            rule: crate::cache::Rule::default(),
+            preload: None,
             limits: MountLimits::default(),
             quirks: Quirks::default(),
         }

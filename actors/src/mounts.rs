@@ -29,7 +29,8 @@ use futures::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
 
 use self::plan::Plan;
-use crate::config::MountConfig;
+use crate::cache::Rule;
+use crate::config::{MountConfig, Preload};
 use crate::mount::{self, Change, Environment, Mounted, Remains};
 
 /// How long the actor of a removed mount may take to end. It holds nothing, and may be waiting for a dead store.
@@ -86,6 +87,17 @@ pub struct MountStatus {
     pub reason: Option<String>,
     /// What it holds that its store does not have, while it drains.
     pub dirty: Option<Dirty>,
+}
+
+/// A mount that is to be loaded into the cache.
+#[derive(Clone, Debug)]
+pub struct WantedLoad {
+    /// Where it is.
+    pub path: NsPath,
+    /// How often.
+    pub preload: Preload,
+    /// Whether its store answers.
+    pub is_ready: bool,
 }
 
 /// What a change came to.
@@ -150,6 +162,16 @@ impl Mounts {
             status(&leaving.path, &leaving.mounted, Some((why, &leaving.dirty)))
         });
         present.chain(leaving).collect()
+    }
+
+    /// The mounts that are to be loaded into the cache.
+    pub fn preloads(&self) -> Vec<WantedLoad> {
+        let wanted = |(path, present): (&NsPath, &Present)| {
+            let is_ready = present.mounted.handle().state() == MountState::Ready;
+            let preload = present.mounted.config().preload?;
+            Some(WantedLoad { path: path.clone(), preload, is_ready })
+        };
+        self.state().present.iter().filter_map(wanted).collect()
     }
 
     /// What the mount at `path` holds that its store does not have; `None` when nothing is mounted there.
@@ -301,15 +323,16 @@ impl Mounts {
 
     /// Carries a plan out. `dirty` says which of the removed ones must drain.
     async fn commit(&self, plan: Plan, opened: Vec<Mounted>, dirty: &BTreeMap<NsPath, Dirty>) -> Applied {
-        let (applied, table, actors) = {
+        let (applied, (table, rules), actors) = {
             let mut state = self.state();
             let mut applied = Applied { unchanged: plan.unchanged, ..Applied::default() };
             let changed = state.change(plan.changes, &mut applied);
             let mut gone = state.remove(&plan.removed, dirty, &mut applied);
             let new: Vec<NsPath> = opened.iter().map(|mounted| mounted.config().path.clone()).collect();
             gone.extend(state.add(opened, &mut applied));
-            (applied, state.table(), Actors { changed, gone, new })
+            (applied, (state.table(), state.rules()), Actors { changed, gone, new })
         };
+        self.environment.rules.set_mounts(rules);
         self.namespace.publish_table(table, &applied.replaced).await;
         self.attend(actors).await;
         applied
@@ -449,6 +472,12 @@ impl State {
         let mounts = self.present.iter();
         MountTable::new(mounts.map(|(path, present)| (path.clone(), Arc::clone(present.mounted.handle()))))
             .expect("the keys of a map differ")
+    }
+
+    fn rules(&self) -> Vec<(NsPath, Rule)> {
+        let rule =
+            |(path, present): (&NsPath, &Present)| (path.clone(), present.mounted.config().rule.clone());
+        self.present.iter().map(rule).collect()
     }
 
     fn watch(

@@ -140,6 +140,19 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .map_err(|e| Error::new(ErrorKind::Internal, "a disk task died").because(e))?
 }
 
+/// Replaces the file at `path`, which has `text` or its old content whenever the machine stops.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    std::io::Write::write_all(&mut file, text)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    if let Some(directory) = path.parent() {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// Removes all that `directory` holds.
 fn empty(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {

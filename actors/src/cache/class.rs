@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// No time to live.
 const FOREVER: u64 = u64::MAX;
 
 /// How one class is treated.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Treatment {
     /// Admitted at once, and not evicted while there is room for anything else.
     pub pin: bool,
@@ -44,7 +45,8 @@ impl Treatment {
 }
 
 /// Who goes first when something must go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// Before all others.
     Low,

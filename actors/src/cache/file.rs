@@ -1,5 +1,7 @@
 //! One content seen through the cache.
 
+mod fill;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -109,6 +111,7 @@ impl CachedFile {
             return Ok(bytes.into());
         }
         METRICS.cache_misses.with_label_values(&[&self.mount]).inc();
+        let _waiting = self.share.filling().wait_for_store();
         let flight = self.start(number, None);
         if let Some(head) = self.head(wanted) {
             if self.size_bytes <= AT_ONCE_BYTES {

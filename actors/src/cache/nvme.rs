@@ -195,6 +195,18 @@ impl NvmeTier {
         }
     }
 
+    /// As [`NvmeTier::offer`], waiting for a place in the queue and until the page was tried.
+    pub(super) async fn keep(&self, offer: Offer) {
+        if self.is_broken() || self.contains(offer.key) {
+            return;
+        }
+        let (waiting, done) = Waiting::new(offer, &self.counters.waiting).followed();
+        if self.offers.send(waiting).await.is_ok() {
+            // Nothing is ever sent: the offer is dropped.
+            done.await.unwrap_or_default();
+        }
+    }
+
     /// Whether a page of `bytes` that was just fetched is worth a write, or a refusal to count: there is space to
     /// spare, it belongs to what is there, its class says so, or it is wanted again.
     pub(super) fn admits(&self, key: PageKey, class: &Arc<Class>, bytes: u64) -> bool {

@@ -11,6 +11,8 @@ use forebay_core::METRICS;
 use prometheus::IntGauge;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::filling::Filling;
+
 /// Fetches at once, of one mount, that share the places of [`Uncached`] with other mounts.
 const UNCACHED_PER_MOUNT: usize = 4;
 /// The same over all mounts.
@@ -45,6 +47,7 @@ pub(super) struct MountShare {
     /// Nobody else's, so that a mount always has a way.
     own: Semaphore,
     borrowed: Semaphore,
+    filling: Filling,
 }
 
 impl Pool {
@@ -92,7 +95,13 @@ impl MountShare {
             ahead: Share::new(places, METRICS.cache_read_ahead.with_label_values(&[mount])),
             own: Semaphore::new(1),
             borrowed: Semaphore::new(UNCACHED_PER_MOUNT),
+            filling: Filling::default(),
         }
+    }
+
+    /// Places for fetches that nobody waits for.
+    pub(super) fn filling(&self) -> &Filling {
+        &self.filling
     }
 
     /// Memory for a fetch of `bytes`.

@@ -4,6 +4,7 @@ mod class;
 mod disk;
 mod evict;
 mod fetch;
+mod fill;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};

@@ -34,6 +34,7 @@ fn object_mount(backend: Arc<dyn Backend>, directory: &Path) -> Arc<dyn Mount> {
         revalidate: Revalidate::Always,
         backend,
         cache: Cache::open(&CACHE).expect("opens"),
+        rules: crate::cache::Rules::in_memory(),
         staging: Staging::open(directory, limits.staging_bytes, "/checked").expect("opens"),
         vitals: Vitals::new("/checked", &limits),
         clock: Clock::system(),
@@ -47,6 +48,8 @@ fn local_mount(directory: &Path, read_only: bool) -> Arc<dyn Mount> {
         store: StoreConfig::Fs { root: directory.to_owned() },
         read_only,
         revalidate: Revalidate::Always,
+        rule: crate::cache::Rule::default(),
+        preload: None,
         limits: MountLimits::default(),
         quirks: Quirks::default(),
     };

@@ -54,7 +54,7 @@ use self::siblings::Siblings;
 use self::work::Work;
 use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
-use crate::cache::{Cache, Class, Treatment};
+use crate::cache::{Cache, Class, Rules};
 use crate::config::Revalidate;
 use crate::staging::Staging;
 
@@ -71,6 +71,8 @@ pub struct Parts {
     pub backend: Arc<dyn Backend>,
     /// Where its content is cached.
     pub cache: Cache,
+    /// How its content is treated there.
+    pub rules: Arc<Rules>,
     /// Where its writes lie until they are published.
     pub staging: Staging,
     /// Its limits, breaker and state.
@@ -93,7 +95,7 @@ struct Core {
     info: MountInfo,
     label: Arc<str>,
     /// How its content is treated in the cache.
-    class: Arc<Class>,
+    rules: Arc<Rules>,
     backend: Arc<dyn Backend>,
     cache: Cache,
     staging: Staging,
@@ -117,11 +119,11 @@ impl ObjectMount {
     /// # Panics
     /// Outside a Tokio runtime: what must be finished runs on the one it is opened on.
     pub fn open(parts: Parts) -> Arc<Self> {
-        let Parts { info, revalidate, backend, cache, staging, vitals, clock, usage } = parts;
+        let Parts { info, revalidate, backend, cache, rules, staging, vitals, clock, usage } = parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let core = Arc::new(Core {
             label: Arc::from(info.name.as_str()),
-            class: Class::new(&info.name, Treatment::default()),
+            rules,
             info: info.clone(),
             backend,
             cache,
@@ -157,6 +159,10 @@ impl ObjectMount {
 }
 
 impl Core {
+    fn class_of(&self, key: &Key) -> Arc<Class> {
+        self.rules.class_of(&self.label, key)
+    }
+
     /// Refuses keys that the store could not hold; `suffix_bytes` is what a marker adds.
     fn check_key(&self, key: &Key, suffix_bytes: usize) -> Result<()> {
         let most = self.info.capability.key_bytes_max;

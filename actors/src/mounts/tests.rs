@@ -35,6 +35,8 @@ fn config(at: &str, store: StoreConfig) -> MountConfig {
         store,
         read_only: false,
         revalidate: Revalidate::Always,
+        rule: crate::cache::Rule::default(),
+        preload: None,
         limits: MountLimits::default(),
         quirks: Quirks::default(),
     }
@@ -56,6 +58,7 @@ fn environment(directory: &Path, supervisor: Supervisor) -> Environment {
     let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
     Environment {
         cache: Cache::open(&cache).expect("opens"),
+        rules: crate::cache::Rules::in_memory(),
         supervisor,
         var_directory: directory.to_owned(),
         clock: Clock::system(),

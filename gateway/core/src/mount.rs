@@ -187,6 +187,32 @@ pub struct Usage {
     pub free_files: u64,
 }
 
+/// How many bytes of a part of one version are at hand without its store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Cached {
+    /// In memory.
+    pub memory_bytes: u64,
+    /// On a local disk.
+    pub disk_bytes: u64,
+    /// In either.
+    pub bytes: u64,
+    /// In the lowest tier there is, where content stays longest.
+    pub kept_bytes: u64,
+}
+
+impl Cached {
+    /// Where a read of `wanted_bytes`, of which this tells, finds them, as `x-forebay-cache` says it.
+    pub fn word(&self, wanted_bytes: u64) -> &'static str {
+        if self.bytes < wanted_bytes {
+            "miss"
+        } else if self.memory_bytes == wanted_bytes {
+            "hit-memory"
+        } else {
+            "hit-disk"
+        }
+    }
+}
+
 /// One version of a file, open for reading. All reads return bytes of this version.
 #[async_trait]
 pub trait OpenFile: Send + Sync {
@@ -221,6 +247,26 @@ pub trait OpenFile: Send + Sync {
 
     /// The whole content as a local file, complete and verified, if there is one.
     fn lend(&self) -> Option<Lent>;
+
+    /// How much of `range` is cached. All of it where the file lies on a local disk anyway.
+    fn cached(&self, range: ByteRange) -> Cached {
+        let bytes = range.clamp_to(self.entry().size_bytes).len;
+        Cached { memory_bytes: 0, disk_bytes: bytes, bytes, kept_bytes: bytes }
+    }
+
+    /// Drops what is cached of it; how many bytes that were. Readers keep what they hold.
+    fn free(&self) -> u64 {
+        0
+    }
+
+    /// Brings `range` into the cache, behind all who wait for what they read; returns when the cache has kept it or
+    /// cannot. The bytes that came from the store.
+    ///
+    /// # Errors
+    /// As [`OpenFile::read`].
+    async fn fill(&self, _range: ByteRange) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 /// A store in the namespace.

@@ -3,10 +3,12 @@
 //! actix-web parses and answers in a System of its own; what touches a store runs on the main runtime.
 
 pub(crate) mod api;
+mod cached;
 mod content;
 pub(crate) mod copies;
 mod entries;
 mod health;
+mod loads;
 mod mounts;
 mod server;
 
@@ -16,6 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix_web::dev::Payload;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, web};
+use forebay_actors::cache::Rules;
+use forebay_actors::load::Loads;
 use forebay_actors::mounts::Mounts;
 use forebay_actors::supervisor::Supervisor;
 use forebay_core::{Access, Context, Error, ErrorKind, Namespace, NsPath};
@@ -44,6 +48,8 @@ pub(crate) struct Operated {
     pub(crate) mounts: Arc<Mounts>,
     /// `None` for a gateway that was not started from a file.
     pub(crate) reloader: Option<Reloader>,
+    pub(crate) loads: Loads,
+    pub(crate) rules: Arc<Rules>,
 }
 
 /// What the handlers work on.
@@ -180,6 +186,14 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/list", web::get().to(entries::list))
         .route("/api/v1/copy", web::put().to(entries::copy))
         .route("/api/v1/copies", web::post().to(copies::start))
+        .route("/api/v1/rules", web::get().to(cached::rules))
+        .route("/api/v1/rules", web::patch().to(cached::change_rule))
+        .route("/api/v1/cached", web::delete().to(cached::free))
+        .route("/api/v1/explain", web::get().to(cached::explain))
+        .route("/api/v1/loads", web::post().to(loads::start))
+        .route("/api/v1/jobs", web::get().to(loads::list))
+        .route("/api/v1/jobs/{id}", web::get().to(loads::one))
+        .route("/api/v1/jobs/{id}", web::delete().to(loads::cancel))
         .route("/api/v1/content", web::get().to(content::get))
         .route("/api/v1/content", web::put().to(content::put));
     #[cfg(debug_assertions)]

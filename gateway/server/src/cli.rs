@@ -1,9 +1,11 @@
 //! The command line: one file per group of commands.
 
+mod cached;
 mod check;
 mod client;
 mod copy;
 mod entries;
+mod load;
 mod mount;
 mod serve;
 
@@ -72,6 +74,28 @@ enum Command {
     Mv(copy::MvArguments),
     /// Remove a file, or with -r a directory.
     Rm(entries::RmArguments),
+    /// Bring a directory or file into the cache; the gateway does it, over restarts too.
+    Load(load::LoadArguments),
+    /// Show the loads of a running gateway, or cancel one.
+    Jobs(load::JobsArguments),
+    /// Keep what lies at and below a path in the cache: admitted at once, evicted last.
+    Pin(entries::PathArguments),
+    /// Take `pin` back.
+    Unpin(entries::PathArguments),
+    /// Treat a directory as a data set that is read whole again and again.
+    Epoch(cached::EpochArguments),
+    /// Do not serve cached content that is older.
+    Ttl(cached::TtlArguments),
+    /// Bound what a path takes of the disk tier.
+    Quota(cached::QuotaArguments),
+    /// Say what is evicted before all else, or after.
+    Priority(cached::PriorityArguments),
+    /// Show the rules that `pin`, `epoch`, `ttl`, `quota` and `priority` made, and those of the configuration.
+    Rules(client::Connection),
+    /// Drop what is cached at and below a path.
+    Free(entries::PathArguments),
+    /// Say how a file is served: mount, version, rule, what of it is cached, what a read would do.
+    Explain(entries::PathArguments),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -115,6 +139,17 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cat(arguments) => client::block_on(copy::cat(arguments)),
         Command::Cp(arguments) => client::block_on(copy::cp(arguments)),
         Command::Mv(arguments) => client::block_on(copy::mv(arguments)),
+        Command::Load(arguments) => client::block_on(load::load(arguments)),
+        Command::Jobs(arguments) => client::block_on(load::jobs(arguments)),
+        Command::Pin(arguments) => client::block_on(cached::pin(arguments, true)),
+        Command::Unpin(arguments) => client::block_on(cached::pin(arguments, false)),
+        Command::Epoch(arguments) => client::block_on(cached::epoch(arguments)),
+        Command::Ttl(arguments) => client::block_on(cached::ttl(arguments)),
+        Command::Quota(arguments) => client::block_on(cached::quota(arguments)),
+        Command::Priority(arguments) => client::block_on(cached::priority(arguments)),
+        Command::Rules(connection) => client::block_on(cached::rules(connection)),
+        Command::Free(arguments) => client::block_on(cached::free(arguments)),
+        Command::Explain(arguments) => client::block_on(cached::explain(arguments)),
         Command::Rm(arguments) => client::block_on(entries::rm(arguments)),
     }
 }

@@ -23,6 +23,7 @@ use forebay_core::Access;
 pub(crate) use self::gateway::{FuseOptions, GatewayConfig, HttpListener};
 pub(crate) use self::mounts::{OneMount, one_mount};
 use self::problem::Problems;
+pub(crate) use self::reader::Bytes;
 use self::reader::Reader;
 pub(crate) use self::source::Source;
 pub(crate) use self::url::{Location, locate};

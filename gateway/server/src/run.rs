@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use forebay_actors::cache::Cache;
+use forebay_actors::cache::{Cache, Rules};
+use forebay_actors::load::{self, Loads};
 use forebay_actors::mount::Environment;
 use forebay_actors::mounts::Mounts;
 use forebay_actors::supervisor::Supervisor;
@@ -26,6 +27,7 @@ pub(crate) struct Stores {
     pub(crate) supervisor: Supervisor,
     namespace: Arc<Namespace>,
     mounts: Arc<Mounts>,
+    rules: Arc<Rules>,
 }
 
 /// Opens the cache and all mounts. A store that does not answer is mounted all the same and shows as degraded.
@@ -38,8 +40,10 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
     let supervisor = Supervisor::start("gateway").await?;
     let cache = Cache::open(&config.gateway.cache)?;
     cache.start_evictors(&supervisor).await?;
+    let rules = Rules::open(&var.join("rules.json")).await?;
     let environment = Environment {
         cache,
+        rules: Arc::clone(&rules),
         supervisor: supervisor.clone(),
         var_directory: var.clone(),
         clock: Clock::system(),
@@ -50,7 +54,7 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
         let lines: Vec<_> = refused.iter().map(ToString::to_string).collect();
         anyhow::bail!(lines.join("\n"));
     }
-    Ok(Stores { table: namespace.table(), supervisor, namespace, mounts })
+    Ok(Stores { table: namespace.table(), supervisor, namespace, mounts, rules })
 }
 
 /// Serves until SIGTERM or SIGINT; a second signal exits at once.
@@ -78,7 +82,7 @@ fn raise_file_limit() {
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     METRICS.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let deadline = config.gateway.shutdown_deadline;
-    let Stores { table, supervisor, namespace, mounts } = stores(&config).await?;
+    let Stores { table, supervisor, namespace, mounts, rules } = stores(&config).await?;
     // Mounts come and go from now on, and a snapshot of them would keep those that went.
     drop(table);
     let readiness = Readiness::default();
@@ -87,7 +91,10 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         Some(source) => Some(Reloader::start(&config, source, &mounts, &supervisor).await?),
         None => None,
     };
-    let operated = Operated { readiness: readiness.clone(), mounts, reloader };
+    let loads = Loads::open(&namespace, &config.gateway.var.join("loads"), Clock::system()).await?;
+    loads.start(&supervisor).await?;
+    load::start_preloads(&loads, &mounts, &supervisor).await?;
+    let operated = Operated { readiness: readiness.clone(), mounts, reloader, loads, rules };
     frontends::start(&config, &namespace, &supervisor, operated).await?;
     readiness.set(true);
     tracing::info!("ready");

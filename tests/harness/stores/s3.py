@@ -14,7 +14,7 @@ from harness.wait import free_port
 ACCESS_KEY = "store-access"
 SECRET_KEY = "store-secret-key"
 REGION = "us-east-1"
-CODES = {409: "ConditionalRequestConflict", 429: "TooManyRequests", 500: "InternalError", 503: "SlowDown"}
+CODES = {403: "AccessDenied", 409: "ConditionalRequestConflict", 429: "TooManyRequests", 500: "InternalError", 503: "SlowDown"}
 
 
 class BucketStore(Store):

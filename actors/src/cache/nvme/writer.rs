@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use prometheus::IntGauge;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::NvmeTier;
@@ -24,14 +24,23 @@ pub(in crate::cache) struct Offer {
 
 /// An offer on its way.
 pub(super) struct Waiting {
-    offer: Offer,
+    pub(super) offer: Offer,
+    /// Dropped with the offer, once the page is on the disk or refused.
+    tried: Option<oneshot::Sender<()>>,
     gauge: IntGauge,
 }
 
 impl Waiting {
     pub(super) fn new(offer: Offer, gauge: &IntGauge) -> Self {
         gauge.inc();
-        Self { offer, gauge: gauge.clone() }
+        Self { offer, tried: None, gauge: gauge.clone() }
+    }
+
+    /// The same, and how to wait until it was tried.
+    pub(super) fn followed(mut self) -> (Self, oneshot::Receiver<()>) {
+        let (tried, done) = oneshot::channel();
+        self.tried = Some(tried);
+        (self, done)
     }
 }
 

@@ -33,6 +33,8 @@ fn config(root: PathBuf, read_only: bool) -> MountConfig {
         read_only,
         revalidate: Revalidate::Always,
         quirks: Quirks::default(),
+        rule: crate::cache::Rule::default(),
+        preload: None,
         limits: MountLimits::default(),
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_core::{ByteRange, Content, ETag, Entry, Error, ErrorKind, FileId, Key, Lent, OpenFile, Result};
+use forebay_core::{
+    ByteRange, Cached, Content, ETag, Entry, Error, ErrorKind, FileId, Key, Lent, OpenFile, Result,
+};
 
 use super::Core;
 use crate::cache::{CachedFile, ContentId, Fetch};
@@ -32,7 +34,8 @@ impl ObjectFile {
             file_id: entry.file_id,
             etag: entry.etag.clone(),
         };
-        let content = core.cache.file(&core.label, (&id, &core.class), entry.size_bytes, Arc::new(fetch));
+        let content =
+            core.cache.file(&core.label, (&id, &core.class_of(key)), entry.size_bytes, Arc::new(fetch));
         Self { entry, content }
     }
 
@@ -62,6 +65,18 @@ impl OpenFile for ObjectFile {
 
     fn lend(&self) -> Option<Lent> {
         self.content.lend()
+    }
+
+    fn cached(&self, range: ByteRange) -> Cached {
+        self.content.cached_bytes(range)
+    }
+
+    fn free(&self) -> u64 {
+        self.content.free()
+    }
+
+    async fn fill(&self, range: ByteRange) -> Result<u64> {
+        self.content.fill(range).await
     }
 }
 

@@ -56,6 +56,7 @@ fn mount_over(
         revalidate,
         backend: Arc::clone(store) as Arc<dyn Backend>,
         cache: Cache::open(cache).expect("opens"),
+        rules: crate::cache::Rules::in_memory(),
         staging: Staging::open(directory.path(), limits.staging_bytes, "/object").expect("opens"),
         vitals: Vitals::new("/object", &limits),
         clock: Clock::manual(clock),

@@ -278,7 +278,7 @@ impl Drop for ObjectWrite {
         let content = ContentId { file_id: base.entry.file_id, version: base.entry.version.clone() };
         let (cache, file, size_bytes) =
             (self.core.cache.clone(), Arc::clone(&self.file), base.entry.size_bytes);
-        let class = Arc::clone(&self.core.class);
+        let class = self.core.class_of(&self.key);
         self.core.work.start(async move {
             match cache.adopt((&content, &class), file.path(), size_bytes).await {
                 Ok(true) => file.moved(),

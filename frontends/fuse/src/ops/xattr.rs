@@ -1,9 +1,9 @@
-//! Extended attributes: `user.*` as the store keeps them, and two of our own that are read-only.
+//! Extended attributes: `user.*` as the store keeps them, and three of our own that are read-only.
 
 use std::ffi::OsStr;
 
 use bytes::Bytes;
-use forebay_core::{ErrorKind, NsPath, XattrMode};
+use forebay_core::{ByteRange, ErrorKind, NsPath, Want, XattrMode};
 use fuser::Errno;
 
 use crate::error::Failure;
@@ -15,6 +15,9 @@ use crate::writing::Reach;
 const ETAG: &str = "user.etag";
 /// The path of the mount that serves the file.
 const MOUNT: &str = "user.forebay.mount";
+/// Where a read of the whole file would find it: `hit-memory`, `hit-disk` or `miss`. Not listed: whoever copies all
+/// attributes does not want it.
+const CACHE: &str = "user.forebay.cache";
 
 /// The names that can be kept; `security.*`, `system.*` and `trusted.*` are answered without asking a store, since
 /// the kernel asks for them on every write.
@@ -35,8 +38,15 @@ impl Server {
         match name {
             ETAG => Ok(Some(Bytes::from(self.stat(path).await?.etag.as_str().to_owned()))),
             MOUNT => Ok(self.mount(path).map(|mount| Bytes::from(mount.name))),
+            CACHE => Ok(Some(Bytes::from_static(self.whereabouts(path).await?.as_bytes()))),
             _ => Ok(None),
         }
+    }
+
+    async fn whereabouts(&self, path: &NsPath) -> Result<&'static str, Failure> {
+        let file = self.namespace.open(&self.context, path, Want::File).await?;
+        let size_bytes = file.entry().size_bytes;
+        Ok(file.cached(ByteRange::new(0, size_bytes)).word(size_bytes))
     }
 
     async fn store_xattrs(&self, path: &NsPath) -> Result<Vec<(String, Bytes)>, Failure> {
@@ -80,7 +90,7 @@ impl Server {
         mode: XattrMode,
     ) -> Result<(), Failure> {
         let name = kept(name)?;
-        if [ETAG, MOUNT].contains(&name) {
+        if [ETAG, MOUNT, CACHE].contains(&name) {
             return Err(Failure::Refused(Errno::EPERM, "this attribute is read-only"));
         }
         let inode = self.inode(number)?;

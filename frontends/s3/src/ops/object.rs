@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use forebay_core::{ByteRange, Context, Entry, ErrorKind, Headers, OpenFile, Want};
-use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
+use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED};
 use s3s::dto::{
     GetObjectAttributesInput, GetObjectAttributesOutput, GetObjectInput, GetObjectOutput, HeadObjectInput,
     HeadObjectOutput, ObjectAttributes, Range, StorageClass, StreamingBlob, TimestampFormat,
@@ -18,6 +18,10 @@ use crate::conditions::{Conditions, Verdict, s3_tag, s3_time};
 use crate::error::to_s3;
 use crate::headers::{DEFAULT_CONTENT_TYPE, expires};
 use crate::name::ObjectName;
+
+/// A request with this header is told where its bytes were found, in the other.
+const EXPLAIN: &str = "x-forebay-explain";
+const CACHE: HeaderName = HeaderName::from_static("x-forebay-cache");
 
 /// Fills an output with what HEAD and GET both tell of an object.
 macro_rules! described {
@@ -148,6 +152,7 @@ pub(super) async fn get(
     request: S3Request<GetObjectInput>,
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let context = caller(&request)?;
+    let is_explained = request.headers.contains_key(EXPLAIN);
     let mut input = request.input;
     only_null_version(input.version_id.as_deref())?;
     refuse_part(input.part_number)?;
@@ -171,10 +176,21 @@ pub(super) async fn get(
             Ok(file) => file,
             Err(e) => return Err(gateway.object_error(&context, &name.bucket, e).await),
         };
+        // As it was before this request changed it.
+        let found = is_explained.then(|| explained(&*file, input.range));
         if let ControlFlow::Break(output) = read(file, &conditions, input.range, attempt == 1).await? {
-            return Ok(S3Response::new(output));
+            let mut response = S3Response::new(output);
+            response.headers.extend(found.map(|word| (CACHE, HeaderValue::from_static(word))));
+            return Ok(response);
         }
     }
+}
+
+/// Where the bytes asked for are found.
+fn explained(file: &dyn OpenFile, range: Option<Range>) -> &'static str {
+    let size_bytes = file.entry().size_bytes;
+    let (range, _) = resolve(range, size_bytes).unwrap_or((ByteRange::new(0, size_bytes), false));
+    file.cached(range).word(range.len)
 }
 
 /// Reads an open file up to its first bytes; goes on where it should be opened anew.

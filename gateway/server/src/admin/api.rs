@@ -13,10 +13,19 @@
 //! | `GET /api/v1/content?path=` | the bytes |
 //! | `PUT /api/v1/content?path=` | `EntryView`; nothing is visible before the whole body is there |
 //! | `PUT /api/v1/copy?path=&to=` | `EntryView` |
+//! | `POST /api/v1/loads?path=&transfers=&bandwidth=` | `JobStatus`; it goes on by itself, over restarts too |
+//! | `GET /api/v1/jobs` | `[JobStatus]` |
+//! | `GET /api/v1/jobs/ID` | `JobStatus` |
+//! | `DELETE /api/v1/jobs/ID` | `JobStatus`; ends an open job, forgets one that has ended |
+//! | `GET /api/v1/rules` | `[RuleStatus]` |
+//! | `PATCH /api/v1/rules?path=` with a `Rule` | `[RuleStatus]`; what the body does not name stays |
+//! | `DELETE /api/v1/cached?path=` | `FreedView`; what was cached at and below the path is not any more |
+//! | `GET /api/v1/explain?path=` | `ExplainView` |
 //! | `POST /api/v1/copies?from=&to=&transfers=&verify=&checksum=&move=` | `CopyEvent`, one JSON object a line |
 
 use std::collections::BTreeMap;
 
+use forebay_actors::cache::Treatment;
 use forebay_actors::mounts::{Applied, MountStatus};
 use forebay_core::{Entry, EntryKind, MountState, NsPath, calendar};
 use serde::{Deserialize, Serialize};
@@ -159,6 +168,38 @@ pub(crate) struct ListView {
     pub(crate) items: Vec<EntryView>,
     /// What to pass as `after` for the next page.
     pub(crate) next: Option<String>,
+}
+
+/// What `free` came to.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct FreedView {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    /// Files that could not be looked at.
+    pub(crate) failed: u64,
+}
+
+/// How a file is served, and why.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ExplainView {
+    pub(crate) path: String,
+    /// The mount that serves it, and its kind of store.
+    pub(crate) mount: String,
+    pub(crate) store: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) etag: String,
+    /// `strong`, or `weak` where the store shows no more than time and length.
+    pub(crate) version: String,
+    /// The longest path with a rule, and how all that belongs to it is treated.
+    pub(crate) rule: String,
+    pub(crate) treatment: Treatment,
+    pub(crate) memory_bytes: u64,
+    pub(crate) disk_bytes: u64,
+    pub(crate) missing_bytes: u64,
+    /// Whether it is a local file as a whole, which is read without a copy.
+    pub(crate) is_lent_whole: bool,
+    /// What a read would do now, in words.
+    pub(crate) read: String,
 }
 
 /// Why a request failed.

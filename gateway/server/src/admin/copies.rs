@@ -13,7 +13,6 @@
 
 mod compare;
 mod event;
-mod patience;
 mod transfer;
 mod walk;
 
@@ -21,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
+use forebay_actors::patience::Patience;
 use forebay_core::{
     Context, DeleteMode, Error, ErrorKind, ListQuery, MountInfo, Namespace, NsPath, RenameMode, Result, Want,
 };
@@ -31,7 +31,6 @@ use tokio::time::Instant;
 
 use self::event::Progress;
 pub(crate) use self::event::{CopyEvent, Totals};
-use self::patience::Patience;
 use self::walk::Task;
 use super::{AdminState, Admitted, ApiError};
 

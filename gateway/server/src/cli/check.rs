@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use forebay_actors::cache::Cache;
+use forebay_actors::cache::{Cache, Rules};
 use forebay_actors::config::{CacheConfig, MountConfig, Revalidate, StoreConfig};
 use forebay_actors::conformance::{self, Depth, Outcome, Suite, explain};
 use forebay_actors::mount::{self, Environment};
@@ -133,6 +133,7 @@ async fn examine_all(config: &Config, depth: Depth) -> anyhow::Result<Option<Vec
     let memory = CacheConfig { memory_bytes: CACHE_BYTES, nvme: None, high_percent: 95, low_percent: 90 };
     let environment = &Environment {
         cache: Cache::open(&memory)?,
+        rules: Rules::in_memory(),
         supervisor: supervisor.clone(),
         var_directory: staging.path().to_owned(),
         clock: Clock::system(),

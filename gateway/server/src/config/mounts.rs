@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use forebay_actors::config::{MountConfig, MountLimits, Quirks, Revalidate};
+use forebay_actors::cache::{Priority, Rule};
+use forebay_actors::config::{MountConfig, MountLimits, Preload, Quirks, Revalidate};
 use forebay_core::NsPath;
 
 use super::environment;
 use super::gateway;
 use super::problem::Problems;
-use super::reader::{Parse, Reader, Section};
+use super::reader::{Bytes, Parse, Reader, Section};
 use super::store::{self, StoreKind};
 use super::url;
 use super::yaml::{self, Value};
@@ -94,19 +95,59 @@ fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Opt
         section.node("options");
         None
     };
-    let revalidate = section.section("cache").map(|cache| {
+    let cache = section.section("cache").map(|cache| {
         let revalidate = cache.value("revalidate", Revalidate::After(Duration::from_secs(1)));
+        let (rule, preload) = (rule(&cache), preload(&cache));
         cache.finish();
-        revalidate
+        (revalidate, rule, preload)
     });
+    let trusted = Revalidate::After(Duration::from_secs(1));
+    let (revalidate, rule, preload) = cache.unwrap_or((trusted, Rule::default(), None));
     Some(MountConfig {
         path: NsPath::root(),
         read_only: section.value("read_only", false),
-        revalidate: revalidate.unwrap_or(Revalidate::After(Duration::from_secs(1))),
+        revalidate,
+        rule,
+        preload,
         limits: gateway::limits(section.section("limits"), defaults),
         quirks: quirks(section.section("quirks")),
         store: store?,
     })
+}
+
+/// How the mount's content is treated in the cache.
+fn rule(cache: &Section<'_>) -> Rule {
+    Rule {
+        pin: cache.optional("pin"),
+        epoch: cache.optional("epoch"),
+        ttl_ms: cache.optional("ttl").map(|ttl: Duration| ttl.as_millis() as u64),
+        quota_bytes: cache.optional("quota").map(|Bytes(bytes)| bytes),
+        priority: cache.optional("priority"),
+    }
+}
+
+/// Whether the mount is loaded when it is ready: `true`, or `{every: 1h}`.
+fn preload(cache: &Section<'_>) -> Option<Preload> {
+    if let Value::Mapping(_) = cache.node("preload")?.value {
+        let section = cache.section("preload")?;
+        let every = section.required("every");
+        section.finish();
+        return Some(Preload { every: Some(every?) });
+    }
+    cache.optional("preload").filter(|is_wanted: &bool| *is_wanted).map(|_| Preload { every: None })
+}
+
+impl Parse for Priority {
+    const EXPECTED: &'static str = "`low`, `normal` or `high`";
+    const EXAMPLE: &'static str = "high";
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "low" => Some(Self::Low),
+            "normal" => Some(Self::Normal),
+            "high" => Some(Self::High),
+            _ => None,
+        }
+    }
 }
 
 /// What the operator knows better than the probes.

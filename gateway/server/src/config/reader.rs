@@ -287,6 +287,13 @@ impl Parse for Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bytes(pub(crate) u64);
 
+impl Bytes {
+    /// The same as an argument of a command.
+    pub(crate) fn argument(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(|| format!("expected {}", Self::EXPECTED))
+    }
+}
+
 impl Parse for Bytes {
     const EXPECTED: &'static str = "a size such as 512MiB, 4GiB or 1GB";
     const EXAMPLE: &'static str = "1GiB";

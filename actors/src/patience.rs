@@ -1,4 +1,4 @@
-//! Waits out a store in trouble: whatever else a copy does, a store that restarts must not cost it a file.
+//! Waits out a store in trouble: a store that restarts must not cost a copy or a load a file.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use forebay_core::{ErrorKind, Result};
 use tokio::time::Instant;
 
-/// How long nothing of a copy may succeed before its files fail at their first error.
+/// How long nothing of a job may succeed before its files fail at their first error.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Wait before the second attempt; each next one is twice as long.
 const BACK_OFF: Duration = Duration::from_millis(300);
@@ -15,20 +15,25 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 /// Attempts at a source that is changed each time while it is read.
 const STALE_ATTEMPTS: u32 = 3;
 
-/// The patience of one copy with both its ends.
-pub(super) struct Patience {
+/// The patience of one job with its stores.
+pub struct Patience {
     began: Instant,
     /// When the last attempt succeeded, in milliseconds since `began`.
     succeeded_ms: AtomicU64,
 }
 
 impl Patience {
-    pub(super) fn new() -> Self {
+    /// With all of it left.
+    #[expect(clippy::new_without_default, reason = "the clock starts here")]
+    pub fn new() -> Self {
         Self { began: Instant::now(), succeeded_ms: AtomicU64::new(0) }
     }
 
-    /// Does `work` again for as long as it fails with what may pass and the copy gets on elsewhere.
-    pub(super) async fn retry<T, R>(&self, work: impl Fn() -> R) -> Result<T>
+    /// Does `work` again for as long as it fails with what may pass and the job gets on elsewhere.
+    ///
+    /// # Errors
+    /// The last one of `work`.
+    pub async fn retry<T, R>(&self, work: impl Fn() -> R) -> Result<T>
     where
         R: Future<Output = Result<T>>,
     {

@@ -1,0 +1,76 @@
+//! The jobs on the disk: a file each, replaced atomically.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forebay_core::{Error, ErrorKind, Result};
+
+use super::job::{Job, JobStatus};
+use crate::staging::{blocking, replace};
+
+/// Where the jobs of one gateway are kept.
+#[derive(Clone)]
+pub(super) struct Store {
+    directory: PathBuf,
+    /// Held while a job is written, on threads that may block: what is written last is what was true last.
+    writing: Arc<Mutex<()>>,
+}
+
+impl Store {
+    /// The store and what it keeps. A file that cannot be read is named in the log and left alone.
+    pub(super) async fn open(directory: &Path) -> Result<(Self, Vec<JobStatus>)> {
+        let store = Self { directory: directory.to_owned(), writing: Arc::default() };
+        let copy = store.clone();
+        let kept = blocking(move || copy.read()).await?;
+        Ok((store, kept))
+    }
+
+    fn read(&self) -> Result<Vec<JobStatus>> {
+        std::fs::create_dir_all(&self.directory)?;
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("json") => {}
+                // A write that was cut off.
+                Some("new") => {
+                    std::fs::remove_file(&path)?;
+                    continue;
+                }
+                Some(_) | None => continue,
+            }
+            match serde_json::from_slice::<JobStatus>(&std::fs::read(&path)?) {
+                Ok(status) => found.push(status),
+                Err(e) => {
+                    tracing::warn!(file = %path.display(), error = %e, "a load is forgotten: its file cannot be read");
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn path(&self, id: u64) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+
+    /// Writes down what of a job is to be kept.
+    pub(super) async fn save(&self, job: &Arc<Job>) -> Result<()> {
+        let (store, job) = (self.clone(), Arc::clone(job));
+        blocking(move || {
+            let _turn = store.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = job.kept();
+            let text = serde_json::to_vec(&kept)
+                .map_err(|e| Error::new(ErrorKind::Internal, "a load cannot be written").because(e))?;
+            let path = store.path(kept.id);
+            replace(&path, &text).map_err(|e| e.at("write", path.display()))
+        })
+        .await
+    }
+
+    /// Forgets jobs.
+    pub(super) async fn remove(&self, ids: Vec<u64>) -> Result<()> {
+        let paths: Vec<_> = ids.into_iter().map(|id| self.path(id)).collect();
+        let remove = move || paths.iter().try_for_each(|path| Ok(std::fs::remove_file(path)?));
+        blocking(remove).await
+    }
+}

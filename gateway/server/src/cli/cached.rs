@@ -1,0 +1,185 @@
+//! `forebay pin`, `unpin`, `epoch`, `ttl`, `quota`, `priority`, `rules`, `free` and `explain`.
+
+use std::time::Duration;
+
+use forebay_actors::cache::{Priority, Rule, RuleStatus, Treatment};
+use reqwest::Method;
+
+use super::client::Connection;
+use super::entries::PathArguments;
+use crate::admin::api::{ExplainView, FreedView};
+use crate::config::Bytes;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct EpochArguments {
+    /// A directory.
+    path: String,
+    /// Whether it is one.
+    switch: Switch,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TtlArguments {
+    /// A file or directory.
+    path: String,
+    /// How old, such as `12h`, or `off`.
+    #[arg(value_parser = milliseconds)]
+    ttl_ms: u64,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct QuotaArguments {
+    /// A file or directory.
+    path: String,
+    /// How much, such as `100GiB`, or `off`.
+    #[arg(value_parser = bytes)]
+    quota_bytes: u64,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PriorityArguments {
+    /// A file or directory.
+    path: String,
+    /// `low` goes first, `high` last.
+    priority: Rank,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Rank {
+    Low,
+    Normal,
+    High,
+}
+
+/// 0 for `off`, as in a [`Rule`].
+fn milliseconds(text: &str) -> Result<u64, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    let ttl: Duration = humantime::parse_duration(text)
+        .map_err(|e| format!("expected a duration such as 12h, or off: {e}"))?;
+    match u64::try_from(ttl.as_millis()) {
+        Ok(0) | Err(_) => Err("expected at least a millisecond, or off".to_owned()),
+        Ok(ttl_ms) => Ok(ttl_ms),
+    }
+}
+
+/// 0 for `off`, as in a [`Rule`].
+fn bytes(text: &str) -> Result<u64, String> {
+    if text == "off" { Ok(0) } else { Bytes::argument(text).map(|bytes| bytes.0) }
+}
+
+pub(super) async fn pin(arguments: PathArguments, is_pinned: bool) -> anyhow::Result<()> {
+    let change = Rule { pin: Some(is_pinned), ..Rule::default() };
+    change_rule(&arguments.connection, &arguments.path, &change).await
+}
+
+pub(super) async fn epoch(arguments: EpochArguments) -> anyhow::Result<()> {
+    let change = Rule { epoch: Some(arguments.switch == Switch::On), ..Rule::default() };
+    change_rule(&arguments.connection, &arguments.path, &change).await
+}
+
+pub(super) async fn ttl(arguments: TtlArguments) -> anyhow::Result<()> {
+    let change = Rule { ttl_ms: Some(arguments.ttl_ms), ..Rule::default() };
+    change_rule(&arguments.connection, &arguments.path, &change).await
+}
+
+pub(super) async fn quota(arguments: QuotaArguments) -> anyhow::Result<()> {
+    let change = Rule { quota_bytes: Some(arguments.quota_bytes), ..Rule::default() };
+    change_rule(&arguments.connection, &arguments.path, &change).await
+}
+
+pub(super) async fn priority(arguments: PriorityArguments) -> anyhow::Result<()> {
+    let priority = match arguments.priority {
+        Rank::Low => Priority::Low,
+        Rank::Normal => Priority::Normal,
+        Rank::High => Priority::High,
+    };
+    let change = Rule { priority: Some(priority), ..Rule::default() };
+    change_rule(&arguments.connection, &arguments.path, &change).await
+}
+
+async fn change_rule(connection: &Connection, path: &str, change: &Rule) -> anyhow::Result<()> {
+    let request = connection.request(Method::PATCH, "rules", &[("path", path)])?.json(change);
+    let rules: Vec<RuleStatus> = connection.json(request).await?;
+    show_rules(connection, &rules)
+}
+
+pub(super) async fn rules(connection: Connection) -> anyhow::Result<()> {
+    let rules: Vec<RuleStatus> = connection.json(connection.request(Method::GET, "rules", &[])?).await?;
+    show_rules(&connection, &rules)
+}
+
+fn show_rules(connection: &Connection, rules: &[RuleStatus]) -> anyhow::Result<()> {
+    if connection.json {
+        println!("{}", serde_json::to_string_pretty(rules)?);
+        return Ok(());
+    }
+    for RuleStatus { path, treatment, disk_bytes, .. } in rules {
+        println!("{path:<32}  {}  ({disk_bytes} bytes on disk)", words(treatment));
+    }
+    Ok(())
+}
+
+fn words(treatment: &Treatment) -> String {
+    let Treatment { pin, epoch, ttl, quota_bytes, priority } = treatment;
+    let priority = match priority {
+        Priority::Low => Some("low priority".to_owned()),
+        Priority::Normal => None,
+        Priority::High => Some("high priority".to_owned()),
+    };
+    let words = [
+        pin.then(|| "pinned".to_owned()),
+        epoch.then(|| "epoch".to_owned()),
+        ttl.map(|ttl| format!("ttl {}", humantime::format_duration(ttl))),
+        quota_bytes.map(|bytes| format!("quota {bytes} bytes")),
+        priority,
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    if words.is_empty() { "as the policy says".to_owned() } else { words.join(", ") }
+}
+
+pub(super) async fn free(arguments: PathArguments) -> anyhow::Result<()> {
+    let connection = &arguments.connection;
+    let request = connection.request(Method::DELETE, "cached", &[("path", &arguments.path)])?;
+    let freed: FreedView = connection.json(request).await?;
+    if connection.json {
+        println!("{}", serde_json::to_string_pretty(&freed)?);
+    } else {
+        println!("{} bytes of {} files freed", freed.bytes, freed.files);
+    }
+    anyhow::ensure!(freed.failed == 0, "{} files could not be looked at", freed.failed);
+    Ok(())
+}
+
+pub(super) async fn explain(arguments: PathArguments) -> anyhow::Result<()> {
+    let connection = &arguments.connection;
+    let request = connection.request(Method::GET, "explain", &[("path", &arguments.path)])?;
+    let view: ExplainView = connection.json(request).await?;
+    if connection.json {
+        println!("{}", serde_json::to_string_pretty(&view)?);
+        return Ok(());
+    }
+    println!("path     {}", view.path);
+    println!("mount    {} ({})", view.mount, view.store);
+    println!("version  \"{}\" ({}), {} bytes", view.etag, view.version, view.size_bytes);
+    println!("rule     {}: {}", view.rule, words(&view.treatment));
+    let (memory, disk, missing) = (view.memory_bytes, view.disk_bytes, view.missing_bytes);
+    println!("cached   {memory} bytes in memory, {disk} on disk, {missing} missing");
+    println!("read     {}", view.read);
+    Ok(())
+}

@@ -1,0 +1,132 @@
+"""Rules of the cache, `free` and `explain`: what they say is what the gateway does, also after a restart."""
+
+import json
+import os
+
+import pytest
+from harness.faults import FaultProxy
+from harness.gateway import Gateway, settings
+from harness.tool import has_fuse, machine
+
+LARGE = os.urandom(2_500_000)
+
+
+@pytest.fixture
+def proxy(store):
+    running = FaultProxy.before(store)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def cached(tmp_path, store, proxy):
+    bucket = store.bucket("cached")
+    store.put(bucket, "d/large", LARGE)
+    store.put(bucket, "d/small", b"small")
+    store.put(bucket, "e/other", b"other")
+    cache = {"revalidate": "1s", "ttl": "10m", "quota": "100MiB"}
+    mounts = {"/data": store.mount(bucket, proxy.endpoint, cache=cache), "/local": {"store": "fs", "options": {"root": str(tmp_path / "local")}}}
+    gateway = Gateway(tmp_path, settings(tmp_path, mounts, fuse=False)).start()
+    yield gateway
+    gateway.stop()
+
+
+def told(gateway, *arguments: str):
+    done = gateway.cli(*arguments, "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+def treatments(gateway) -> dict[str, dict]:
+    return {rule["path"]: rule["treatment"] for rule in told(gateway, "rules")}
+
+
+def test_rules_are_made_shown_taken_back_and_survive_a_restart(cached):
+    assert treatments(cached) == {
+        "/data": {"pin": False, "epoch": False, "ttl": {"secs": 600, "nanos": 0}, "quota_bytes": 100 << 20, "priority": "normal"}
+    }
+    told(cached, "pin", "/data/d")
+    told(cached, "epoch", "/data/e", "on")
+    told(cached, "ttl", "/data/e", "off")
+    told(cached, "quota", "/data/e", "1GiB")
+    told(cached, "priority", "/data/e", "high")
+    cached.kill()
+    cached.start()
+    now = treatments(cached)
+    assert now["/data/d"]["pin"]
+    assert now["/data/d"]["ttl"] == {"secs": 600, "nanos": 0}
+    assert now["/data/e"] == {"pin": False, "epoch": True, "ttl": None, "quota_bytes": 1 << 30, "priority": "high"}
+    assert told(cached, "explain", "/data/d/large")["rule"] == "/data/d"
+    told(cached, "unpin", "/data/d")
+    assert set(treatments(cached)) == {"/data", "/data/e"}
+    assert "epoch, quota 1073741824 bytes, high priority" in cached.cli("rules").stdout.decode()
+
+
+def test_bad_rules_are_refused(cached):
+    for arguments in (["ttl", "/data", "soon"], ["quota", "/data", "much"], ["epoch", "/data", "maybe"], ["pin", "no/path"]):
+        assert cached.cli(*arguments).returncode != 0, arguments
+    assert set(treatments(cached)) == {"/data"}
+
+
+def test_free_drops_what_is_cached_and_says_how_much(cached):
+    told(cached, "load", "--wait", "/data")
+    assert told(cached, "free", "/data/d") == {"files": 2, "bytes": len(LARGE) + 5, "failed": 0}
+    assert told(cached, "free", "/data/d") == {"files": 0, "bytes": 0, "failed": 0}
+    assert told(cached, "explain", "/data/e/other")["missing_bytes"] == 0
+    assert told(cached, "free", "/data/e/other")["bytes"] == 5
+    assert cached.s3().get_object(Bucket="data", Key="d/large")["Body"].read() == LARGE
+
+
+def test_a_response_says_where_its_bytes_were_found_if_asked(cached):
+    s3, asked = cached.s3(), cached.s3()
+    asked.meta.events.register("before-sign.s3.GetObject", lambda request, **_: request.headers.add_header("x-forebay-explain", "1"))
+
+    def found(client, **extra) -> str | None:
+        answer = client.get_object(Bucket="data", Key="d/large", **extra)
+        answer["Body"].read()
+        return answer["ResponseMetadata"]["HTTPHeaders"].get("x-forebay-cache")
+
+    assert found(s3) is None
+    told(cached, "free", "/data")
+    assert found(asked) == "miss"
+    assert found(asked, Range="bytes=0-99").startswith("hit-")
+    told(cached, "load", "--wait", "/data")
+    assert found(asked).startswith("hit-")
+
+
+def test_an_xattr_says_where_a_file_is_found(tmp_path, store):
+    machine(has_fuse(), "no /dev/fuse, or not root")
+    bucket = store.bucket("xattr")
+    store.put(bucket, "f", LARGE)
+    gateway = Gateway(tmp_path, settings(tmp_path, {"/data": store.mount(bucket)})).start()
+    file = gateway.mountpoint / "data" / "f"
+    assert os.getxattr(file, "user.forebay.cache") == b"miss"
+    told(gateway, "load", "--wait", "/data/f")
+    assert os.getxattr(file, "user.forebay.cache").startswith(b"hit-")
+    assert "user.forebay.cache" not in os.listxattr(file)
+    with pytest.raises(PermissionError):
+        os.setxattr(file, "user.forebay.cache", b"hit-memory")
+    gateway.stop()
+
+
+def test_free_takes_nothing_from_a_reader(cached):
+    told(cached, "load", "--wait", "/data/d/large")
+    body = cached.s3().get_object(Bucket="data", Key="d/large")["Body"]
+    first = body.read(1000)
+    told(cached, "free", "/data")
+    assert first + body.read() == LARGE
+
+
+def test_explain_says_what_is_cached_and_what_a_read_would_do(cached):
+    before = told(cached, "explain", "/data/d/large")
+    assert (before["mount"], before["store"], before["version"], before["rule"]) == ("/data", "s3", "strong", "/data")
+    assert (before["missing_bytes"], before["is_lent_whole"]) == (len(LARGE), False)
+    assert "nothing of it is cached" in before["read"]
+    told(cached, "load", "--wait", "/data/d/large")
+    after = told(cached, "explain", "/data/d/large")
+    assert (after["missing_bytes"], after["disk_bytes"]) == (0, len(LARGE))
+    assert "of it" in after["read"]
+    cached.s3().put_object(Bucket="local", Key="f", Body=b"x")
+    assert "local file" in told(cached, "explain", "/local/f")["read"]
+    assert "/data/nothing" in cached.cli("explain", "/data/nothing").stderr.decode()
+    assert "rule     /data: ttl 10m" in cached.cli("explain", "/data/d/large").stdout.decode()
