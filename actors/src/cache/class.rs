@@ -124,11 +124,20 @@ impl Class {
         }
     }
 
+    /// Whether its quota has room for `bytes`.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.disk_bytes().saturating_add(bytes) <= self.quota_bytes()
+    }
+
     /// Counts `bytes` for it, if its quota allows.
     pub(super) fn try_take(&self, bytes: u64) -> bool {
-        let quota = self.treatment.load().quota_bytes.unwrap_or(u64::MAX);
+        let quota = self.quota_bytes();
         let add = |taken: u64| taken.checked_add(bytes).filter(|sum| bytes == 0 || *sum <= quota);
         self.disk_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    fn quota_bytes(&self) -> u64 {
+        self.treatment.load().quota_bytes.unwrap_or(u64::MAX)
     }
 
     /// Gives back what was taken.

@@ -186,10 +186,13 @@ impl NvmeTier {
         }
     }
 
-    /// Queues a page for the disk, or counts a refusal when the disk is behind or broken.
+    /// Queues a page for the disk, or counts a refusal when nothing makes room for it, or the disk is behind or broken.
     pub(super) fn offer(&self, offer: Offer) {
+        let bytes = offer.bytes.len() as u64;
         if self.is_broken() {
             self.counters.refused_disk.inc();
+        } else if let Some(refusal) = self.closed_to(&offer.class, bytes) {
+            self.refuse(&refusal);
         } else if self.offers.try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
             self.counters.refused_queue.inc();
         }

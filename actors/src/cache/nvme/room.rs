@@ -89,6 +89,19 @@ impl NvmeTier {
         }
     }
 
+    /// Why a page of a class would find no room, as far as that is plain before it is tried: a data set that does not
+    /// fit is refused most of its pages, and need not queue them.
+    pub(super) fn closed_to(&self, class: &Arc<Class>, bytes: u64) -> Option<Refusal> {
+        let bytes = blocks(bytes);
+        let is_full = self.budget.used() + bytes > self.budget.capacity();
+        let claim = match class.has_room(bytes) {
+            true if is_full => Claim::Of(class),
+            true => return None,
+            false => Claim::Within(class),
+        };
+        (!self.shelves().yields(claim)).then(|| refusal(class, is_full))
+    }
+
     /// As [`NvmeTier::reserve`], for a page.
     pub(super) fn reserve_page(
         &self,

@@ -156,6 +156,12 @@ impl<K> Shelves<K> {
         None
     }
 
+    /// Whether anything makes room for `claim`.
+    pub(in crate::cache) fn yields(&self, claim: Claim<'_>) -> bool {
+        let own = |shelf: &Shelf<K>| shelf.queues.entries() > 0 && shelf.rank(claim).is_some();
+        self.own.iter().any(own) || self.plain.entries() > 0 && plain_yields(claim)
+    }
+
     /// Bytes of what makes room for the evictor.
     pub(in crate::cache) fn open_bytes(&self) -> u64 {
         let own = self.own.iter().filter_map(|shelf| {
