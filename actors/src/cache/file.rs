@@ -89,6 +89,7 @@ impl CachedFile {
                 Extent::Bytes(_) => self.tiers.memory_hits.inc(),
                 Extent::Lent(_) => self.tiers.nvme_hits.inc(),
             }
+            self.share.served().of(extent).inc_by(extent.len());
         }
         self.read_ahead(range, *pages(range).end());
         Some(content)
@@ -120,10 +121,16 @@ impl CachedFile {
             let head = head.await?;
             self.fetch_window(range, number);
             let wanted = ByteRange::new(wanted.offset, wanted.len.min(HEAD_BYTES - wanted.offset));
-            return Ok(slice(&head, wanted).into());
+            return Ok(self.fetched(slice(&head, wanted)));
         }
         self.read_ahead(range, number);
-        Ok(slice(&flight.await?, wanted).into())
+        Ok(self.fetched(slice(&flight.await?, wanted)))
+    }
+
+    /// What a reader had to wait for the store for.
+    fn fetched(&self, bytes: Bytes) -> Content {
+        self.share.served().store.inc_by(bytes.len() as u64);
+        bytes.into()
     }
 
     /// The flight of the content's first bytes, if it is under way and `wanted` begins in them.
@@ -163,12 +170,14 @@ impl CachedFile {
         match self.find(number)? {
             Found::Page(page) => {
                 self.tiers.memory_hits.inc();
+                self.share.served().memory.inc_by(wanted.len);
                 Some(slice(&page, wanted))
             }
             Found::File(file) => {
                 let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
                 let bytes = self.tiers.run_blocking(move || nvme.read(&file, number, wanted)).await??;
                 self.tiers.nvme_hits.inc();
+                self.share.served().nvme.inc_by(wanted.len);
                 Some(bytes)
             }
         }

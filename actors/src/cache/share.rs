@@ -7,8 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forebay_core::METRICS;
-use prometheus::IntGauge;
+use forebay_core::{Extent, METRICS};
+use prometheus::{IntCounter, IntGauge};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::filling::Filling;
@@ -48,6 +48,29 @@ pub(super) struct MountShare {
     own: Semaphore,
     borrowed: Semaphore,
     filling: Filling,
+    served: Served,
+}
+
+/// Content bytes that readers of one mount were given, by where they were found.
+pub(super) struct Served {
+    pub(super) memory: IntCounter,
+    pub(super) nvme: IntCounter,
+    pub(super) store: IntCounter,
+}
+
+impl Served {
+    fn new(mount: &str) -> Self {
+        let bytes = |tier| METRICS.cache_served_bytes.with_label_values(&[mount, tier]);
+        Self { memory: bytes("memory"), nvme: bytes("nvme"), store: bytes("store") }
+    }
+
+    /// Of the tier that an extent of a hit lies in.
+    pub(super) fn of(&self, extent: &Extent) -> &IntCounter {
+        match extent {
+            Extent::Bytes(_) => &self.memory,
+            Extent::Lent(_) => &self.nvme,
+        }
+    }
 }
 
 impl Pool {
@@ -96,12 +119,18 @@ impl MountShare {
             own: Semaphore::new(1),
             borrowed: Semaphore::new(UNCACHED_PER_MOUNT),
             filling: Filling::default(),
+            served: Served::new(mount),
         }
     }
 
     /// Places for fetches that nobody waits for.
     pub(super) fn filling(&self) -> &Filling {
         &self.filling
+    }
+
+    /// Counts what readers are given.
+    pub(super) fn served(&self) -> &Served {
+        &self.served
     }
 
     /// Memory for a fetch of `bytes`.

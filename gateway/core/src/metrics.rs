@@ -78,6 +78,7 @@ declare! {
     gauge breaker_open "forebay_breaker_open" ["mount"] "1 while a mount's circuit breaker refuses requests.";
     counter cache_hits "forebay_cache_hits_total" ["tier"] "Page reads answered by a tier.";
     counter cache_misses "forebay_cache_misses_total" ["mount"] "Page reads that went to the store or joined a fetch.";
+    counter cache_served_bytes "forebay_cache_served_bytes_total" ["mount", "tier"] "Content bytes given to readers through the cache, by where they were found: memory, nvme or store. Files that the kernel reads itself do not count.";
     counter cache_fetches "forebay_cache_fetches_total" ["mount"] "Page fetches sent to the store.";
     gauge cache_fetching_bytes "forebay_cache_fetching_bytes" ["mount"] "Memory that page fetches in flight hold.";
     gauge cache_read_ahead "forebay_cache_read_ahead_fetches" ["mount"] "Page fetches in flight ahead of their readers.";
