@@ -79,6 +79,11 @@ impl Reservation {
         self.bytes
     }
 
+    /// So many bytes more of the same budget, if the cap allows.
+    pub(super) fn more(&self, bytes: u64) -> Option<Self> {
+        self.budget.try_reserve(bytes)
+    }
+
     /// Adds the bytes of another reservation of the same budget.
     pub(super) fn absorb(&mut self, mut other: Self) {
         debug_assert!(Arc::ptr_eq(&self.budget, &other.budget), "one budget");

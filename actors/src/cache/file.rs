@@ -76,7 +76,7 @@ impl CachedFile {
             let wanted = within(range, number);
             content.push(match self.find(number)? {
                 Found::Page(page) => Extent::Bytes(slice(&page, wanted)),
-                Found::File(file) => Extent::Lent(file.lend_part(wanted)),
+                Found::File(file) => Extent::Lent(file.lend_part(number, wanted)?),
             });
         }
         for extent in content.extents() {

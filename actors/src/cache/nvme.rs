@@ -7,9 +7,15 @@
 //!   bytes that came from the store. It is not evicted while it is lent.
 //! - A file that fails a read or a write is dropped, and its content comes from the store again.
 //! - Nothing is punched or truncated.
+//! - What an earlier run left counts before anything new is written, and no page of it is served before it matched
+//!   its checksum.
 
 mod directory;
 mod health;
+mod log;
+mod logger;
+mod record;
+mod restore;
 mod sparse;
 mod writer;
 
@@ -18,6 +24,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -30,6 +37,9 @@ use tokio::sync::mpsc;
 use self::directory::Directory;
 pub(super) use self::directory::create as create_file;
 use self::health::Health;
+use self::log::IndexLog;
+pub(super) use self::logger::IndexLogger;
+use self::record::Record;
 pub(super) use self::sparse::SparseFile;
 use self::writer::Offer;
 use super::budget::{Budget, Reservation};
@@ -44,6 +54,9 @@ const BLOCK_BYTES: u64 = 4096;
 /// Pages that wait for the disk; more are not cached there.
 pub(super) const WRITE_QUEUE_PAGES: usize = 32;
 
+/// Complete files of an earlier run that wait to be read back.
+const EXAMINATION_QUEUE_FILES: usize = 64;
+
 /// Most files a page may evict itself before it is refused.
 const INLINE_EVICTIONS: usize = 8;
 
@@ -56,10 +69,13 @@ pub(super) type CreateFile = fn(&Path) -> io::Result<File>;
 /// Files on a local disk.
 pub(super) struct NvmeTier {
     directory: Directory,
+    log: IndexLog,
+    /// Whether all that an earlier run left is back or gone. Nothing is written before.
+    is_restored: AtomicBool,
     files: DashMap<ContentKey, Arc<SparseFile>, KeyHash>,
     /// Oldest first; entries whose file is gone are skipped.
     queue: Mutex<VecDeque<Weak<SparseFile>>>,
-    /// Each file keeps a descriptor open.
+    /// Each file keeps a descriptor open, or may need one.
     files_max: usize,
     budget: Arc<Budget>,
     /// Bitmaps and checksums count here.
@@ -68,6 +84,7 @@ pub(super) struct NvmeTier {
     create: CreateFile,
     tasks: Arc<Tasks>,
     offers: mpsc::Sender<Offer>,
+    examinations: mpsc::Sender<Arc<SparseFile>>,
     counters: Counters,
 }
 
@@ -78,6 +95,7 @@ struct Counters {
     refused_full: IntCounter,
     refused_queue: IntCounter,
     refused_disk: IntCounter,
+    damaged: IntCounter,
 }
 
 impl Counters {
@@ -91,24 +109,28 @@ impl Counters {
             refused_full: refusals("full"),
             refused_queue: refusals("queue"),
             refused_disk: refusals("disk"),
+            damaged: METRICS.cache_damaged_pages.with_label_values(&["nvme"]),
         }
     }
 }
 
 impl NvmeTier {
-    /// Takes the directory, starts emptying it of what an earlier run left, and starts the writer.
+    /// Takes the directory and starts the writer, which begins with what an earlier run left.
     pub(super) fn open(
         (nvme, config): (&NvmeConfig, &CacheConfig),
         memory: Arc<Budget>,
         tasks: &Arc<Tasks>,
         create: CreateFile,
     ) -> Result<Arc<Self>> {
-        let (directory, leftovers) = Directory::open(&nvme.directory)?;
-        tasks.spawn_blocking(move || directory::remove(&leftovers));
+        let directory = Directory::open(&nvme.directory)?;
         METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
+        METRICS.cache_restore_ms.with_label_values(&["nvme"]).set(0);
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
+        let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
         let limit = rustix::process::getrlimit(Resource::Nofile).current;
         let tier = Arc::new(Self {
+            log: IndexLog::new(directory.index().to_owned()),
+            is_restored: AtomicBool::new(directory.is_new()),
             directory,
             files: DashMap::default(),
             queue: Mutex::default(),
@@ -119,14 +141,38 @@ impl NvmeTier {
             create,
             tasks: Arc::clone(tasks),
             offers,
+            examinations,
             counters: Counters::new(),
         });
         tasks.spawn(writer::run(Arc::downgrade(&tier), queue));
+        tasks.spawn(writer::examine(Arc::downgrade(&tier), examined));
         Ok(tier)
     }
 
     pub(super) fn budget(&self) -> &Arc<Budget> {
         &self.budget
+    }
+
+    pub(super) fn is_restored(&self) -> bool {
+        self.is_restored.load(Ordering::Acquire)
+    }
+
+    /// Brings the index log up to date. Waits for the disk.
+    pub(super) fn write_log(&self) {
+        // Before that the log still knows more than the tier.
+        if !self.is_restored() {
+            return;
+        }
+        let live = |note: &mut dyn FnMut(Record)| {
+            let files: Vec<_> = self.files.iter().map(|file| Arc::clone(&file)).collect();
+            for file in files {
+                file.records(note);
+            }
+        };
+        if let Err(error) = self.log.write(&self.budget, live) {
+            let log = self.directory.index().display();
+            tracing::warn!(%log, %error, "index of the disk cache is not written: a restart finds less");
+        }
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -155,6 +201,9 @@ impl NvmeTier {
             self.drop_failed(&file);
             return None;
         }
+        if file.claim_examination() && self.examinations.try_send(Arc::clone(&file)).is_err() {
+            file.return_examination();
+        }
         file.lend()
     }
 
@@ -180,6 +229,12 @@ impl NvmeTier {
     pub(super) fn read(&self, file: &Arc<SparseFile>, number: u64, range: ByteRange) -> Option<Bytes> {
         match file.read(number, range) {
             Ok(bytes) => Some(bytes),
+            Err(error) if file.is_suspect(number) && is_damage(&error) => {
+                tracing::warn!(file = %file.path().display(), page = number, %error, "page of an earlier run dropped");
+                self.counters.damaged.inc();
+                file.drop_page(number);
+                None
+            }
             Err(error) => {
                 tracing::warn!(file = %file.path().display(), page = number, %error, "cached file dropped: read failed");
                 self.discard(file);
@@ -191,6 +246,7 @@ impl NvmeTier {
     /// Drops a content. Its file goes once the last reader lets go of it.
     pub(super) fn forget(&self, content: ContentKey) {
         if let Some((_, file)) = self.files.remove(&content) {
+            self.log.note(Record::Gone { serial: file.name().serial });
             self.counters.evicted_version.inc();
             self.tasks.spawn_blocking(move || file.unlink());
         }
@@ -207,14 +263,19 @@ impl NvmeTier {
             if file.has(number) {
                 return Ok(None);
             }
-            let Some(space) = self.reserve(blocks(offer.bytes.len() as u64), &file) else {
+            // A damaged page of an earlier run has its blocks.
+            let bytes = if file.is_suspect(number) { 0 } else { blocks(offer.bytes.len() as u64) };
+            let Some(space) = self.reserve(bytes, &file) else {
                 if file.is_empty() {
                     self.discard(&file);
                 }
                 return Err(Refusal::Full);
             };
             match file.write(number, &offer.bytes, space) {
-                Ok(is_complete) => Ok(is_complete.then_some(file)),
+                Ok(is_complete) => {
+                    self.log.note(file.page_record(number));
+                    Ok(is_complete.then_some(file))
+                }
                 Err(error) => {
                     self.discard(&file);
                     Err(Refusal::Disk(error))
@@ -256,9 +317,10 @@ impl NvmeTier {
         }
         let index = self.index(size_bytes).ok_or(Refusal::Full)?;
         let space = self.budget.try_reserve(0).ok_or(Refusal::Full)?;
-        let path = self.directory.name(content);
+        let name = self.directory.name(content);
+        let path = self.directory.at(name);
         let file = (self.create)(&path).map_err(Refusal::Disk)?;
-        let file = Arc::new(SparseFile::new(file, path, (content, size_bytes), (space, index)));
+        let file = Arc::new(SparseFile::new(file, path, (name, size_bytes), (space, index)));
         match self.files.entry(content) {
             Entry::Occupied(adopted) => {
                 file.unlink();
@@ -266,6 +328,7 @@ impl NvmeTier {
             }
             Entry::Vacant(place) => drop(place.insert(Arc::clone(&file))),
         }
+        self.log.note(Record::Made { file: name, size_bytes });
         self.enqueue(&file);
         Ok(file)
     }
@@ -306,7 +369,8 @@ impl NvmeTier {
             let message = format!("file to adopt has {} bytes, its content {size_bytes}", found.len());
             return Err(Error::new(ErrorKind::Incomplete, message));
         }
-        if size_bytes == 0 || found.dev() != self.directory.device() || self.is_broken() {
+        let takes_files = self.is_restored() && !self.is_broken();
+        if size_bytes == 0 || found.dev() != self.directory.device() || !takes_files {
             return Ok(false);
         }
         let bytes = blocks(size_bytes).max(found.blocks() * 512);
@@ -315,15 +379,18 @@ impl NvmeTier {
             self.counters.refused_full.inc();
             return Ok(false);
         };
-        let path = self.directory.name(content);
+        let name = self.directory.name(content);
         let opened = File::open(source)?;
-        let file = Arc::new(SparseFile::new(opened, path, (content, size_bytes), (space, index)));
+        let file =
+            Arc::new(SparseFile::new(opened, self.directory.at(name), (name, size_bytes), (space, index)));
         file.fill_checksums()?;
         std::fs::rename(source, file.path())?;
         file.set_verified();
         if let Some(old) = self.files.insert(content, Arc::clone(&file)) {
+            self.log.note(Record::Gone { serial: old.name().serial });
             old.unlink();
         }
+        file.records(&mut |record| self.log.note(record));
         self.enqueue(&file);
         Ok(true)
     }
@@ -384,7 +451,11 @@ impl NvmeTier {
     }
 
     fn detach(&self, file: &Arc<SparseFile>) -> bool {
-        self.files.remove_if(&file.content(), |_, kept| Arc::ptr_eq(kept, file)).is_some()
+        let is_ours = self.files.remove_if(&file.content(), |_, kept| Arc::ptr_eq(kept, file)).is_some();
+        if is_ours {
+            self.log.note(Record::Gone { serial: file.name().serial });
+        }
+        is_ours
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<Weak<SparseFile>>> {
@@ -396,6 +467,11 @@ impl NvmeTier {
 enum Refusal {
     Full,
     Disk(io::Error),
+}
+
+/// Whether a read failed because of what the file holds, and not because of the disk.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 fn blocks(bytes: u64) -> u64 {

@@ -3,6 +3,7 @@
 mod disk;
 mod evict;
 mod fetch;
+mod restart;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};

@@ -1,4 +1,5 @@
-//! The writer: takes pages off the queue and puts them on the disk, one after the other, on blocking threads.
+//! The writer: takes pages off the queue and puts them on the disk, one after the other, on blocking threads. Before
+//! that it puts back what an earlier run left.
 
 use std::sync::{Arc, Weak};
 
@@ -6,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::NvmeTier;
+use super::{NvmeTier, SparseFile};
 use crate::cache::page::PageKey;
 
 /// Complete files read back at once.
@@ -21,6 +22,7 @@ pub(super) struct Offer {
 
 /// Runs until the tier is gone.
 pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Offer>) {
+    restore(&tier).await;
     let mut verifications = JoinSet::new();
     while let Some(offer) = queue.recv().await {
         let Some(tier) = tier.upgrade() else { return };
@@ -35,5 +37,26 @@ pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Offer>) 
             verifications.join_next().await;
         }
         verifications.spawn_blocking(move || tier.verify(&complete));
+    }
+}
+
+/// Puts back what an earlier run left; if that panics, nothing of it.
+async fn restore(tier: &Weak<NvmeTier>) {
+    let Some(restored) = tier.upgrade().filter(|tier| !tier.is_restored()) else { return };
+    if spawn_blocking(move || restored.restore()).await.is_ok() {
+        return;
+    }
+    if let Some(cold) = tier.upgrade() {
+        // A second panic leaves the tier without writes.
+        spawn_blocking(move || cold.start_cold()).await.unwrap_or_default();
+    }
+}
+
+/// Reads complete files of earlier runs back, so that they can be lent whole. Runs until the tier is gone.
+pub(super) async fn examine(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Arc<SparseFile>>) {
+    while let Some(file) = queue.recv().await {
+        let Some(tier) = tier.upgrade() else { return };
+        // A panic costs the loan of this file.
+        spawn_blocking(move || tier.verify(&file)).await.unwrap_or_default();
     }
 }

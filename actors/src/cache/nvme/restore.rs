@@ -1,0 +1,147 @@
+//! What an earlier run left: put back at start, behind the readers' backs.
+//!
+//! Nothing is written to the disk before this is done: what is there counts before what may come. Until then a page
+//! that is not back yet is a miss.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use dashmap::Entry;
+use forebay_core::METRICS;
+
+use super::NvmeTier;
+use super::record::{FileName, Record, Records};
+use super::sparse::{self, SparseFile};
+use crate::cache::page::page_count;
+
+/// Files by their serial.
+type Found = HashMap<u64, SparseFile>;
+
+impl NvmeTier {
+    /// Puts back what the log and the directory agree on, and removes everything else; newest first, as far as there
+    /// is room for it. Waits for the disk.
+    pub(super) fn restore(&self) {
+        let begun = Instant::now();
+        let mut noted = self.replay();
+        let mut found = Vec::new();
+        let listed = self.each_file(|name, path| {
+            self.directory.skip(name.map_or(0, |name| name.serial));
+            let file = name.filter(|name| noted.get(&name.serial).is_some_and(|file| file.name() == *name));
+            match file.and_then(|name| Some((name.serial, bytes_on_disk(path)?))) {
+                Some(file) => found.push(file),
+                None => remove(path),
+            }
+        });
+        if let Err(error) = listed {
+            tracing::warn!(directory = %self.directory.path().display(), %error, "disk cache starts cold: not readable");
+        }
+        found.sort_unstable();
+        for (serial, bytes) in found.into_iter().rev() {
+            if let Some(file) = noted.remove(&serial) {
+                self.put_back(file, bytes);
+            }
+        }
+        let (files, took) = (self.files.len(), begun.elapsed());
+        METRICS.cache_restore_ms.with_label_values(&["nvme"]).set(took.as_millis() as i64);
+        if files > 0 {
+            tracing::info!(files, bytes = self.budget.used(), ?took, "disk cache is warm");
+        }
+        self.is_restored.store(true, Ordering::Release);
+    }
+
+    /// After a restore that panicked: keeps nothing, so that nothing is there uncounted.
+    pub(super) fn start_cold(&self) {
+        self.queue().clear();
+        self.files.clear();
+        let removed = self.each_file(|name, path| {
+            self.directory.skip(name.map_or(0, |name| name.serial));
+            remove(path);
+        });
+        match removed {
+            Ok(()) => self.is_restored.store(true, Ordering::Release),
+            Err(error) => tracing::error!(%error, "disk cache stays off: its directory cannot be emptied"),
+        }
+    }
+
+    /// The files that the log names, with their pages.
+    fn replay(&self) -> Found {
+        let mut found = Found::new();
+        let Ok(log) = File::open(self.directory.index()) else { return found };
+        let mut records = Records::new(BufReader::with_capacity(256 << 10, log));
+        for record in records.by_ref() {
+            match record {
+                Record::Made { file, size_bytes } => {
+                    self.directory.skip(file.serial);
+                    if let Some(restored) = self.noted(file, size_bytes) {
+                        found.insert(file.serial, restored);
+                    }
+                }
+                Record::Page { serial, number, checksum } => {
+                    if let Some(file) = found.get(&serial) {
+                        file.restore_page(number, checksum);
+                    }
+                }
+                Record::Gone { serial } => drop(found.remove(&serial)),
+            }
+        }
+        if let Some(at) = records.damage() {
+            let log = self.directory.index().display();
+            tracing::warn!(%log, at, "index of the disk cache is damaged: what follows is lost");
+        }
+        found
+    }
+
+    fn noted(&self, name: FileName, size_bytes: u64) -> Option<SparseFile> {
+        let index = self.memory.try_reserve(sparse::index_bytes(size_bytes))?;
+        let space = self.budget.try_reserve(0)?;
+        let path = self.directory.at(name);
+        Some(SparseFile::restored(path, (name, size_bytes), page_count(size_bytes), (space, index)))
+    }
+
+    fn put_back(&self, file: SparseFile, bytes: u64) {
+        // File systems that write late report no blocks yet.
+        let bytes = bytes.max(file.bytes_present());
+        let space = self.budget.try_reserve(bytes).filter(|_| self.files.len() < self.files_max);
+        let Some(space) = space.filter(|_| !file.is_empty()) else {
+            file.unlink();
+            return;
+        };
+        file.absorb(space);
+        match self.files.entry(file.content()) {
+            // A newer file of the same content.
+            Entry::Occupied(_) => file.unlink(),
+            Entry::Vacant(place) => {
+                let file = Arc::new(file);
+                self.queue().push_front(Arc::downgrade(&file));
+                place.insert(file);
+            }
+        }
+    }
+
+    fn each_file(&self, mut seen: impl FnMut(Option<FileName>, &Path)) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.directory.path())? {
+            let entry = entry?;
+            seen(entry.file_name().to_str().and_then(FileName::parse), &entry.path());
+        }
+        Ok(())
+    }
+}
+
+fn bytes_on_disk(path: &Path) -> Option<u64> {
+    let found = std::fs::symlink_metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    Some(found.blocks() * 512)
+}
+
+fn remove(path: &Path) {
+    let is_directory = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    let removed = if is_directory { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    if let Err(error) = removed {
+        tracing::warn!(path = %path.display(), %error, "a file of the disk cache that nothing names stays");
+    }
+}
