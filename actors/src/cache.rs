@@ -15,12 +15,14 @@
 //! Deliberately absent: packed small objects.
 
 mod budget;
+mod class;
 mod evictor;
 mod file;
 mod flight;
 mod memory;
 mod nvme;
 mod page;
+mod policy;
 mod share;
 mod stream;
 mod tasks;
@@ -46,6 +48,7 @@ use self::tasks::Tasks;
 use crate::config::CacheConfig;
 use crate::supervisor::Supervisor;
 
+pub use self::class::{Class, Priority, Treatment};
 pub use self::file::CachedFile;
 pub use self::page::PAGE_BYTES;
 
@@ -158,16 +161,18 @@ impl Cache {
         Ok(())
     }
 
-    /// A handle on one content of `size_bytes`; `fetch` fills its misses, which count for the mount `mount`.
+    /// A handle on one content of `size_bytes`, which is treated as its class says; `fetch` fills its misses, which
+    /// count for the mount `mount`.
     pub fn file(
         &self,
         mount: &Arc<str>,
-        content: &ContentId,
+        (content, class): (&ContentId, &Arc<Class>),
         size_bytes: u64,
         fetch: Arc<dyn Fetch>,
     ) -> CachedFile {
         let mount = (Arc::clone(mount), self.0.share(mount));
-        CachedFile::new(Arc::clone(&self.0), mount, ContentKey::of(content), size_bytes, fetch)
+        let content = (ContentKey::of(content), Arc::clone(class));
+        CachedFile::new(Arc::clone(&self.0), mount, content, size_bytes, fetch)
     }
 
     /// Drops what is cached of a content of `size_bytes`. Readers keep what they hold.
@@ -185,10 +190,15 @@ impl Cache {
     ///
     /// # Errors
     /// The disk's error, `Incomplete` when `source` has another length; `source` is then untouched or gone.
-    pub async fn adopt(&self, content: &ContentId, source: &Path, size_bytes: u64) -> Result<bool> {
+    pub async fn adopt(
+        &self,
+        (content, class): (&ContentId, &Arc<Class>),
+        source: &Path,
+        size_bytes: u64,
+    ) -> Result<bool> {
         let Some(nvme) = self.0.nvme.clone() else { return Ok(false) };
-        let (key, path) = (ContentKey::of(content), source.to_owned());
-        let adopted = self.0.run_blocking(move || nvme.adopt(key, &path, size_bytes)).await;
+        let (key, class, path) = (ContentKey::of(content), Arc::clone(class), source.to_owned());
+        let adopted = self.0.run_blocking(move || nvme.adopt((key, &class), &path, size_bytes)).await;
         let lost = || Error::new(ErrorKind::Internal, "adopting a file ended without an answer");
         adopted.ok_or_else(lost)?.map_err(|e| e.at("adopt", source.display()))
     }

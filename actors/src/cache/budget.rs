@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use forebay_core::METRICS;
 use prometheus::IntGauge;
 
+use super::class::Class;
 use super::evictor::Pressure;
 use crate::config::CacheConfig;
 
@@ -43,7 +44,7 @@ impl Budget {
         if before + bytes > self.high {
             self.pressure.raise();
         }
-        Some(Reservation { budget: Arc::clone(self), bytes })
+        Some(Reservation { budget: Arc::clone(self), bytes, class: None })
     }
 
     /// How much must go to reach the low watermark.
@@ -72,6 +73,8 @@ impl Budget {
 pub(super) struct Reservation {
     budget: Arc<Budget>,
     bytes: u64,
+    /// Whose quota they count against.
+    class: Option<Arc<Class>>,
 }
 
 impl Reservation {
@@ -84,7 +87,27 @@ impl Reservation {
         self.budget.try_reserve(bytes)
     }
 
-    /// Adds the bytes of another reservation of the same budget.
+    /// Counts it against the quota of a class as well; `None`, and all is given back, when that is full.
+    pub(super) fn charge(mut self, class: &Arc<Class>) -> Option<Self> {
+        if !class.try_take(self.bytes) {
+            return None;
+        }
+        self.class = Some(Arc::clone(class));
+        Some(self)
+    }
+
+    /// Counts it against the quota of another class; `false`, and nothing changes, when that is full.
+    pub(super) fn recharge(&mut self, class: &Arc<Class>) -> bool {
+        if !class.try_take(self.bytes) {
+            return false;
+        }
+        if let Some(before) = self.class.replace(Arc::clone(class)) {
+            before.give_back(self.bytes);
+        }
+        true
+    }
+
+    /// Adds the bytes of another reservation of the same budget and class.
     pub(super) fn absorb(&mut self, mut other: Self) {
         debug_assert!(Arc::ptr_eq(&self.budget, &other.budget), "one budget");
         self.bytes += std::mem::take(&mut other.bytes);
@@ -95,6 +118,9 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
         self.budget.gauge.sub(self.bytes as i64);
+        if let Some(class) = &self.class {
+            class.give_back(self.bytes);
+        }
     }
 }
 

@@ -9,10 +9,11 @@ use forebay_core::{ByteRange, Content, Error, ErrorKind, Extent, Lent, METRICS, 
 use futures::FutureExt;
 
 use super::budget::Reservation;
+use super::class::Class;
 use super::flight::Flight;
-use super::memory::Use;
-use super::nvme::SparseFile;
-use super::page::{ContentKey, HEAD_BYTES, PAGE_BYTES, page_count, page_range, pages, within};
+use super::nvme::{Offer, SparseFile};
+use super::page::{ContentKey, HEAD_BYTES, PAGE_BYTES, PageKey, page_count, page_range, pages, within};
+use super::policy::{Mark, Use};
 use super::share::{Held, MountShare};
 use super::stream::{Readings, Streams};
 use super::{Fetch, Tiers};
@@ -30,6 +31,7 @@ pub struct CachedFile {
     tiers: Arc<Tiers>,
     mount: Arc<str>,
     share: Arc<MountShare>,
+    class: Arc<Class>,
     content: ContentKey,
     size_bytes: u64,
     fetch: Arc<dyn Fetch>,
@@ -41,12 +43,12 @@ impl CachedFile {
     pub(super) fn new(
         tiers: Arc<Tiers>,
         (mount, share): (Arc<str>, Arc<MountShare>),
-        content: ContentKey,
+        (content, class): (ContentKey, Arc<Class>),
         size_bytes: u64,
         fetch: Arc<dyn Fetch>,
     ) -> Self {
         let (last_page, streams) = (AtomicU64::new(NONE), tiers.readings.of(content));
-        Self { tiers, mount, share, content, size_bytes, fetch, last_page, streams }
+        Self { tiers, mount, share, class, content, size_bytes, fetch, last_page, streams }
     }
 
     /// Somebody is going to read all of `range` in order: its pages are fetched ahead from its first read on.
@@ -128,17 +130,30 @@ impl CachedFile {
 
     /// The whole content as one verified local file, if the disk tier has it.
     pub fn lend(&self) -> Option<Lent> {
-        self.tiers.nvme.as_ref()?.lend(self.content)
+        self.class.touch();
+        self.tiers.nvme.as_ref()?.lend(self.content, &self.class)
     }
 
     fn find(&self, number: u64) -> Option<Found> {
         let key = self.content.page(number);
         let is_again = self.last_page.load(Ordering::Relaxed) == number;
         let used = if is_again { Use::Again } else { Use::First };
-        if let Some(page) = self.tiers.memory.get(key, used) {
-            return Some(Found::Page(page));
+        let oldest = self.class.oldest();
+        self.class.touch();
+        if let Some(hit) = self.tiers.memory.get(key, used, oldest) {
+            if hit.is_worth_disk {
+                self.offer(key, hit.bytes.clone());
+            }
+            return Some(Found::Page(hit.bytes));
         }
-        self.tiers.nvme.as_ref()?.get(key, used).map(Found::File)
+        self.tiers.nvme.as_ref()?.get(key, used, &self.class).map(Found::File)
+    }
+
+    /// Puts a page on the disk that was not worth it when it was fetched.
+    fn offer(&self, key: PageKey, bytes: Bytes) {
+        if let Some(nvme) = &self.tiers.nvme {
+            nvme.offer(Offer { key, class: Arc::clone(&self.class), size_bytes: self.size_bytes, bytes });
+        }
     }
 
     /// A part of a page, waiting for the disk if need be.
@@ -162,7 +177,8 @@ impl CachedFile {
         let key = self.content.page(number);
         let range = page_range(number, self.size_bytes);
         let size_bytes = self.size_bytes;
-        let landed = || self.tiers.memory.get(key, Use::First);
+        let (class, is_ahead) = (&self.class, ahead.is_some());
+        let landed = || Some(self.tiers.memory.get(key, Use::First, class.oldest())?.bytes);
         self.tiers.flights.join(key, landed, || {
             METRICS.cache_fetches.with_label_values(&[&self.mount]).inc();
             let (tiers, share) = (Arc::clone(&self.tiers), Arc::clone(&self.share));
@@ -170,7 +186,7 @@ impl CachedFile {
                 Some(Ahead { place, room, run }) => (Some(place), Some(room), run),
                 None => (None, self.room(range.len), None),
             };
-            let fetch = Arc::clone(&self.fetch);
+            let (class, fetch) = (Arc::clone(&self.class), Arc::clone(&self.fetch));
             let head = room.as_ref().and_then(|_| self.start_head(number));
             async move {
                 let _place = place;
@@ -184,10 +200,13 @@ impl CachedFile {
                     (None, Some(run)) => run.page(range).await?,
                     (None, None) => fetch_exact(&*fetch, range).await?,
                 };
-                let bytes = tiers.memory.insert(key, bytes, reservation);
+                let nvme = tiers.nvme.as_ref();
+                let admitting = nvme.filter(|nvme| nvme.admits(key, &class, range.len));
+                let mark = Mark::new(is_ahead, nvme.is_some() && admitting.is_none());
+                let bytes = tiers.memory.insert(key, bytes, reservation, mark);
                 drop(held);
-                if let Some(nvme) = &tiers.nvme {
-                    nvme.offer(key, size_bytes, bytes.clone());
+                if let Some(nvme) = admitting {
+                    nvme.offer(Offer { key, class, size_bytes, bytes: bytes.clone() });
                 }
                 Ok(bytes)
             }

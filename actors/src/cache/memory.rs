@@ -1,62 +1,54 @@
-//! The memory tier: whole pages under one byte budget, evicted first in, first out with a second chance.
+//! The memory tier: whole pages under one byte budget, kept by S3-FIFO.
 //!
 //! Invariants:
 //! - A page's bytes are counted until its last reader drops them, not only while the tier holds it.
-//! - The queue's mutex is taken to insert and to evict, never on a hit.
+//! - The policy's mutex is taken to insert and to evict, never on a hit.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use dashmap::DashMap;
 use forebay_core::METRICS;
 use prometheus::IntCounter;
+use tokio::time::Instant;
 
 use super::budget::{Budget, Reservation};
 use super::page::{ContentKey, KeyHash, PageKey, page_count};
+use super::policy::{Counted, GHOST_BYTES, GHOSTS_PER_ENTRY, Mark, Resident, S3Fifo, Use};
 use crate::config::CacheConfig;
 
-/// What a page costs beside its bytes: map and queue entries, headers and counters, rounded up.
-const PAGE_OVERHEAD_BYTES: u64 = 256;
+/// What a page costs beside its bytes: map and queue entries, headers and counters, rounded up, and ghosts.
+const PAGE_OVERHEAD_BYTES: u64 = 256 + GHOSTS_PER_ENTRY as u64 * GHOST_BYTES;
 
 /// Most pages a fetch may evict itself before it goes uncached.
 const INLINE_EVICTIONS: usize = 64;
 
-/// Most second chances one eviction grants before it takes the next page whatever its use.
-const SECOND_CHANCES: usize = 128;
-
-/// Top of the use counter: two bits.
-const FREQUENCY_MAX: u8 = 3;
-
 struct Page {
+    key: PageKey,
     bytes: Bytes,
-    frequency: AtomicU8,
+    born: Instant,
+    mark: Mark,
 }
 
-/// Whether a read is a use of its page. Small reads of one page in a row are one use: they would make every page
-/// of a stream look often used.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    First,
-    Again,
-}
+impl Resident for Page {
+    fn mark(&self) -> &Mark {
+        &self.mark
+    }
 
-impl Use {
-    /// Counts up to [`FREQUENCY_MAX`]; a lost race loses one use.
-    pub(super) fn count(self, frequency: &AtomicU8) {
-        let uses = frequency.load(Ordering::Relaxed);
-        if self == Self::First && uses < FREQUENCY_MAX {
-            frequency.store(uses + 1, Ordering::Relaxed);
-        }
+    fn weight(&self) -> u64 {
+        self.bytes.len() as u64 + PAGE_OVERHEAD_BYTES
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.key.fingerprint()
     }
 }
 
-/// Takes one use for a second chance; `false` when there was none.
-pub(super) fn spend(frequency: &AtomicU8) -> bool {
-    let uses = frequency.load(Ordering::Relaxed);
-    frequency.store(uses.saturating_sub(1), Ordering::Relaxed);
-    uses > 0
+/// A page that was found.
+pub(super) struct Hit {
+    pub(super) bytes: Bytes,
+    /// Whether this is its second use, and it was not worth the disk before.
+    pub(super) is_worth_disk: bool,
 }
 
 /// Bytes with the reservation that must outlive them.
@@ -74,12 +66,12 @@ impl AsRef<[u8]> for Reserved {
 /// Pages in memory.
 pub(super) struct MemoryTier {
     pages: DashMap<PageKey, Arc<Page>, KeyHash>,
-    /// Oldest first. Entries whose page is gone are skipped, and swept when they outnumber the pages.
-    queue: Mutex<VecDeque<(PageKey, Weak<Page>)>>,
+    policy: Mutex<S3Fifo<Weak<Page>>>,
     budget: Arc<Budget>,
     evictions: IntCounter,
     inline_evictions: IntCounter,
     version_evictions: IntCounter,
+    expired: IntCounter,
 }
 
 impl MemoryTier {
@@ -87,11 +79,12 @@ impl MemoryTier {
         let evictions = |cause| METRICS.cache_evictions.with_label_values(&["memory", cause]);
         Self {
             pages: DashMap::default(),
-            queue: Mutex::default(),
+            policy: Mutex::new(S3Fifo::new(config.memory_bytes)),
             budget: Arc::new(Budget::new("memory", config.memory_bytes, config)),
             evictions: evictions("watermark"),
             inline_evictions: evictions("inline"),
             version_evictions: evictions("version"),
+            expired: evictions("expired"),
         }
     }
 
@@ -99,11 +92,15 @@ impl MemoryTier {
         &self.budget
     }
 
-    /// The page.
-    pub(super) fn get(&self, key: PageKey, used: Use) -> Option<Bytes> {
+    /// The page, if it is not older than `oldest`.
+    pub(super) fn get(&self, key: PageKey, used: Use, oldest: Option<Instant>) -> Option<Hit> {
         let page = self.pages.get(&key)?;
-        used.count(&page.frequency);
-        Some(page.bytes.clone())
+        if oldest.is_some_and(|oldest| page.born < oldest) {
+            drop(page);
+            self.remove(key).then(|| self.expired.inc());
+            return None;
+        }
+        Some(Hit { is_worth_disk: page.mark.count(used) == Counted::Waiting, bytes: page.bytes.clone() })
     }
 
     pub(super) fn contains(&self, key: PageKey) -> bool {
@@ -124,16 +121,15 @@ impl MemoryTier {
     }
 
     /// Keeps a page; returns its bytes tied to their reservation.
-    pub(super) fn insert(&self, key: PageKey, bytes: Bytes, reservation: Reservation) -> Bytes {
+    pub(super) fn insert(&self, key: PageKey, bytes: Bytes, reservation: Reservation, mark: Mark) -> Bytes {
         let bytes = Bytes::from_owner(Reserved { bytes, _reservation: reservation });
-        let page = Arc::new(Page { bytes: bytes.clone(), frequency: AtomicU8::new(0) });
-        let entry = (key, Arc::downgrade(&page));
-        self.pages.insert(key, page);
-        let mut queue = self.queue();
-        if queue.len() > 2 * self.pages.len() + SECOND_CHANCES {
-            queue.retain(|(_, page)| page.strong_count() > 0);
+        let page = Arc::new(Page { key, bytes: bytes.clone(), born: Instant::now(), mark });
+        let old = self.pages.insert(key, Arc::clone(&page));
+        let mut policy = self.policy();
+        if let Some(old) = old {
+            policy.remove(&old, Weak::upgrade);
         }
-        queue.push_back(entry);
+        policy.insert(Arc::downgrade(&page), &page);
         bytes
     }
 
@@ -145,19 +141,20 @@ impl MemoryTier {
     }
 
     fn evict(&self) -> Option<u64> {
-        let mut chances = SECOND_CHANCES;
         loop {
-            let (key, weak) = self.queue().pop_front()?;
-            let Some(page) = weak.upgrade() else { continue };
-            if chances > 0 && spend(&page.frequency) {
-                chances -= 1;
-                self.queue().push_back((key, weak));
-                continue;
-            }
-            if self.pages.remove_if(&key, |_, kept| Arc::ptr_eq(kept, &page)).is_some() {
-                return Some(page.bytes.len() as u64 + PAGE_OVERHEAD_BYTES);
+            let page = self.policy().evict(Weak::upgrade)?;
+            if self.pages.remove_if(&page.key, |_, kept| Arc::ptr_eq(kept, &page)).is_some() {
+                return Some(page.weight());
             }
         }
+    }
+
+    fn remove(&self, key: PageKey) -> bool {
+        let removed = self.pages.remove(&key);
+        if let Some((_, page)) = &removed {
+            self.policy().remove(page, Weak::upgrade);
+        }
+        removed.is_some()
     }
 
     /// Drops the pages of a content of `size_bytes`.
@@ -170,13 +167,13 @@ impl MemoryTier {
             keys.extend((0..count).map(|number| content.page(number)));
         }
         for key in keys {
-            if self.pages.remove(&key).is_some() {
+            if self.remove(key) {
                 self.version_evictions.inc();
             }
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<(PageKey, Weak<Page>)>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn policy(&self) -> MutexGuard<'_, S3Fifo<Weak<Page>>> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

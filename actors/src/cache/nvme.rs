@@ -1,4 +1,5 @@
-//! The disk tier: one sparse file per content with a bitmap of its pages, evicted whole by unlink.
+//! The disk tier: one sparse file per content with a bitmap of its pages, evicted whole by unlink, kept by S3-FIFO and
+//! by what is wanted of their classes.
 //!
 //! Invariants:
 //! - Blocks are reserved before they are written and come back when the last reader of a file lets go of it, so
@@ -16,16 +17,16 @@ mod log;
 mod logger;
 mod record;
 mod restore;
+mod room;
 mod sparse;
 mod writer;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use dashmap::{DashMap, Entry};
@@ -40,11 +41,13 @@ use self::health::Health;
 use self::log::IndexLog;
 pub(super) use self::logger::IndexLogger;
 use self::record::Record;
+use self::room::Refusal;
 pub(super) use self::sparse::SparseFile;
-use self::writer::Offer;
-use super::budget::{Budget, Reservation};
-use super::memory::{Use, spend};
+pub(super) use self::writer::Offer;
+use super::budget::Budget;
+use super::class::Class;
 use super::page::{ContentKey, KeyHash, PageKey, page_range};
+use super::policy::{Classed, Resident, Shelves, Use};
 use super::tasks::Tasks;
 use crate::config::{CacheConfig, NvmeConfig};
 
@@ -57,12 +60,6 @@ pub(super) const WRITE_QUEUE_PAGES: usize = 32;
 /// Complete files of an earlier run that wait to be read back.
 const EXAMINATION_QUEUE_FILES: usize = 64;
 
-/// Most files a page may evict itself before it is refused.
-const INLINE_EVICTIONS: usize = 8;
-
-/// Most second chances one eviction grants before it takes the next file that is not lent.
-const SECOND_CHANCES: usize = 128;
-
 /// How a file is made; tests give other disks.
 pub(super) type CreateFile = fn(&Path) -> io::Result<File>;
 
@@ -73,8 +70,7 @@ pub(super) struct NvmeTier {
     /// Whether all that an earlier run left is back or gone. Nothing is written before.
     is_restored: AtomicBool,
     files: DashMap<ContentKey, Arc<SparseFile>, KeyHash>,
-    /// Oldest first; entries whose file is gone are skipped.
-    queue: Mutex<VecDeque<Weak<SparseFile>>>,
+    shelves: Mutex<Shelves<Weak<SparseFile>>>,
     /// Each file keeps a descriptor open, or may need one.
     files_max: usize,
     budget: Arc<Budget>,
@@ -92,10 +88,14 @@ struct Counters {
     evicted: IntCounter,
     evicted_inline: IntCounter,
     evicted_version: IntCounter,
+    expired: IntCounter,
     refused_full: IntCounter,
     refused_queue: IntCounter,
     refused_disk: IntCounter,
     damaged: IntCounter,
+    refused_quota: IntCounter,
+    refused_epoch: IntCounter,
+    refused_admission: IntCounter,
 }
 
 impl Counters {
@@ -106,10 +106,14 @@ impl Counters {
             evicted: evictions("watermark"),
             evicted_inline: evictions("inline"),
             evicted_version: evictions("version"),
+            expired: evictions("expired"),
             refused_full: refusals("full"),
             refused_queue: refusals("queue"),
             refused_disk: refusals("disk"),
             damaged: METRICS.cache_damaged_pages.with_label_values(&["nvme"]),
+            refused_quota: refusals("quota"),
+            refused_epoch: refusals("epoch"),
+            refused_admission: refusals("admission"),
         }
     }
 }
@@ -133,7 +137,7 @@ impl NvmeTier {
             is_restored: AtomicBool::new(directory.is_new()),
             directory,
             files: DashMap::default(),
-            queue: Mutex::default(),
+            shelves: Mutex::new(Shelves::new(nvme.size_bytes)),
             files_max: limit.map_or(usize::MAX, |files| (files / 2) as usize),
             budget: Arc::new(Budget::new("nvme", nvme.size_bytes, config)),
             memory,
@@ -179,14 +183,10 @@ impl NvmeTier {
         self.health.is_broken()
     }
 
-    /// The file, if it has the page; counts as use if `used`.
-    pub(super) fn get(&self, key: PageKey, used: Use) -> Option<Arc<SparseFile>> {
-        let file = Arc::clone(&*self.files.get(&key.content)?);
-        if file.has_failed() {
-            self.drop_failed(&file);
-            return None;
-        }
-        used.count(file.frequency());
+    /// The file, if it has the page and is not older than its class may be; counts as use if `used`.
+    pub(super) fn get(&self, key: PageKey, used: Use, class: &Arc<Class>) -> Option<Arc<SparseFile>> {
+        let file = self.usable(key.content, class)?;
+        file.mark().count(used);
         file.has(key.number).then_some(file)
     }
 
@@ -194,21 +194,31 @@ impl NvmeTier {
         self.files.get(&key.content).is_some_and(|file| file.has(key.number))
     }
 
-    /// The whole content, if all of it is there and verified.
-    pub(super) fn lend(&self, content: ContentKey) -> Option<Lent> {
-        let file = Arc::clone(&*self.files.get(&content)?);
-        if file.has_failed() {
-            self.drop_failed(&file);
-            return None;
-        }
+    /// The whole content, if all of it is there and verified, and not older than its class may be.
+    pub(super) fn lend(&self, content: ContentKey, class: &Arc<Class>) -> Option<Lent> {
+        let file = self.usable(content, class)?;
         if file.claim_examination() && self.examinations.try_send(Arc::clone(&file)).is_err() {
             file.return_examination();
         }
         file.lend()
     }
 
+    fn usable(&self, content: ContentKey, class: &Arc<Class>) -> Option<Arc<SparseFile>> {
+        let file = Arc::clone(&*self.files.get(&content)?);
+        let is_expired = class.oldest().is_some_and(|oldest| file.is_older_than(oldest));
+        if is_expired {
+            self.counters.expired.inc();
+        }
+        let is_refused = !file.is_claimed() && !self.claim(&file, class);
+        if is_expired || is_refused || file.has_failed() {
+            self.drop_unusable(&file);
+            return None;
+        }
+        Some(file)
+    }
+
     /// Drops a file without waiting for the disk.
-    fn drop_failed(&self, file: &Arc<SparseFile>) {
+    fn drop_unusable(&self, file: &Arc<SparseFile>) {
         if self.detach(file) {
             let file = Arc::clone(file);
             self.tasks.spawn_blocking(move || file.unlink());
@@ -216,12 +226,29 @@ impl NvmeTier {
     }
 
     /// Queues a page for the disk, or counts a refusal when the disk is behind or broken.
-    pub(super) fn offer(&self, key: PageKey, size_bytes: u64, bytes: Bytes) {
+    pub(super) fn offer(&self, offer: Offer) {
         if self.is_broken() {
             self.counters.refused_disk.inc();
-        } else if self.offers.try_send(Offer { key, size_bytes, bytes }).is_err() {
+        } else if self.offers.try_send(offer).is_err() {
             self.counters.refused_queue.inc();
         }
+    }
+
+    /// Whether a page of `bytes` that was just fetched is worth a write, or a refusal to count: there is space to
+    /// spare, it belongs to what is there, its class says so, or it is wanted again.
+    pub(super) fn admits(&self, key: PageKey, class: &Arc<Class>, bytes: u64) -> bool {
+        let is_again = || {
+            let fingerprints = (key.content.fingerprint(), key.fingerprint());
+            self.shelves().is_wanted_again(class, fingerprints, bytes)
+        };
+        let is_admitted = self.budget.excess() == 0
+            || self.files.contains_key(&key.content)
+            || class.treatment().is_admitted_at_once()
+            || is_again();
+        if !is_admitted {
+            self.counters.refused_admission.inc();
+        }
+        is_admitted
     }
 
     /// Reads `range`, which lies in page `number`, waiting for the disk; a whole page is checked. `None` when that
@@ -247,6 +274,7 @@ impl NvmeTier {
     pub(super) fn forget(&self, content: ContentKey) {
         if let Some((_, file)) = self.files.remove(&content) {
             self.log.note(Record::Gone { serial: file.name().serial });
+            self.dequeue(&file);
             self.counters.evicted_version.inc();
             self.tasks.spawn_blocking(move || file.unlink());
         }
@@ -258,34 +286,42 @@ impl NvmeTier {
             self.counters.refused_disk.inc();
             return None;
         }
-        let number = offer.key.number;
-        let written = self.file(offer.key.content, offer.size_bytes).and_then(|file| {
-            if file.has(number) {
-                return Ok(None);
-            }
-            // A damaged page of an earlier run has its blocks.
-            let bytes = if file.is_suspect(number) { 0 } else { blocks(offer.bytes.len() as u64) };
-            let Some(space) = self.reserve(bytes, &file) else {
-                if file.is_empty() {
-                    self.discard(&file);
-                }
-                return Err(Refusal::Full);
-            };
-            match file.write(number, &offer.bytes, space) {
-                Ok(is_complete) => {
-                    self.log.note(file.page_record(number));
-                    Ok(is_complete.then_some(file))
-                }
-                Err(error) => {
-                    self.discard(&file);
-                    Err(Refusal::Disk(error))
-                }
-            }
-        });
-        written.unwrap_or_else(|refusal| {
+        self.place(offer).unwrap_or_else(|refusal| {
             self.refuse(&refusal);
             None
         })
+    }
+
+    fn place(&self, offer: &Offer) -> std::result::Result<Option<Arc<SparseFile>>, Refusal> {
+        let Offer { key, class, bytes, .. } = offer;
+        let mut present = self.files.get(&key.content).map(|file| Arc::clone(&file));
+        if let Some(refused) = present.take_if(|file| !file.is_claimed() && !self.claim(file, class)) {
+            self.discard(&refused);
+        }
+        if present.as_ref().is_some_and(|file| file.has(key.number)) {
+            return Ok(None);
+        }
+        // A damaged page of an earlier run has its blocks.
+        let has_blocks = present.as_ref().is_some_and(|file| file.is_suspect(key.number));
+        let needed = if has_blocks { 0 } else { bytes.len() as u64 };
+        // A file belongs to the class it was made for.
+        let class = present.as_ref().map_or(class, |file| file.class());
+        let space = self.reserve_page(needed, class, present.as_ref())?;
+        let file = match present {
+            Some(file) => file,
+            None => self.create(offer)?,
+        };
+        self.grow(&file, space.bytes());
+        match file.write(key.number, bytes, space) {
+            Ok(is_complete) => {
+                self.log.note(file.page_record(key.number));
+                Ok(is_complete.then_some(file))
+            }
+            Err(error) => {
+                self.discard(&file);
+                Err(Refusal::Disk(error))
+            }
+        }
     }
 
     /// Reads a complete file back, and lets it be lent or drops it.
@@ -301,6 +337,8 @@ impl NvmeTier {
     fn refuse(&self, refusal: &Refusal) {
         match refusal {
             Refusal::Full => self.counters.refused_full.inc(),
+            Refusal::Epoch => self.counters.refused_epoch.inc(),
+            Refusal::Quota => self.counters.refused_quota.inc(),
             Refusal::Disk(error) => {
                 self.counters.refused_disk.inc();
                 self.health.break_down();
@@ -310,17 +348,16 @@ impl NvmeTier {
         }
     }
 
-    /// The file of a content, made if missing.
-    fn file(&self, content: ContentKey, size_bytes: u64) -> std::result::Result<Arc<SparseFile>, Refusal> {
-        if let Some(file) = self.files.get(&content) {
-            return Ok(Arc::clone(&file));
-        }
-        let index = self.index(size_bytes).ok_or(Refusal::Full)?;
-        let space = self.budget.try_reserve(0).ok_or(Refusal::Full)?;
+    /// A file for a content that had none.
+    fn create(&self, offer: &Offer) -> std::result::Result<Arc<SparseFile>, Refusal> {
+        let (content, size_bytes) = (offer.key.content, offer.size_bytes);
+        let index = self.index(size_bytes, &offer.class).ok_or(Refusal::Full)?;
+        let space = self.budget.try_reserve(0).and_then(|space| space.charge(&offer.class));
+        let space = space.ok_or(Refusal::Full)?;
         let name = self.directory.name(content);
         let path = self.directory.at(name);
         let file = (self.create)(&path).map_err(Refusal::Disk)?;
-        let file = Arc::new(SparseFile::new(file, path, (name, size_bytes), (space, index)));
+        let file = Arc::new(SparseFile::new(file, path, (name, size_bytes), (space, index), &offer.class));
         match self.files.entry(content) {
             Entry::Occupied(adopted) => {
                 file.unlink();
@@ -328,42 +365,18 @@ impl NvmeTier {
             }
             Entry::Vacant(place) => drop(place.insert(Arc::clone(&file))),
         }
-        self.log.note(Record::Made { file: name, size_bytes });
+        self.log.note(file.made_record());
         self.enqueue(&file);
         Ok(file)
     }
 
-    /// Room for one more file's bitmap, checksums and descriptor.
-    fn index(&self, size_bytes: u64) -> Option<Reservation> {
-        if self.files.len() >= self.files_max {
-            self.evict(None)?;
-            self.counters.evicted_inline.inc();
-        }
-        self.memory.try_reserve(sparse::index_bytes(size_bytes))
-    }
-
-    fn enqueue(&self, file: &Arc<SparseFile>) {
-        let mut queue = self.queue();
-        if queue.len() > 2 * self.files.len() + SECOND_CHANCES {
-            queue.retain(|file| file.strong_count() > 0);
-        }
-        queue.push_back(Arc::downgrade(file));
-    }
-
-    /// Room for `bytes` of `file`, if need be by evicting a bounded number of others.
-    fn reserve(&self, bytes: u64, file: &Arc<SparseFile>) -> Option<Reservation> {
-        for _ in 0..INLINE_EVICTIONS {
-            if let Some(space) = self.budget.try_reserve(bytes) {
-                return Some(space);
-            }
-            self.evict(Some(file))?;
-            self.counters.evicted_inline.inc();
-        }
-        self.budget.try_reserve(bytes)
-    }
-
     /// Makes `source` the file of a content; see [`super::Cache::adopt`]. Waits for the disk.
-    pub(super) fn adopt(&self, content: ContentKey, source: &Path, size_bytes: u64) -> Result<bool> {
+    pub(super) fn adopt(
+        &self,
+        (content, class): (ContentKey, &Arc<Class>),
+        source: &Path,
+        size_bytes: u64,
+    ) -> Result<bool> {
         let found = std::fs::symlink_metadata(source)?;
         if found.len() != size_bytes {
             let message = format!("file to adopt has {} bytes, its content {size_bytes}", found.len());
@@ -374,71 +387,33 @@ impl NvmeTier {
             return Ok(false);
         }
         let bytes = blocks(size_bytes).max(found.blocks() * 512);
-        let Some(index) = self.index(size_bytes) else { return Ok(false) };
-        let Some(space) = self.make_room(bytes) else {
+        if bytes > self.budget.capacity() {
             self.counters.refused_full.inc();
             return Ok(false);
+        }
+        let Some(index) = self.index(size_bytes, class) else { return Ok(false) };
+        let space = match self.reserve(bytes, class, None, usize::MAX) {
+            Ok(space) => space,
+            Err(refusal) => {
+                self.refuse(&refusal);
+                return Ok(false);
+            }
         };
         let name = self.directory.name(content);
         let opened = File::open(source)?;
-        let file =
-            Arc::new(SparseFile::new(opened, self.directory.at(name), (name, size_bytes), (space, index)));
+        let path = self.directory.at(name);
+        let file = Arc::new(SparseFile::new(opened, path, (name, size_bytes), (space, index), class));
         file.fill_checksums()?;
         std::fs::rename(source, file.path())?;
         file.set_verified();
         if let Some(old) = self.files.insert(content, Arc::clone(&file)) {
             self.log.note(Record::Gone { serial: old.name().serial });
+            self.dequeue(&old);
             old.unlink();
         }
         file.records(&mut |record| self.log.note(record));
         self.enqueue(&file);
         Ok(true)
-    }
-
-    /// Room for a whole file, by evicting as many others as that takes.
-    fn make_room(&self, bytes: u64) -> Option<Reservation> {
-        if bytes > self.budget.capacity() {
-            return None;
-        }
-        loop {
-            if let Some(space) = self.budget.try_reserve(bytes) {
-                return Some(space);
-            }
-            self.evict(None)?;
-            self.counters.evicted_inline.inc();
-        }
-    }
-
-    /// Evicts down to the low watermark if above the high one. Waits for the disk.
-    pub(super) fn evict_to_low(&self) {
-        if !self.budget.is_above_high() {
-            return;
-        }
-        let mut goal = self.budget.excess();
-        while goal > 0 {
-            let Some(freed) = self.evict(None) else { return };
-            self.counters.evicted.inc();
-            goal = goal.saturating_sub(freed);
-        }
-    }
-
-    /// Unlinks the next file that is neither lent nor `keep`; its bytes.
-    fn evict(&self, keep: Option<&Arc<SparseFile>>) -> Option<u64> {
-        let mut chances = SECOND_CHANCES;
-        let steps = self.queue().len() + SECOND_CHANCES;
-        for _ in 0..steps {
-            let weak = self.queue().pop_front()?;
-            let Some(file) = weak.upgrade() else { continue };
-            if file.is_lent() || keep.is_some_and(|keep| Arc::ptr_eq(keep, &file)) {
-                self.queue().push_back(weak);
-            } else if chances > 0 && spend(file.frequency()) {
-                chances -= 1;
-                self.queue().push_back(weak);
-            } else if self.discard(&file) {
-                return Some(file.reserved());
-            }
-        }
-        None
     }
 
     /// Takes a file off the tier and unlinks it; `false` when it was off already. Waits for the disk.
@@ -451,22 +426,13 @@ impl NvmeTier {
     }
 
     fn detach(&self, file: &Arc<SparseFile>) -> bool {
-        let is_ours = self.files.remove_if(&file.content(), |_, kept| Arc::ptr_eq(kept, file)).is_some();
-        if is_ours {
+        let removed = self.files.remove_if(&file.content(), |_, kept| Arc::ptr_eq(kept, file));
+        if removed.is_some() {
             self.log.note(Record::Gone { serial: file.name().serial });
+            self.dequeue(file);
         }
-        is_ours
+        removed.is_some()
     }
-
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Weak<SparseFile>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Why a page did not get onto the disk.
-enum Refusal {
-    Full,
-    Disk(io::Error),
 }
 
 /// Whether a read failed because of what the file holds, and not because of the disk.

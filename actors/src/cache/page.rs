@@ -38,6 +38,11 @@ impl ContentKey {
         PageKey { content: self, number }
     }
 
+    /// What a policy remembers it by.
+    pub(super) fn fingerprint(self) -> u64 {
+        (self.0 ^ self.0 >> 64) as u64
+    }
+
     /// Stands for the first [`HEAD_BYTES`], among flights only.
     pub(super) fn head(self) -> PageKey {
         PageKey { content: self, number: u64::MAX }
@@ -57,6 +62,13 @@ pub(super) struct PageKey {
     pub(super) number: u64,
 }
 
+impl PageKey {
+    /// What a policy remembers it by; that of no content.
+    pub(super) fn fingerprint(self) -> u64 {
+        self.content.fingerprint().wrapping_add((self.number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+    }
+}
+
 /// Hashes keys that are hashes already.
 #[derive(Default)]
 pub(super) struct KeyHasher(u64);
@@ -72,6 +84,10 @@ impl Hasher for KeyHasher {
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
     }
 
     fn write_u64(&mut self, number: u64) {

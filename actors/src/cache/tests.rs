@@ -15,7 +15,7 @@ use forebay_core::{ByteRange, Content, Error, ErrorKind, FileId, Result, Version
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
-use super::{Cache, CachedFile, ContentId, Fetch, PAGE_BYTES};
+use super::{Cache, CachedFile, Class, ContentId, Fetch, PAGE_BYTES, Treatment};
 use crate::config::{CacheConfig, NvmeConfig};
 
 /// What the first page of several costs beside its own fetch: the one of its head.
@@ -79,6 +79,12 @@ fn content(name: &str) -> ContentId {
     ContentId { file_id: FileId::of(&[name.as_bytes()]), version: Version::Strong("1".into()) }
 }
 
+/// The class of what the tests do not treat specially.
+fn plain() -> Arc<Class> {
+    static PLAIN: LazyLock<Arc<Class>> = LazyLock::new(|| Class::new("/test", Treatment::default()));
+    Arc::clone(&PLAIN)
+}
+
 fn in_memory(pages: u64) -> CacheConfig {
     // A little more, for what pages and files on disk cost beside their bytes.
     let memory_bytes = pages * PAGE_BYTES + 32 * 1024;
@@ -91,7 +97,12 @@ fn on_disk(directory: &TempDir, memory_pages: u64, disk_pages: u64) -> CacheConf
 }
 
 fn open(cache: &Cache, name: &str, size_bytes: u64, store: &Arc<Store>) -> CachedFile {
-    cache.file(&Arc::from("/test"), &content(name), size_bytes, Arc::clone(store) as Arc<dyn Fetch>)
+    cache.file(
+        &Arc::from("/test"),
+        (&content(name), &plain()),
+        size_bytes,
+        Arc::clone(store) as Arc<dyn Fetch>,
+    )
 }
 
 fn bytes_of(content: &Content) -> Vec<u8> {

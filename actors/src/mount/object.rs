@@ -51,7 +51,7 @@ use self::siblings::Siblings;
 use self::work::Work;
 use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
-use crate::cache::Cache;
+use crate::cache::{Cache, Class, Treatment};
 use crate::config::Revalidate;
 use crate::staging::Staging;
 
@@ -89,6 +89,8 @@ pub struct ObjectMount {
 struct Core {
     info: MountInfo,
     label: Arc<str>,
+    /// How its content is treated in the cache.
+    class: Arc<Class>,
     backend: Arc<dyn Backend>,
     cache: Cache,
     staging: Staging,
@@ -114,6 +116,7 @@ impl ObjectMount {
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let core = Arc::new(Core {
             label: Arc::from(info.name.as_str()),
+            class: Class::new(&info.name, Treatment::default()),
             info: info.clone(),
             backend,
             cache,

@@ -83,8 +83,8 @@ declare! {
     gauge cache_read_ahead "forebay_cache_read_ahead_fetches" ["mount"] "Page fetches in flight ahead of their readers.";
     gauge cache_used_bytes "forebay_cache_used_bytes" ["tier"] "Bytes reserved in a tier.";
     gauge cache_capacity_bytes "forebay_cache_capacity_bytes" ["tier"] "Hard cap of a tier.";
-    counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline or version.";
-    counter cache_refusals "forebay_cache_refusals_total" ["tier", "cause"] "Pages not cached; cause is full, queue or disk.";
+    counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline, version or expired.";
+    counter cache_refusals "forebay_cache_refusals_total" ["tier", "cause"] "Pages not cached; cause is full, queue, disk, admission, quota or epoch.";
     counter cache_damaged_pages "forebay_cache_damaged_pages_total" ["tier"] "Pages of an earlier run that did not match their checksum and were dropped.";
     gauge cache_restore_ms "forebay_cache_restore_milliseconds" ["tier"] "Time that the last start took to find what an earlier run left.";
     gauge cache_lent_files "forebay_cache_lent_files" ["tier"] "Cached files lent to readers.";

@@ -20,8 +20,8 @@ const PAYLOAD_BYTES_MAX: usize = 64;
 /// One change of what the disk tier holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Record {
-    /// A file was made for a content of so many bytes.
-    Made { file: FileName, size_bytes: u64 },
+    /// A file was made for a content of so many bytes, so many seconds after 1970.
+    Made { file: FileName, size_bytes: u64, born_s: u64 },
     /// A page of it is there.
     Page { serial: u64, number: u64, checksum: u32 },
     /// It was evicted or dropped.
@@ -73,11 +73,12 @@ impl Record {
         let start = to.len();
         to.extend_from_slice(&[0; PREFIX_BYTES]);
         match *self {
-            Self::Made { file, size_bytes } => {
+            Self::Made { file, size_bytes, born_s } => {
                 to.push(1);
                 to.extend_from_slice(&file.content.bits().to_le_bytes());
                 to.extend_from_slice(&file.serial.to_le_bytes());
                 to.extend_from_slice(&size_bytes.to_le_bytes());
+                to.extend_from_slice(&born_s.to_le_bytes());
             }
             Self::Page { serial, number, checksum } => {
                 to.push(2);
@@ -102,7 +103,7 @@ impl Record {
             [1] => {
                 let content = ContentKey::from_bits(u128::from_le_bytes(fields.take()?));
                 let file = FileName { content, serial: fields.number()? };
-                Self::Made { file, size_bytes: fields.number()? }
+                Self::Made { file, size_bytes: fields.number()?, born_s: fields.number()? }
             }
             [2] => Self::Page {
                 serial: fields.number()?,
@@ -205,11 +206,11 @@ mod tests {
     fn records() -> Vec<Record> {
         let file = |serial| FileName { content: ContentKey::from_bits(7 << 100 | 5), serial };
         vec![
-            Record::Made { file: file(3), size_bytes: 3 << 20 },
+            Record::Made { file: file(3), size_bytes: 3 << 20, born_s: 1_700_000_000 },
             Record::Page { serial: 3, number: 0, checksum: 0xDEAD_BEEF },
             Record::Page { serial: 3, number: 2, checksum: 1 },
             Record::Gone { serial: 3 },
-            Record::Made { file: file(u64::MAX), size_bytes: u64::MAX },
+            Record::Made { file: file(u64::MAX), size_bytes: u64::MAX, born_s: 0 },
         ]
     }
 

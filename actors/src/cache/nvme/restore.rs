@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 use dashmap::Entry;
 use forebay_core::METRICS;
@@ -18,7 +18,8 @@ use forebay_core::METRICS;
 use super::NvmeTier;
 use super::record::{FileName, Record, Records};
 use super::sparse::{self, SparseFile};
-use crate::cache::page::page_count;
+use crate::cache::class::{Class, Treatment};
+use crate::cache::policy::Resident;
 
 /// Files by their serial.
 type Found = HashMap<u64, SparseFile>;
@@ -42,11 +43,10 @@ impl NvmeTier {
             tracing::warn!(directory = %self.directory.path().display(), %error, "disk cache starts cold: not readable");
         }
         found.sort_unstable();
-        for (serial, bytes) in found.into_iter().rev() {
-            if let Some(file) = noted.remove(&serial) {
-                self.put_back(file, bytes);
-            }
-        }
+        let newest_first = found.into_iter().rev();
+        let back = newest_first.filter_map(|(serial, bytes)| self.put_back(noted.remove(&serial)?, bytes));
+        let back: Vec<_> = back.collect();
+        back.iter().rev().for_each(|file| self.enqueue(file));
         let (files, took) = (self.files.len(), begun.elapsed());
         METRICS.cache_restore_ms.with_label_values(&["nvme"]).set(took.as_millis() as i64);
         if files > 0 {
@@ -57,8 +57,10 @@ impl NvmeTier {
 
     /// After a restore that panicked: keeps nothing, so that nothing is there uncounted.
     pub(super) fn start_cold(&self) {
-        self.queue().clear();
-        self.files.clear();
+        let files: Vec<_> = self.files.iter().map(|file| Arc::clone(&file)).collect();
+        for file in files {
+            self.discard(&file);
+        }
         let removed = self.each_file(|name, path| {
             self.directory.skip(name.map_or(0, |name| name.serial));
             remove(path);
@@ -71,14 +73,14 @@ impl NvmeTier {
 
     /// The files that the log names, with their pages.
     fn replay(&self) -> Found {
-        let mut found = Found::new();
+        let (mut found, unclaimed) = (Found::new(), Class::new("", Treatment::default()));
         let Ok(log) = File::open(self.directory.index()) else { return found };
         let mut records = Records::new(BufReader::with_capacity(256 << 10, log));
         for record in records.by_ref() {
             match record {
-                Record::Made { file, size_bytes } => {
+                Record::Made { file, size_bytes, born_s } => {
                     self.directory.skip(file.serial);
-                    if let Some(restored) = self.noted(file, size_bytes) {
+                    if let Some(restored) = self.noted(file, (size_bytes, born_s), &unclaimed) {
                         found.insert(file.serial, restored);
                     }
                 }
@@ -97,31 +99,54 @@ impl NvmeTier {
         found
     }
 
-    fn noted(&self, name: FileName, size_bytes: u64) -> Option<SparseFile> {
+    fn noted(
+        &self,
+        name: FileName,
+        (size_bytes, born_s): (u64, u64),
+        unclaimed: &Arc<Class>,
+    ) -> Option<SparseFile> {
         let index = self.memory.try_reserve(sparse::index_bytes(size_bytes))?;
         let space = self.budget.try_reserve(0)?;
+        let born = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(born_s))?;
         let path = self.directory.at(name);
-        Some(SparseFile::restored(path, (name, size_bytes), page_count(size_bytes), (space, index)))
+        Some(SparseFile::restored(path, (name, size_bytes, born), (space, index), unclaimed))
     }
 
-    fn put_back(&self, file: SparseFile, bytes: u64) {
+    fn put_back(&self, file: SparseFile, bytes: u64) -> Option<Arc<SparseFile>> {
         // File systems that write late report no blocks yet.
-        let bytes = bytes.max(file.bytes_present());
+        let present = file.bytes_present();
+        let bytes = bytes.max(present);
         let space = self.budget.try_reserve(bytes).filter(|_| self.files.len() < self.files_max);
-        let Some(space) = space.filter(|_| !file.is_empty()) else {
+        let Some(space) = space.filter(|_| present > 0) else {
             file.unlink();
-            return;
+            return None;
         };
         file.absorb(space);
+        file.add_weight(bytes);
         match self.files.entry(file.content()) {
             // A newer file of the same content.
-            Entry::Occupied(_) => file.unlink(),
-            Entry::Vacant(place) => {
-                let file = Arc::new(file);
-                self.queue().push_front(Arc::downgrade(&file));
-                place.insert(file);
+            Entry::Occupied(_) => {
+                file.unlink();
+                None
             }
+            Entry::Vacant(place) => Some(Arc::clone(&place.insert(Arc::new(file)))),
         }
+    }
+
+    /// Makes a file of an earlier run one of the class of who asks for it first; `false` if that may not have it.
+    pub(super) fn claim(&self, file: &Arc<SparseFile>, class: &Arc<Class>) -> bool {
+        let mut shelves = self.shelves();
+        if file.is_claimed() {
+            return true;
+        }
+        // Otherwise it gets its shelf later, or lost it.
+        let is_queued = file.mark().is_queued();
+        shelves.remove(file, Weak::upgrade);
+        let is_taken = file.claim(class);
+        if is_queued {
+            shelves.insert(Arc::downgrade(file), file, Weak::upgrade);
+        }
+        is_taken
     }
 
     fn each_file(&self, mut seen: impl FnMut(Option<FileName>, &Path)) -> io::Result<()> {

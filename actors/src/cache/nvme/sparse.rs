@@ -12,21 +12,24 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use forebay_core::{ByteRange, Lent, LentAlarm, METRICS};
+use forebay_core::{ByteRange, Clock, Lent, LentAlarm, METRICS};
+use tokio::time::Instant;
 
 use super::blocks;
 use super::directory::reopen;
 use super::record::{FileName, Record, checksum};
 use crate::cache::budget::Reservation;
-use crate::cache::memory::Use;
+use crate::cache::class::Class;
 use crate::cache::page::{ContentKey, PAGE_BYTES, page_count, page_range};
+use crate::cache::policy::{Classed, GHOST_BYTES, GHOSTS_PER_ENTRY, Mark, Resident, Use};
 
-/// What one file costs in memory beside its pages' bits and checksums, rounded up.
-const FILE_OVERHEAD_BYTES: u64 = 512;
+/// What one file costs in memory beside its pages' bits and checksums, rounded up, and ghosts.
+const FILE_OVERHEAD_BYTES: u64 = 512 + GHOSTS_PER_ENTRY as u64 * GHOST_BYTES;
 
 /// Memory for the bitmaps, the checksums and the rest of a file of `size_bytes`.
 pub(super) fn index_bytes(size_bytes: u64) -> u64 {
@@ -50,7 +53,16 @@ pub(in crate::cache) struct SparseFile {
     /// Whether somebody was asked to read the rest of it back.
     is_examined: AtomicBool,
     has_failed: AtomicBool,
-    frequency: AtomicU8,
+    /// Of a file of an earlier run it is known when somebody asks for it.
+    class: OnceLock<Arc<Class>>,
+    /// Class of a file that nobody asked for yet.
+    unclaimed: Arc<Class>,
+    /// `None` is before this machine was started.
+    born: Option<Instant>,
+    born_at: SystemTime,
+    mark: Mark,
+    /// What the policy counts it for.
+    weight: AtomicU64,
     loans: AtomicU32,
     space: Mutex<Reservation>,
     _index: Reservation,
@@ -63,18 +75,26 @@ impl SparseFile {
         path: PathBuf,
         (name, size_bytes): (FileName, u64),
         (space, index): (Reservation, Reservation),
+        class: &Arc<Class>,
     ) -> Self {
-        let opened = OnceLock::from(Arc::new(file));
-        Self { file: opened, ..Self::restored(path, (name, size_bytes), 0, (space, index)) }
+        let restored = Self::restored(path, (name, size_bytes, Clock::system().now()), (space, index), class);
+        Self {
+            file: OnceLock::from(Arc::new(file)),
+            suspect: Box::default(),
+            class: OnceLock::from(Arc::clone(class)),
+            ..restored
+        }
     }
 
-    /// A file that an earlier run left, of which `suspects` pages may turn out to be there.
+    /// A file that an earlier run made at some time and left; its class is not known.
     pub(super) fn restored(
         path: PathBuf,
-        (name, size_bytes): (FileName, u64),
-        suspects: u64,
+        (name, size_bytes, born_at): (FileName, u64, SystemTime),
         (space, index): (Reservation, Reservation),
+        unclaimed: &Arc<Class>,
     ) -> Self {
+        // A clock that was put back makes it as old as can be.
+        let age = Clock::system().now().duration_since(born_at).ok();
         let pages = page_count(size_bytes);
         Self {
             file: OnceLock::new(),
@@ -82,13 +102,18 @@ impl SparseFile {
             name,
             size_bytes,
             present: bits(pages),
-            suspect: bits(suspects),
+            suspect: bits(pages),
             checksums: (0..pages).map(|_| AtomicU32::new(0)).collect(),
             missing: AtomicU64::new(pages),
             is_verified: AtomicBool::new(false),
             is_examined: AtomicBool::new(false),
             has_failed: AtomicBool::new(false),
-            frequency: AtomicU8::new(0),
+            class: OnceLock::new(),
+            unclaimed: Arc::clone(unclaimed),
+            born: age.and_then(|age| Instant::now().checked_sub(age)),
+            born_at,
+            mark: Mark::default(),
+            weight: AtomicU64::new(space.bytes()),
             loans: AtomicU32::new(0),
             space: Mutex::new(space),
             _index: index,
@@ -114,9 +139,25 @@ impl SparseFile {
         self.space().absorb(space);
     }
 
+    /// Whether its class is known.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.class.get().is_some()
+    }
+
+    /// Counts it for a class from now on; `false` if that may not have so much. Under the policy's mutex, off its shelf.
+    pub(super) fn claim(&self, class: &Arc<Class>) -> bool {
+        self.space().recharge(class) && self.class.set(Arc::clone(class)).is_ok()
+    }
+
+    /// The record of its making.
+    pub(super) fn made_record(&self) -> Record {
+        let born_s = self.born_at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |born| born.as_secs());
+        Record::Made { file: self.name, size_bytes: self.size_bytes, born_s }
+    }
+
     /// The records that stand for the file as it is.
     pub(super) fn records(&self, note: &mut dyn FnMut(Record)) {
-        note(Record::Made { file: self.name, size_bytes: self.size_bytes });
+        note(self.made_record());
         (0..self.page_count())
             .filter(|number| self.has(*number))
             .for_each(|number| note(self.page_record(number)));
@@ -147,13 +188,13 @@ impl SparseFile {
         self.checksums.len() as u64
     }
 
-    pub(super) fn frequency(&self) -> &AtomicU8 {
-        &self.frequency
+    pub(super) fn is_older_than(&self, oldest: Instant) -> bool {
+        self.born.is_none_or(|born| born < oldest)
     }
 
-    /// Whether no page was written.
-    pub(super) fn is_empty(&self) -> bool {
-        self.missing.load(Ordering::Acquire) == self.page_count()
+    /// Under the policy's mutex, see [`Resident::weight`].
+    pub(super) fn add_weight(&self, bytes: u64) {
+        self.weight.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn reserved(&self) -> u64 {
@@ -259,7 +300,7 @@ impl SparseFile {
         if !self.is_verified.load(Ordering::Acquire) {
             return None;
         }
-        Use::First.count(&self.frequency);
+        self.mark.count(Use::First);
         self.lend_range(ByteRange::new(0, self.size_bytes), Arc::new(Loan::new(Arc::clone(self))))
     }
 
@@ -297,6 +338,30 @@ impl SparseFile {
 
     fn space(&self) -> MutexGuard<'_, Reservation> {
         self.space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resident for SparseFile {
+    fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    fn weight(&self) -> u64 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.name.content.fingerprint()
+    }
+
+    fn is_held(&self) -> bool {
+        self.is_lent()
+    }
+}
+
+impl Classed for SparseFile {
+    fn class(&self) -> &Arc<Class> {
+        self.class.get().unwrap_or(&self.unclaimed)
     }
 }
 

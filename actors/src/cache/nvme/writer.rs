@@ -8,16 +8,18 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::{NvmeTier, SparseFile};
+use crate::cache::class::Class;
 use crate::cache::page::PageKey;
 
 /// Complete files read back at once.
 const VERIFICATIONS: usize = 2;
 
 /// A page for the disk. Its bytes hold their reservation in memory until it is written.
-pub(super) struct Offer {
-    pub(super) key: PageKey,
-    pub(super) size_bytes: u64,
-    pub(super) bytes: Bytes,
+pub(in crate::cache) struct Offer {
+    pub(in crate::cache) key: PageKey,
+    pub(in crate::cache) class: Arc<Class>,
+    pub(in crate::cache) size_bytes: u64,
+    pub(in crate::cache) bytes: Bytes,
 }
 
 /// Runs until the tier is gone.

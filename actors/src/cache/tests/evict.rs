@@ -44,7 +44,10 @@ async fn disk_stays_under_its_cap_without_an_evictor() {
     for number in 0..CAPACITY_PAGES * 3 {
         let name = format!("file {number}");
         let file = open(&cache, &name, PAGE_BYTES, &store);
-        read_page(&file, 0).await;
+        // Twice, because a full disk takes what is wanted again.
+        for _ in 0..2 {
+            read_page(&open(&cache, &name, PAGE_BYTES, &store), 0).await;
+        }
         eventually("the page is on disk", || file.lend().is_some()).await;
         assert_caps(&cache);
     }

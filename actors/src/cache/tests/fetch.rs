@@ -130,7 +130,7 @@ async fn store_that_returns_too_little_is_an_error() {
         }
     }
     let cache = Cache::open(&in_memory(2)).expect("opens");
-    let file = cache.file(&Arc::from("/test"), &super::content("a"), 10, Arc::new(Short));
+    let file = cache.file(&Arc::from("/test"), (&super::content("a"), &super::plain()), 10, Arc::new(Short));
     let error = file.read(ByteRange::new(0, 10)).await.err().expect("refused");
     assert_eq!(error.kind(), ErrorKind::Internal);
 }
@@ -212,7 +212,8 @@ async fn hung_store_holds_a_share_of_memory_and_places_and_others_go_on() {
     let (hung, well) = (Store::closed(), Store::open());
     let mount: Arc<str> = Arc::from("/hung");
     let fetch = Arc::clone(&hung) as Arc<dyn crate::cache::Fetch>;
-    let stuck = Arc::new(cache.file(&mount, &super::content("stuck"), PAGES * PAGE_BYTES, fetch));
+    let stuck =
+        Arc::new(cache.file(&mount, (&super::content("stuck"), &super::plain()), PAGES * PAGE_BYTES, fetch));
     let readers: Vec<_> = (0..PAGES)
         .map(|number| {
             let stuck = Arc::clone(&stuck);
@@ -284,7 +285,7 @@ async fn pages_come_together_where_the_store_prefers_long_requests() {
     let cache = Cache::open(&in_memory(256)).expect("opens");
     let (slow, size_bytes) = (Arc::new(Slow::default()), 100 * PAGE_BYTES + 5);
     let fetch = Arc::clone(&slow) as Arc<dyn Fetch>;
-    let file = cache.file(&Arc::from("/slow"), &content("long"), size_bytes, fetch);
+    let file = cache.file(&Arc::from("/slow"), (&content("long"), &super::plain()), size_bytes, fetch);
     read_all(&file, ByteRange::new(0, size_bytes)).await;
     let mut asked = slow.0.lock().expect("no panic").clone();
     asked.sort_by_key(|range| range.offset);

@@ -12,7 +12,7 @@ use tempfile::{TempDir, tempdir};
 use super::disk::{disk_cache, files, fill};
 use super::{HEAD, Store, bytes_of, content, eventually, expected, on_disk, open, read_all, read_page};
 use crate::cache::nvme::NvmeTier;
-use crate::cache::{Cache, PAGE_BYTES};
+use crate::cache::{Cache, Class, Fetch, PAGE_BYTES, Treatment};
 use crate::supervisor::Supervisor;
 
 fn tier(cache: &Cache) -> &Arc<NvmeTier> {
@@ -266,7 +266,7 @@ async fn logger_notes_what_is_cached_and_a_panicked_one_is_restarted() {
     assert!(supervisor.panic_child("IndexLogger").await.expect("running"));
     drop(fill(&cache, "after", 1, &store).await);
     let written = || std::fs::metadata(index(&directory)).expect("log").len();
-    eventually("both are noted", || written() >= 16 + 2 * (41 + 29)).await;
+    eventually("both are noted", || written() >= 16 + 2 * (49 + 29)).await;
     supervisor.stop(Duration::from_secs(5)).await;
     drop(cache);
 
@@ -275,4 +275,31 @@ async fn logger_notes_what_is_cached_and_a_panicked_one_is_restarted() {
         read_page(&open(&cache, name, PAGE_BYTES, &store), 0).await;
     }
     assert_eq!(store.fetches(), 0);
+}
+
+#[tokio::test]
+async fn restored_file_counts_for_the_class_that_asks_for_it_and_obeys_its_ttl_and_quota() {
+    let directory = tempdir().expect("temporary directory");
+    let (cache, store) = (disk_cache(&directory, 8), Store::open());
+    for name in ["kept", "expired", "over quota"] {
+        drop(fill(&cache, name, 1, &store).await);
+    }
+    end(cache);
+
+    let (cache, store) = (reopened(&directory, 8).await, Store::open());
+    let read = async |name: &str, treatment: Treatment| {
+        let class = Class::new(name, treatment);
+        let fetch = Arc::clone(&store) as Arc<dyn Fetch>;
+        let file = cache.file(&Arc::from("/test"), (&content(name), &class), PAGE_BYTES, fetch);
+        read_page(&file, 0).await;
+        (store.fetches(), class)
+    };
+    let kept = Treatment { pin: true, ttl: Some(Duration::from_hours(1)), ..Treatment::default() };
+    let (fetches, class) = read("kept", kept).await;
+    assert_eq!((fetches, class.disk_bytes()), (0, PAGE_BYTES));
+    let expired = Treatment { ttl: Some(Duration::from_nanos(1)), ..Treatment::default() };
+    assert_eq!(read("expired", expired).await.0, 1);
+    let small = Treatment { quota_bytes: Some(PAGE_BYTES / 2), ..Treatment::default() };
+    let (fetches, class) = read("over quota", small).await;
+    assert_eq!((fetches, class.disk_bytes()), (2, 0));
 }

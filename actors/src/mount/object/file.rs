@@ -32,7 +32,7 @@ impl ObjectFile {
             file_id: entry.file_id,
             etag: entry.etag.clone(),
         };
-        let content = core.cache.file(&core.label, &id, entry.size_bytes, Arc::new(fetch));
+        let content = core.cache.file(&core.label, (&id, &core.class), entry.size_bytes, Arc::new(fetch));
         Self { entry, content }
     }
 

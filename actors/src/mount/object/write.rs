@@ -225,8 +225,9 @@ impl Drop for ObjectWrite {
         let content = ContentId { file_id: base.entry.file_id, version: base.entry.version.clone() };
         let (cache, file, size_bytes) =
             (self.core.cache.clone(), Arc::clone(&self.file), base.entry.size_bytes);
+        let class = Arc::clone(&self.core.class);
         self.core.work.start(async move {
-            match cache.adopt(&content, file.path(), size_bytes).await {
+            match cache.adopt((&content, &class), file.path(), size_bytes).await {
                 Ok(true) => file.moved(),
                 Ok(false) => {}
                 Err(e) => tracing::warn!(error = %e, "a published file is not cached"),

@@ -1,0 +1,133 @@
+//! What operators want of the cache for a part of the namespace, and what that part takes of it.
+//!
+//! Every cached page and file belongs to one class: that of the longest prefix with a rule of its own, else its mount's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+/// No time to live.
+const FOREVER: u64 = u64::MAX;
+
+/// How one class is treated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Treatment {
+    /// Admitted at once, and not evicted while there is room for anything else.
+    pub pin: bool,
+    /// A data set that is read whole again and again: admitted until the quota is full, evicts none of its own.
+    pub epoch: bool,
+    /// Cached content is not served when it is older than this.
+    pub ttl: Option<Duration>,
+    /// Most bytes of the disk tier.
+    pub quota_bytes: Option<u64>,
+    /// Who goes first.
+    pub priority: Priority,
+}
+
+impl Treatment {
+    /// Whether a class treated so competes with all others by use alone.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.pin && !self.epoch && self.quota_bytes.is_none() && self.priority == Priority::Normal
+    }
+
+    /// Whether what is wanted of it is put on the disk at once.
+    pub(super) fn is_admitted_at_once(&self) -> bool {
+        self.pin || self.epoch
+    }
+
+    fn ttl_ms(&self) -> u64 {
+        self.ttl.map_or(FOREVER, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(FOREVER))
+    }
+}
+
+/// Who goes first when something must go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Before all others.
+    Low,
+    /// As the policy says.
+    #[default]
+    Normal,
+    /// After all others.
+    High,
+}
+
+/// A part of the namespace that is treated alike.
+pub struct Class {
+    name: Arc<str>,
+    treatment: ArcSwap<Treatment>,
+    /// That of `treatment`, where each hit finds it for one load.
+    ttl_ms: AtomicU64,
+    disk_bytes: AtomicU64,
+    /// Since somebody last asked. Hits load it and seldom store it.
+    is_used: AtomicBool,
+}
+
+impl Class {
+    /// A class with nothing cached; `name` is its prefix, or its mount's path.
+    pub fn new(name: &str, treatment: Treatment) -> Arc<Self> {
+        Arc::new(Self {
+            name: Arc::from(name),
+            ttl_ms: AtomicU64::new(treatment.ttl_ms()),
+            treatment: ArcSwap::from_pointee(treatment),
+            disk_bytes: AtomicU64::new(0),
+            is_used: AtomicBool::new(false),
+        })
+    }
+
+    /// The prefix or mount.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// How it is treated now.
+    pub fn treatment(&self) -> Arc<Treatment> {
+        self.treatment.load_full()
+    }
+
+    /// Treats it differently from now on, what is cached already included.
+    pub fn set_treatment(&self, treatment: Treatment) {
+        self.ttl_ms.store(treatment.ttl_ms(), Ordering::Relaxed);
+        self.treatment.store(Arc::new(treatment));
+    }
+
+    /// What it takes of the disk tier, in bytes of blocks.
+    pub fn disk_bytes(&self) -> u64 {
+        self.disk_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Somebody reads what belongs to it.
+    pub(super) fn touch(&self) {
+        if !self.is_used.load(Ordering::Relaxed) {
+            self.is_used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was touched since this was last asked.
+    pub(super) fn take_touched(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed) && self.is_used.swap(false, Ordering::Relaxed)
+    }
+
+    /// What is older than this is not served.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        match self.ttl_ms.load(Ordering::Relaxed) {
+            FOREVER => None,
+            ttl_ms => Instant::now().checked_sub(Duration::from_millis(ttl_ms)),
+        }
+    }
+
+    /// Counts `bytes` for it, if its quota allows.
+    pub(super) fn try_take(&self, bytes: u64) -> bool {
+        let quota = self.treatment.load().quota_bytes.unwrap_or(u64::MAX);
+        let add = |taken: u64| taken.checked_add(bytes).filter(|sum| bytes == 0 || *sum <= quota);
+        self.disk_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    /// Gives back what was taken.
+    pub(super) fn give_back(&self, bytes: u64) {
+        self.disk_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}

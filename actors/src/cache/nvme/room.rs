@@ -1,0 +1,161 @@
+//! Room on the disk: who makes it for whom, and why there is none.
+
+use std::io;
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+
+use super::{NvmeTier, SparseFile, blocks, sparse};
+use crate::cache::budget::Reservation;
+use crate::cache::class::Class;
+use crate::cache::policy::{Claim, Classed, Mark, Resident, Shelves};
+
+/// Most files a page may evict itself before it is refused.
+const INLINE_EVICTIONS: usize = 8;
+
+/// Most of what may be evicted that the evictor takes at once, as a divisor: what is protected keeps the tier above its
+/// watermark, and the rest should not pay for that with all it has.
+const OPEN_DIVISOR: u64 = 4;
+
+/// Why a page did not get onto the disk.
+pub(super) enum Refusal {
+    /// Nothing makes room for it.
+    Full,
+    /// Its data set has what it may have.
+    Epoch,
+    /// Its class has what it may have.
+    Quota,
+    /// The disk failed.
+    Disk(io::Error),
+}
+
+/// A file that may have to go, unless it is the one that room is made for.
+struct Candidate<'a> {
+    file: Arc<SparseFile>,
+    keep: Option<&'a Arc<SparseFile>>,
+}
+
+impl Resident for Candidate<'_> {
+    fn mark(&self) -> &Mark {
+        self.file.mark()
+    }
+
+    fn weight(&self) -> u64 {
+        self.file.weight()
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.file.fingerprint()
+    }
+
+    fn is_held(&self) -> bool {
+        self.file.is_held() || self.keep.is_some_and(|keep| Arc::ptr_eq(keep, &self.file))
+    }
+}
+
+impl Classed for Candidate<'_> {
+    fn class(&self) -> &Arc<Class> {
+        self.file.class()
+    }
+}
+
+impl NvmeTier {
+    /// Room for one more file's bitmap, checksums and descriptor.
+    pub(super) fn index(&self, size_bytes: u64, class: &Arc<Class>) -> Option<Reservation> {
+        if self.files.len() >= self.files_max {
+            self.evict_inline(Claim::Of(class), None)?;
+        }
+        self.memory.try_reserve(sparse::index_bytes(size_bytes))
+    }
+
+    /// Room for `bytes` of a class, for `keep` if that is there already, by evicting at most `evictions_max` others.
+    pub(super) fn reserve(
+        &self,
+        bytes: u64,
+        class: &Arc<Class>,
+        keep: Option<&Arc<SparseFile>>,
+        evictions_max: usize,
+    ) -> Result<Reservation, Refusal> {
+        let mut evictions = 0;
+        loop {
+            let space = self.budget.try_reserve(bytes);
+            let is_full = space.is_none();
+            if let Some(charged) = space.and_then(|space| space.charge(class)) {
+                return Ok(charged);
+            }
+            let claim = if is_full { Claim::Of(class) } else { Claim::Within(class) };
+            if evictions >= evictions_max || self.evict_inline(claim, keep).is_none() {
+                return Err(refusal(class, is_full));
+            }
+            evictions += 1;
+        }
+    }
+
+    /// As [`NvmeTier::reserve`], for a page.
+    pub(super) fn reserve_page(
+        &self,
+        bytes: u64,
+        class: &Arc<Class>,
+        keep: Option<&Arc<SparseFile>>,
+    ) -> Result<Reservation, Refusal> {
+        self.reserve(blocks(bytes), class, keep, INLINE_EVICTIONS)
+    }
+
+    /// Evicts down to the low watermark if above the high one. Waits for the disk.
+    pub(in crate::cache) fn evict_to_low(&self) {
+        if !self.budget.is_above_high() {
+            return;
+        }
+        let open = self.shelves().open_bytes();
+        let mut goal = self.budget.excess().min(open.div_ceil(OPEN_DIVISOR));
+        while goal > 0 {
+            let Some(freed) = self.evict(Claim::Watermark, None) else { return };
+            self.counters.evicted.inc();
+            goal = goal.saturating_sub(freed);
+        }
+    }
+
+    fn evict_inline(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> Option<u64> {
+        let freed = self.evict(claim, keep)?;
+        self.counters.evicted_inline.inc();
+        Some(freed)
+    }
+
+    /// Unlinks the next file that makes room for `claim` and is neither lent nor `keep`; its bytes.
+    fn evict(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> Option<u64> {
+        let find = |file: &Weak<SparseFile>| Some(Candidate { file: file.upgrade()?, keep });
+        loop {
+            let file = self.shelves().evict(claim, find)?.file;
+            if self.discard(&file) {
+                return Some(file.reserved());
+            }
+        }
+    }
+
+    /// Puts a file that is new on its shelf.
+    pub(super) fn enqueue(&self, file: &Arc<SparseFile>) {
+        self.shelves().insert(Arc::downgrade(file), file, Weak::upgrade);
+    }
+
+    /// Takes a file that goes for another reason than room off its shelf.
+    pub(super) fn dequeue(&self, file: &Arc<SparseFile>) {
+        self.shelves().remove(file, Weak::upgrade);
+    }
+
+    /// Counts `bytes` more for a file.
+    pub(super) fn grow(&self, file: &SparseFile, bytes: u64) {
+        if self.shelves().grow(file.class(), file.mark(), bytes) {
+            file.add_weight(bytes);
+        }
+    }
+
+    pub(super) fn shelves(&self) -> MutexGuard<'_, Shelves<Weak<SparseFile>>> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn refusal(class: &Class, is_full: bool) -> Refusal {
+    match (class.treatment().epoch, is_full) {
+        (true, _) => Refusal::Epoch,
+        (false, true) => Refusal::Full,
+        (false, false) => Refusal::Quota,
+    }
+}
