@@ -1,5 +1,5 @@
-//! The two cache tiers behind every mount that does not lend its own files: pages in memory and sparse files on
-//! a local disk.
+//! The two cache tiers behind every mount that does not lend its own files: pages in memory, and sparse files and
+//! packed small objects on a local disk.
 //!
 //! Invariants:
 //! - Content is immutable: pages are keyed by ([`ContentId`], page number), so a new version never meets old pages.
@@ -11,8 +11,6 @@
 //! - A hit bumps one counter. No map guard is held across an await.
 //! - A broken disk tier loses hits, never reads.
 //! - What a mount's fetches in flight hold of the budget and of the places is a share, see `share.rs`.
-//!
-//! Deliberately absent: packed small objects.
 
 mod budget;
 mod class;

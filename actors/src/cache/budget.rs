@@ -96,6 +96,14 @@ impl Reservation {
         Some(self)
     }
 
+    /// Gives back what is more than `bytes`; of no class.
+    pub(super) fn shrink_to(&mut self, bytes: u64) {
+        debug_assert!(self.class.is_none(), "of no class");
+        let freed = self.bytes.saturating_sub(bytes);
+        self.bytes -= freed;
+        drop(Self { budget: Arc::clone(&self.budget), bytes: freed, class: None });
+    }
+
     /// Counts it against the quota of another class; `false`, and nothing changes, when that is full.
     pub(super) fn recharge(&mut self, class: &Arc<Class>) -> bool {
         if !class.try_take(self.bytes) {

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use super::budget::Reservation;
 use super::class::Class;
 use super::flight::Flight;
-use super::nvme::{Offer, SparseFile};
+use super::nvme::{Offer, PackedObject, SparseFile};
 use super::page::{ContentKey, HEAD_BYTES, PAGE_BYTES, PageKey, page_count, page_range, pages, within};
 use super::policy::{Mark, Use};
 use super::share::{Held, MountShare};
@@ -74,19 +74,23 @@ impl CachedFile {
         if range.is_empty() {
             return Some(content);
         }
+        let mut memory_hits = 0;
         for number in pages(range) {
             let wanted = within(range, number);
             content.push(match self.find(number)? {
-                Found::Page(page) => Extent::Bytes(slice(&page, wanted)),
+                Found::Page(page) => {
+                    memory_hits += 1;
+                    Extent::Bytes(slice(&page, wanted))
+                }
                 Found::File(file) => Extent::Lent(file.lend_part(number, wanted)?),
+                Found::Packed(object) => {
+                    let object = self.tiers.nvme.as_ref()?.try_read_packed(&object)?;
+                    Extent::Bytes(slice(&object, wanted))
+                }
             });
         }
-        for extent in content.extents() {
-            match extent {
-                Extent::Bytes(_) => self.tiers.memory_hits.inc(),
-                Extent::Lent(_) => self.tiers.nvme_hits.inc(),
-            }
-        }
+        self.tiers.memory_hits.inc_by(memory_hits);
+        self.tiers.nvme_hits.inc_by(content.extents().len() as u64 - memory_hits);
         self.read_ahead(range, *pages(range).end());
         Some(content)
     }
@@ -146,7 +150,9 @@ impl CachedFile {
             }
             return Some(Found::Page(hit.bytes));
         }
-        self.tiers.nvme.as_ref()?.get(key, used, &self.class).map(Found::File)
+        let nvme = self.tiers.nvme.as_ref()?;
+        let packed = || nvme.find_packed(key, used, &self.class).map(Found::Packed);
+        nvme.get(key, used, &self.class).map(Found::File).or_else(packed)
     }
 
     /// Puts a page on the disk that was not worth it when it was fetched.
@@ -162,6 +168,12 @@ impl CachedFile {
             Found::Page(page) => {
                 self.tiers.memory_hits.inc();
                 Some(slice(&page, wanted))
+            }
+            Found::Packed(object) => {
+                let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
+                let bytes = self.tiers.run_blocking(move || nvme.read_packed(&object)).await??;
+                self.tiers.nvme_hits.inc();
+                Some(slice(&bytes, wanted))
             }
             Found::File(file) => {
                 let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
@@ -310,6 +322,7 @@ impl Drop for CachedFile {
 enum Found {
     Page(Bytes),
     File(Arc<SparseFile>),
+    Packed(PackedObject),
 }
 
 /// Memory for a page in flight: what it keeps, and the mount's share until it is there.

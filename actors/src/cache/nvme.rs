@@ -15,9 +15,11 @@ mod directory;
 mod health;
 mod log;
 mod logger;
+mod packed;
 mod record;
 mod restore;
 mod room;
+mod small;
 mod sparse;
 mod writer;
 
@@ -25,7 +27,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
@@ -33,13 +34,15 @@ use dashmap::{DashMap, Entry};
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
 use prometheus::IntCounter;
 use rustix::process::Resource;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use self::directory::Directory;
 pub(super) use self::directory::create as create_file;
 use self::health::Health;
 use self::log::IndexLog;
 pub(super) use self::logger::IndexLogger;
+use self::packed::Packed;
+pub(super) use self::packed::PackedObject;
 use self::record::Record;
 use self::room::Refusal;
 pub(super) use self::sparse::SparseFile;
@@ -57,6 +60,9 @@ const BLOCK_BYTES: u64 = 4096;
 /// Pages that wait for the disk; more are not cached there.
 pub(super) const WRITE_QUEUE_PAGES: usize = 32;
 
+/// Small objects that wait for the disk; more are not cached there.
+const PACKING_QUEUE_OBJECTS: usize = 1024;
+
 /// Complete files of an earlier run that wait to be read back.
 const EXAMINATION_QUEUE_FILES: usize = 64;
 
@@ -68,7 +74,8 @@ pub(super) struct NvmeTier {
     directory: Directory,
     log: IndexLog,
     /// Whether all that an earlier run left is back or gone. Nothing is written before.
-    is_restored: AtomicBool,
+    restored: watch::Sender<bool>,
+    packed: Option<Packed>,
     files: DashMap<ContentKey, Arc<SparseFile>, KeyHash>,
     shelves: Mutex<Shelves<Weak<SparseFile>>>,
     /// Each file keeps a descriptor open, or may need one.
@@ -81,6 +88,7 @@ pub(super) struct NvmeTier {
     tasks: Arc<Tasks>,
     offers: mpsc::Sender<Offer>,
     examinations: mpsc::Sender<Arc<SparseFile>>,
+    packed_offers: mpsc::Sender<Offer>,
     counters: Counters,
 }
 
@@ -88,6 +96,7 @@ struct Counters {
     evicted: IntCounter,
     evicted_inline: IntCounter,
     evicted_version: IntCounter,
+    evicted_segments: IntCounter,
     expired: IntCounter,
     refused_full: IntCounter,
     refused_queue: IntCounter,
@@ -106,6 +115,7 @@ impl Counters {
             evicted: evictions("watermark"),
             evicted_inline: evictions("inline"),
             evicted_version: evictions("version"),
+            evicted_segments: evictions("segment"),
             expired: evictions("expired"),
             refused_full: refusals("full"),
             refused_queue: refusals("queue"),
@@ -128,13 +138,17 @@ impl NvmeTier {
     ) -> Result<Arc<Self>> {
         let directory = Directory::open(&nvme.directory)?;
         METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
+        METRICS.cache_dead_bytes.with_label_values(&["nvme"]).set(0);
         METRICS.cache_restore_ms.with_label_values(&["nvme"]).set(0);
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
+        let (packed_offers, packing) = mpsc::channel(PACKING_QUEUE_OBJECTS);
+        let limits = (nvme.packed_bytes, nvme.size_bytes);
         let limit = rustix::process::getrlimit(Resource::Nofile).current;
         let tier = Arc::new(Self {
             log: IndexLog::new(directory.index().to_owned()),
-            is_restored: AtomicBool::new(directory.is_new()),
+            packed: Packed::new(directory.segments(), limits, Arc::clone(&memory), create),
+            restored: watch::Sender::new(directory.is_new()),
             directory,
             files: DashMap::default(),
             shelves: Mutex::new(Shelves::new(nvme.size_bytes)),
@@ -146,9 +160,11 @@ impl NvmeTier {
             tasks: Arc::clone(tasks),
             offers,
             examinations,
+            packed_offers,
             counters: Counters::new(),
         });
         tasks.spawn(writer::run(Arc::downgrade(&tier), queue));
+        tasks.spawn(writer::pack(Arc::downgrade(&tier), packing));
         tasks.spawn(writer::examine(Arc::downgrade(&tier), examined));
         Ok(tier)
     }
@@ -158,7 +174,7 @@ impl NvmeTier {
     }
 
     pub(super) fn is_restored(&self) -> bool {
-        self.is_restored.load(Ordering::Acquire)
+        *self.restored.borrow()
     }
 
     /// Brings the index log up to date. Waits for the disk.
@@ -172,7 +188,11 @@ impl NvmeTier {
             for file in files {
                 file.records(note);
             }
+            if let Some(packed) = &self.packed {
+                packed.records(note);
+            }
         };
+        self.show_dead_bytes();
         if let Err(error) = self.log.write(&self.budget, live) {
             let log = self.directory.index().display();
             tracing::warn!(%log, %error, "index of the disk cache is not written: a restart finds less");
@@ -191,7 +211,8 @@ impl NvmeTier {
     }
 
     pub(super) fn contains(&self, key: PageKey) -> bool {
-        self.files.get(&key.content).is_some_and(|file| file.has(key.number))
+        let is_in_file = self.files.get(&key.content).is_some_and(|file| file.has(key.number));
+        is_in_file || self.contains_packed(key.content)
     }
 
     /// The whole content, if all of it is there and verified, and not older than its class may be.
@@ -229,7 +250,10 @@ impl NvmeTier {
     pub(super) fn offer(&self, offer: Offer) {
         if self.is_broken() {
             self.counters.refused_disk.inc();
-        } else if self.offers.try_send(offer).is_err() {
+            return;
+        }
+        let queue = if self.packs(&offer).is_some() { &self.packed_offers } else { &self.offers };
+        if queue.try_send(offer).is_err() {
             self.counters.refused_queue.inc();
         }
     }
@@ -272,6 +296,9 @@ impl NvmeTier {
 
     /// Drops a content. Its file goes once the last reader lets go of it.
     pub(super) fn forget(&self, content: ContentKey) {
+        if self.forget_packed(content) {
+            self.counters.evicted_version.inc();
+        }
         if let Some((_, file)) = self.files.remove(&content) {
             self.log.note(Record::Gone { serial: file.name().serial });
             self.dequeue(&file);

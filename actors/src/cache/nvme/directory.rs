@@ -1,6 +1,6 @@
 //! The directory of the disk tier: owned by one gateway at a time.
 //!
-//! It holds the lock, the index log and, below `clean`, the files. Nothing else in it is touched.
+//! It holds the lock, the index log and, below `clean` and `segments`, the files. Nothing else in it is touched.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -18,11 +18,13 @@ use crate::cache::page::ContentKey;
 const LOCK: &str = "lock";
 const CLEAN: &str = "clean";
 const INDEX: &str = "index";
+const SEGMENTS: &str = "segments";
 
 /// A locked directory; unlocked when dropped.
 pub(super) struct Directory {
     clean: PathBuf,
     index: PathBuf,
+    segments: PathBuf,
     device: u64,
     serials: AtomicU64,
     _lock: File,
@@ -39,14 +41,20 @@ impl Directory {
                 .at("open cache directory", root.display())
         })?;
         let (clean, index) = (root.join(CLEAN), root.join(INDEX));
-        builder.create(&clean).map_err(failed)?;
+        let segments = root.join(SEGMENTS);
+        builder.create(&clean).and_then(|()| builder.create(&segments)).map_err(failed)?;
         let device = std::fs::metadata(&clean).map_err(failed)?.dev();
-        Ok(Self { clean, index, device, serials: AtomicU64::new(0), _lock: lock })
+        Ok(Self { clean, index, segments, device, serials: AtomicU64::new(0), _lock: lock })
     }
 
     /// Where the files lie.
     pub(super) fn path(&self) -> &Path {
         &self.clean
+    }
+
+    /// Where the segments lie.
+    pub(super) fn segments(&self) -> &Path {
+        &self.segments
     }
 
     /// Where the index log lies.
@@ -60,8 +68,9 @@ impl Directory {
 
     /// Whether an earlier run left nothing.
     pub(super) fn is_new(&self) -> bool {
-        let is_empty = std::fs::read_dir(&self.clean).is_ok_and(|mut entries| entries.next().is_none());
-        is_empty && !self.index.exists()
+        let is_empty =
+            |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+        is_empty(&self.clean) && is_empty(&self.segments) && !self.index.exists()
     }
 
     /// A name never given before, so that unlinking an old file of a content cannot hit its new one.

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 
 use crc_fast::CrcAlgorithm;
 
+use super::packed::Place;
 use crate::cache::page::ContentKey;
 
 const MAGIC: &[u8; 8] = b"FBINDEX\0";
@@ -26,6 +27,10 @@ pub(super) enum Record {
     Page { serial: u64, number: u64, checksum: u32 },
     /// It was evicted or dropped.
     Gone { serial: u64 },
+    /// An object was put into a segment; the segment that is no more takes its objects with it.
+    Packed { content: ContentKey, place: Place, born_s: u32 },
+    /// It was dropped.
+    Unpacked { content: ContentKey },
 }
 
 /// The name of a file: its content, and a number that no other file of the directory ever had.
@@ -90,6 +95,17 @@ impl Record {
                 to.push(3);
                 to.extend_from_slice(&serial.to_le_bytes());
             }
+            Self::Packed { content, place, born_s } => {
+                to.push(4);
+                to.extend_from_slice(&content.bits().to_le_bytes());
+                for field in [place.segment, place.offset, place.length, born_s] {
+                    to.extend_from_slice(&field.to_le_bytes());
+                }
+            }
+            Self::Unpacked { content } => {
+                to.push(5);
+                to.extend_from_slice(&content.bits().to_le_bytes());
+            }
         }
         let length = ((to.len() - start - PREFIX_BYTES) as u32).to_le_bytes();
         let sum = frame_checksum(length, &to[start + PREFIX_BYTES..]);
@@ -105,12 +121,16 @@ impl Record {
                 let file = FileName { content, serial: fields.number()? };
                 Self::Made { file, size_bytes: fields.number()?, born_s: fields.number()? }
             }
-            [2] => Self::Page {
-                serial: fields.number()?,
-                number: fields.number()?,
-                checksum: u32::from_le_bytes(fields.take()?),
-            },
+            [2] => {
+                Self::Page { serial: fields.number()?, number: fields.number()?, checksum: fields.word()? }
+            }
             [3] => Self::Gone { serial: fields.number()? },
+            [4] => {
+                let content = ContentKey::from_bits(u128::from_le_bytes(fields.take()?));
+                let [segment, offset, length] = [fields.word()?, fields.word()?, fields.word()?];
+                Self::Packed { content, place: Place { segment, offset, length }, born_s: fields.word()? }
+            }
+            [5] => Self::Unpacked { content: ContentKey::from_bits(u128::from_le_bytes(fields.take()?)) },
             _ => return None,
         };
         fields.0.is_empty().then_some(record)
@@ -133,6 +153,10 @@ impl Fields<'_> {
         let (field, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*field)
+    }
+
+    fn word(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
     }
 
     fn number(&mut self) -> Option<u64> {
@@ -210,6 +234,12 @@ mod tests {
             Record::Page { serial: 3, number: 0, checksum: 0xDEAD_BEEF },
             Record::Page { serial: 3, number: 2, checksum: 1 },
             Record::Gone { serial: 3 },
+            Record::Packed {
+                content: ContentKey::from_bits(9),
+                place: Place { segment: 1, offset: u32::MAX, length: 4 },
+                born_s: 5,
+            },
+            Record::Unpacked { content: ContentKey::from_bits(9) },
             Record::Made { file: file(u64::MAX), size_bytes: u64::MAX, born_s: 0 },
         ]
     }

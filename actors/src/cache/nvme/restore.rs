@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,7 +38,8 @@ impl NvmeTier {
                 None => remove(path),
             }
         });
-        if let Err(error) = listed {
+        let segments = self.packed.as_ref().map_or(Ok(()), |packed| packed.restore_segments(&self.budget));
+        if let Err(error) = listed.and(segments) {
             tracing::warn!(directory = %self.directory.path().display(), %error, "disk cache starts cold: not readable");
         }
         found.sort_unstable();
@@ -52,7 +52,7 @@ impl NvmeTier {
         if files > 0 {
             tracing::info!(files, bytes = self.budget.used(), ?took, "disk cache is warm");
         }
-        self.is_restored.store(true, Ordering::Release);
+        self.restored.send_replace(true);
     }
 
     /// After a restore that panicked: keeps nothing, so that nothing is there uncounted.
@@ -65,8 +65,9 @@ impl NvmeTier {
             self.directory.skip(name.map_or(0, |name| name.serial));
             remove(path);
         });
-        match removed {
-            Ok(()) => self.is_restored.store(true, Ordering::Release),
+        let cleared = self.packed.as_ref().map_or(Ok(()), |packed| packed.clear(&self.budget));
+        match removed.and(cleared) {
+            Ok(()) => drop(self.restored.send_replace(true)),
             Err(error) => tracing::error!(%error, "disk cache stays off: its directory cannot be emptied"),
         }
     }
@@ -90,6 +91,7 @@ impl NvmeTier {
                     }
                 }
                 Record::Gone { serial } => drop(found.remove(&serial)),
+                Record::Packed { .. } | Record::Unpacked { .. } => self.replay_packed(record),
             }
         }
         if let Some(at) = records.damage() {
@@ -97,6 +99,16 @@ impl NvmeTier {
             tracing::warn!(%log, at, "index of the disk cache is damaged: what follows is lost");
         }
         found
+    }
+
+    fn replay_packed(&self, record: Record) {
+        let Some(packed) = &self.packed else { return };
+        // Without memory for all of them some stay out.
+        match record {
+            Record::Packed { content, place, born_s } => drop(packed.restore_object(content, place, born_s)),
+            Record::Unpacked { content } => drop(packed.forget(content)),
+            Record::Made { .. } | Record::Page { .. } | Record::Gone { .. } => {}
+        }
     }
 
     fn noted(

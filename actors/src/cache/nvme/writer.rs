@@ -14,6 +14,9 @@ use crate::cache::page::PageKey;
 /// Complete files read back at once.
 const VERIFICATIONS: usize = 2;
 
+/// Small objects written together.
+const BATCH_OBJECTS: usize = 256;
+
 /// A page for the disk. Its bytes hold their reservation in memory until it is written.
 pub(in crate::cache) struct Offer {
     pub(in crate::cache) key: PageKey,
@@ -39,6 +42,21 @@ pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Offer>) 
             verifications.join_next().await;
         }
         verifications.spawn_blocking(move || tier.verify(&complete));
+    }
+}
+
+/// Packs small objects, as many at a time as wait. Runs until the tier is gone.
+pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Offer>) {
+    let Some(mut restored) = tier.upgrade().map(|tier| tier.restored.subscribe()) else { return };
+    if restored.wait_for(|is_restored| *is_restored).await.is_err() {
+        return;
+    }
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH_OBJECTS).await > 0 {
+        let Some(tier) = tier.upgrade() else { return };
+        let offers = std::mem::take(&mut batch);
+        // A panic costs the batch it happened in; its message is in the log.
+        spawn_blocking(move || tier.write_packed(offers)).await.unwrap_or_default();
     }
 }
 

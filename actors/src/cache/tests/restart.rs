@@ -15,12 +15,12 @@ use crate::cache::nvme::NvmeTier;
 use crate::cache::{Cache, Class, Fetch, PAGE_BYTES, Treatment};
 use crate::supervisor::Supervisor;
 
-fn tier(cache: &Cache) -> &Arc<NvmeTier> {
+pub(super) fn tier(cache: &Cache) -> &Arc<NvmeTier> {
     cache.0.nvme.as_ref().expect("configured")
 }
 
 /// Ends a gateway as a kill would, after its log was written.
-fn end(cache: Cache) {
+pub(super) fn end(cache: Cache) {
     tier(&cache).write_log();
     drop(cache);
 }
