@@ -103,7 +103,11 @@ async fn settle() {
 
 fn config(arguments: &[String]) -> Option<CacheConfig> {
     let [_, memory_bytes, disk_bytes, directory] = arguments else { return None };
-    let nvme = NvmeConfig { directory: PathBuf::from(directory), size_bytes: disk_bytes.parse().ok()? };
+    let nvme = NvmeConfig {
+        directory: PathBuf::from(directory),
+        size_bytes: disk_bytes.parse().ok()?,
+        packed_bytes: 64 << 10,
+    };
     Some(CacheConfig {
         memory_bytes: memory_bytes.parse().ok()?,
         nvme: (nvme.size_bytes > 0).then_some(nvme),

@@ -1,5 +1,5 @@
-//! The two cache tiers behind every mount that does not lend its own files: pages in memory and sparse files on
-//! a local disk.
+//! The two cache tiers behind every mount that does not lend its own files: pages in memory, and sparse files and
+//! packed small objects on a local disk.
 //!
 //! Invariants:
 //! - Content is immutable: pages are keyed by ([`ContentId`], page number), so a new version never meets old pages.
@@ -14,8 +14,6 @@
 //!   remember it, what belongs to a file that is there, and what is pinned or a data set. In memory all classes are alike.
 //! - A broken disk tier loses hits, never reads.
 //! - What a mount's fetches in flight hold of the budget and of the places is a share, see `share.rs`.
-//!
-//! Deliberately absent: an index on disk (a restart starts cold) and packed small objects.
 
 mod budget;
 mod class;
@@ -45,7 +43,7 @@ use tokio::runtime::Handle;
 use self::evictor::{MemoryEvictor, NvmeEvictor};
 use self::flight::Flights;
 use self::memory::MemoryTier;
-use self::nvme::{CreateFile, NvmeTier};
+use self::nvme::{CreateFile, IndexLogger, NvmeTier};
 use self::page::{ContentKey, PageKey};
 use self::share::{MountShare, Pool, Uncached};
 use self::stream::{Outlook, Readings};
@@ -120,7 +118,7 @@ struct Tiers {
 }
 
 impl Cache {
-    /// Opens both tiers, empty.
+    /// Opens both tiers; what an earlier run left on disk comes back by and by.
     ///
     /// # Errors
     /// `Busy` when another gateway owns the disk tier's directory; otherwise the disk's error.
@@ -152,7 +150,7 @@ impl Cache {
         })))
     }
 
-    /// Starts an evictor for each tier.
+    /// Starts an evictor for each tier, and what keeps the index of the disk tier.
     ///
     /// # Errors
     /// As [`Supervisor::child`].
@@ -160,7 +158,9 @@ impl Cache {
         let memory = Arc::clone(&self.0.memory);
         supervisor.child("MemoryEvictor", move || (MemoryEvictor, Arc::clone(&memory))).await?;
         if let Some(nvme) = self.0.nvme.clone() {
+            let logged = Arc::clone(&nvme);
             supervisor.child("NvmeEvictor", move || (NvmeEvictor, Arc::clone(&nvme))).await?;
+            supervisor.child("IndexLogger", move || (IndexLogger, Arc::clone(&logged))).await?;
         }
         Ok(())
     }

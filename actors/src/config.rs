@@ -37,6 +37,8 @@ pub struct NvmeConfig {
     pub directory: PathBuf,
     /// Hard cap in bytes of disk blocks.
     pub size_bytes: u64,
+    /// Contents up to this length are packed together; 0 gives each a file of its own.
+    pub packed_bytes: u64,
 }
 
 /// One entry of `mounts`.

@@ -82,6 +82,11 @@ impl Reservation {
         self.bytes
     }
 
+    /// So many bytes more of the same budget, if the cap allows.
+    pub(super) fn more(&self, bytes: u64) -> Option<Self> {
+        self.budget.try_reserve(bytes)
+    }
+
     /// Counts it against the quota of a class as well; `None`, and all is given back, when that is full.
     pub(super) fn charge(mut self, class: &Arc<Class>) -> Option<Self> {
         if !class.try_take(self.bytes) {
@@ -89,6 +94,25 @@ impl Reservation {
         }
         self.class = Some(Arc::clone(class));
         Some(self)
+    }
+
+    /// Gives back what is more than `bytes`; of no class.
+    pub(super) fn shrink_to(&mut self, bytes: u64) {
+        debug_assert!(self.class.is_none(), "of no class");
+        let freed = self.bytes.saturating_sub(bytes);
+        self.bytes -= freed;
+        drop(Self { budget: Arc::clone(&self.budget), bytes: freed, class: None });
+    }
+
+    /// Counts it against the quota of another class; `false`, and nothing changes, when that is full.
+    pub(super) fn recharge(&mut self, class: &Arc<Class>) -> bool {
+        if !class.try_take(self.bytes) {
+            return false;
+        }
+        if let Some(before) = self.class.replace(Arc::clone(class)) {
+            before.give_back(self.bytes);
+        }
+        true
     }
 
     /// Adds the bytes of another reservation of the same budget and class.

@@ -13,7 +13,7 @@ use futures::FutureExt;
 use super::budget::Reservation;
 use super::class::Class;
 use super::flight::Flight;
-use super::nvme::{Offer, SparseFile};
+use super::nvme::{Offer, PackedObject, SparseFile};
 use super::page::{ContentKey, HEAD_BYTES, PAGE_BYTES, PageKey, page_count, page_range, pages, within};
 use super::policy::{Mark, Use};
 use super::share::{Held, MountShare};
@@ -77,20 +77,26 @@ impl CachedFile {
         if range.is_empty() {
             return Some(content);
         }
+        let (mut memory_hits, mut memory_bytes) = (0, 0);
         for number in pages(range) {
             let wanted = within(range, number);
             content.push(match self.find(number)? {
-                Found::Page(page) => Extent::Bytes(slice(&page, wanted)),
-                Found::File(file) => Extent::Lent(file.lend_part(wanted)),
+                Found::Page(page) => {
+                    memory_hits += 1;
+                    memory_bytes += wanted.len;
+                    Extent::Bytes(slice(&page, wanted))
+                }
+                Found::File(file) => Extent::Lent(file.lend_part(number, wanted)?),
+                Found::Packed(object) => {
+                    let object = self.tiers.nvme.as_ref()?.try_read_packed(&object)?;
+                    Extent::Bytes(slice(&object, wanted))
+                }
             });
         }
-        for extent in content.extents() {
-            match extent {
-                Extent::Bytes(_) => self.tiers.memory_hits.inc(),
-                Extent::Lent(_) => self.tiers.nvme_hits.inc(),
-            }
-            self.share.served().of(extent).inc_by(extent.len());
-        }
+        self.tiers.memory_hits.inc_by(memory_hits);
+        self.tiers.nvme_hits.inc_by(content.extents().len() as u64 - memory_hits);
+        self.share.served().memory.inc_by(memory_bytes);
+        self.share.served().nvme.inc_by(content.len() - memory_bytes);
         self.read_ahead(range, *pages(range).end());
         Some(content)
     }
@@ -141,7 +147,7 @@ impl CachedFile {
 
     /// The whole content as one verified local file, if the disk tier has it.
     pub fn lend(&self) -> Option<Lent> {
-        self.tiers.nvme.as_ref()?.lend(self.content, self.class.oldest())
+        self.tiers.nvme.as_ref()?.lend(self.content, &self.class)
     }
 
     fn find(&self, number: u64) -> Option<Found> {
@@ -155,7 +161,9 @@ impl CachedFile {
             }
             return Some(Found::Page(hit.bytes));
         }
-        self.tiers.nvme.as_ref()?.get(key, used, oldest).map(Found::File)
+        let nvme = self.tiers.nvme.as_ref()?;
+        let packed = || nvme.find_packed(key, used, &self.class).map(Found::Packed);
+        nvme.get(key, used, &self.class).map(Found::File).or_else(packed)
     }
 
     /// Puts a page on the disk that was not worth it when it was fetched.
@@ -172,6 +180,13 @@ impl CachedFile {
                 self.tiers.memory_hits.inc();
                 self.share.served().memory.inc_by(wanted.len);
                 Some(slice(&page, wanted))
+            }
+            Found::Packed(object) => {
+                let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
+                let bytes = self.tiers.run_blocking(move || nvme.read_packed(&object)).await??;
+                self.tiers.nvme_hits.inc();
+                self.share.served().nvme.inc_by(wanted.len);
+                Some(slice(&bytes, wanted))
             }
             Found::File(file) => {
                 let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
@@ -322,6 +337,7 @@ impl Drop for CachedFile {
 enum Found {
     Page(Bytes),
     File(Arc<SparseFile>),
+    Packed(PackedObject),
 }
 
 /// Memory for a page in flight: what it keeps, and the mount's share until it is there.

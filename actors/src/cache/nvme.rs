@@ -8,10 +8,18 @@
 //!   bytes that came from the store. It is not evicted while it is lent.
 //! - A file that fails a read or a write is dropped, and its content comes from the store again.
 //! - Nothing is punched or truncated.
+//! - What an earlier run left counts before anything new is written, and no page of it is served before it matched
+//!   its checksum.
 
 mod directory;
 mod health;
+mod log;
+mod logger;
+mod packed;
+mod record;
+mod restore;
 mod room;
+mod small;
 mod sparse;
 mod writer;
 
@@ -26,12 +34,16 @@ use dashmap::{DashMap, Entry};
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
 use prometheus::{IntCounter, IntGauge};
 use rustix::process::Resource;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::sync::{mpsc, watch};
 
 use self::directory::Directory;
 pub(super) use self::directory::create as create_file;
 use self::health::Health;
+use self::log::IndexLog;
+pub(super) use self::logger::IndexLogger;
+use self::packed::Packed;
+pub(super) use self::packed::PackedObject;
+use self::record::Record;
 use self::room::Refusal;
 pub(super) use self::sparse::SparseFile;
 pub(super) use self::writer::Offer;
@@ -50,15 +62,25 @@ const BLOCK_BYTES: u64 = 4096;
 /// Pages that wait for the disk; more are not cached there.
 pub(super) const WRITE_QUEUE_PAGES: usize = 32;
 
+/// Small objects that wait for the disk; more are not cached there.
+const PACKING_QUEUE_OBJECTS: usize = 1024;
+
+/// Complete files of an earlier run that wait to be read back.
+const EXAMINATION_QUEUE_FILES: usize = 64;
+
 /// How a file is made; tests give other disks.
 pub(super) type CreateFile = fn(&Path) -> io::Result<File>;
 
 /// Files on a local disk.
 pub(super) struct NvmeTier {
     directory: Directory,
+    log: IndexLog,
+    /// Whether all that an earlier run left is back or gone. Nothing is written before.
+    restored: watch::Sender<bool>,
+    packed: Option<Packed>,
     files: DashMap<ContentKey, Arc<SparseFile>, KeyHash>,
     shelves: Mutex<Shelves<Weak<SparseFile>>>,
-    /// Each file keeps a descriptor open.
+    /// Each file keeps a descriptor open, or may need one.
     files_max: usize,
     budget: Arc<Budget>,
     /// Bitmaps and checksums count there.
@@ -67,6 +89,8 @@ pub(super) struct NvmeTier {
     create: CreateFile,
     tasks: Arc<Tasks>,
     offers: mpsc::Sender<Waiting>,
+    examinations: mpsc::Sender<Arc<SparseFile>>,
+    packed_offers: mpsc::Sender<Waiting>,
     counters: Counters,
 }
 
@@ -74,10 +98,12 @@ struct Counters {
     evicted: IntCounter,
     evicted_inline: IntCounter,
     evicted_version: IntCounter,
+    evicted_segments: IntCounter,
     expired: IntCounter,
     refused_full: IntCounter,
     refused_queue: IntCounter,
     refused_disk: IntCounter,
+    damaged: IntCounter,
     refused_quota: IntCounter,
     refused_epoch: IntCounter,
     refused_admission: IntCounter,
@@ -92,10 +118,12 @@ impl Counters {
             evicted: evictions("watermark"),
             evicted_inline: evictions("inline"),
             evicted_version: evictions("version"),
+            evicted_segments: evictions("segment"),
             expired: evictions("expired"),
             refused_full: refusals("full"),
             refused_queue: refusals("queue"),
             refused_disk: refusals("disk"),
+            damaged: METRICS.cache_damaged_pages.with_label_values(&["nvme"]),
             refused_quota: refusals("quota"),
             refused_epoch: refusals("epoch"),
             refused_admission: refusals("admission"),
@@ -105,19 +133,26 @@ impl Counters {
 }
 
 impl NvmeTier {
-    /// Takes the directory, starts emptying it of what an earlier run left, and starts the writer.
+    /// Takes the directory and starts the writer, which begins with what an earlier run left.
     pub(super) fn open(
         (nvme, config): (&NvmeConfig, &CacheConfig),
         memory: Arc<MemoryTier>,
         tasks: &Arc<Tasks>,
         create: CreateFile,
     ) -> Result<Arc<Self>> {
-        let (directory, leftovers) = Directory::open(&nvme.directory)?;
-        tasks.spawn_blocking(move || directory::remove(&leftovers));
+        let directory = Directory::open(&nvme.directory)?;
         METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
+        METRICS.cache_dead_bytes.with_label_values(&["nvme"]).set(0);
+        METRICS.cache_restore_ms.with_label_values(&["nvme"]).set(0);
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
+        let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
+        let (packed_offers, packing) = mpsc::channel(PACKING_QUEUE_OBJECTS);
+        let limits = (nvme.packed_bytes, nvme.size_bytes);
         let limit = rustix::process::getrlimit(Resource::Nofile).current;
         let tier = Arc::new(Self {
+            log: IndexLog::new(directory.index().to_owned()),
+            packed: Packed::new(directory.segments(), limits, Arc::clone(memory.budget()), create),
+            restored: watch::Sender::new(directory.is_new()),
             directory,
             files: DashMap::default(),
             shelves: Mutex::new(Shelves::new(nvme.size_bytes)),
@@ -128,9 +163,13 @@ impl NvmeTier {
             create,
             tasks: Arc::clone(tasks),
             offers,
+            examinations,
+            packed_offers,
             counters: Counters::new(),
         });
         tasks.spawn(writer::run(Arc::downgrade(&tier), queue));
+        tasks.spawn(writer::pack(Arc::downgrade(&tier), packing));
+        tasks.spawn(writer::examine(Arc::downgrade(&tier), examined));
         Ok(tier)
     }
 
@@ -145,33 +184,65 @@ impl NvmeTier {
         self.offers.capacity() == WRITE_QUEUE_PAGES && Arc::strong_count(self) == 1
     }
 
+    pub(super) fn is_restored(&self) -> bool {
+        *self.restored.borrow()
+    }
+
+    /// Brings the index log up to date. Waits for the disk.
+    pub(super) fn write_log(&self) {
+        // Before that the log still knows more than the tier.
+        if !self.is_restored() {
+            return;
+        }
+        let live = |note: &mut dyn FnMut(Record)| {
+            let files: Vec<_> = self.files.iter().map(|file| Arc::clone(&file)).collect();
+            for file in files {
+                file.records(note);
+            }
+            if let Some(packed) = &self.packed {
+                packed.records(note);
+            }
+        };
+        self.show_dead_bytes();
+        if let Err(error) = self.log.write(&self.budget, live) {
+            let log = self.directory.index().display();
+            tracing::warn!(%log, %error, "index of the disk cache is not written: a restart finds less");
+        }
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.health.is_broken()
     }
 
-    /// The file, if it has the page and is not older than `oldest`; counts as use if `used`.
-    pub(super) fn get(&self, key: PageKey, used: Use, oldest: Option<Instant>) -> Option<Arc<SparseFile>> {
-        let file = self.usable(key.content, oldest)?;
+    /// The file, if it has the page and is not older than its class may be; counts as use if `used`.
+    pub(super) fn get(&self, key: PageKey, used: Use, class: &Arc<Class>) -> Option<Arc<SparseFile>> {
+        let file = self.usable(key.content, class)?;
         file.mark().count(used);
         file.has(key.number).then_some(file)
     }
 
     pub(super) fn contains(&self, key: PageKey) -> bool {
-        self.files.get(&key.content).is_some_and(|file| file.has(key.number))
+        let is_in_file = self.files.get(&key.content).is_some_and(|file| file.has(key.number));
+        is_in_file || self.contains_packed(key.content)
     }
 
-    /// The whole content, if all of it is there and verified, and not older than `oldest`.
-    pub(super) fn lend(&self, content: ContentKey, oldest: Option<Instant>) -> Option<Lent> {
-        self.usable(content, oldest)?.lend()
+    /// The whole content, if all of it is there and verified, and not older than its class may be.
+    pub(super) fn lend(&self, content: ContentKey, class: &Arc<Class>) -> Option<Lent> {
+        let file = self.usable(content, class)?;
+        if file.claim_examination() && self.examinations.try_send(Arc::clone(&file)).is_err() {
+            file.return_examination();
+        }
+        file.lend()
     }
 
-    fn usable(&self, content: ContentKey, oldest: Option<Instant>) -> Option<Arc<SparseFile>> {
+    fn usable(&self, content: ContentKey, class: &Arc<Class>) -> Option<Arc<SparseFile>> {
         let file = Arc::clone(&*self.files.get(&content)?);
-        let is_expired = oldest.is_some_and(|oldest| file.born() < oldest);
+        let is_expired = class.oldest().is_some_and(|oldest| file.is_older_than(oldest));
         if is_expired {
             self.counters.expired.inc();
         }
-        if is_expired || file.has_failed() {
+        let is_refused = !file.is_claimed() && !self.claim(&file, class);
+        if is_expired || is_refused || file.has_failed() {
             self.drop_unusable(&file);
             return None;
         }
@@ -193,9 +264,13 @@ impl NvmeTier {
             self.counters.refused_disk.inc();
         } else if let Some(refusal) = self.closed_to(&offer.class, bytes) {
             self.refuse(&refusal);
-        } else if self.offers.try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
+        } else if self.queue_of(&offer).try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
             self.counters.refused_queue.inc();
         }
+    }
+
+    fn queue_of(&self, offer: &Offer) -> &mpsc::Sender<Waiting> {
+        if self.packs(offer).is_some() { &self.packed_offers } else { &self.offers }
     }
 
     /// As [`NvmeTier::offer`], waiting for a place in the queue and until the page was tried.
@@ -203,8 +278,9 @@ impl NvmeTier {
         if self.is_broken() || self.contains(offer.key) {
             return;
         }
+        let queue = self.queue_of(&offer);
         let (waiting, done) = Waiting::new(offer, &self.counters.waiting).followed();
-        if self.offers.send(waiting).await.is_ok() {
+        if queue.send(waiting).await.is_ok() {
             // Nothing is ever sent: the offer is dropped.
             done.await.unwrap_or_default();
         }
@@ -232,6 +308,12 @@ impl NvmeTier {
     pub(super) fn read(&self, file: &Arc<SparseFile>, number: u64, range: ByteRange) -> Option<Bytes> {
         match file.read(number, range) {
             Ok(bytes) => Some(bytes),
+            Err(error) if file.is_suspect(number) && is_damage(&error) => {
+                tracing::warn!(file = %file.path().display(), page = number, %error, "page of an earlier run dropped");
+                self.counters.damaged.inc();
+                file.drop_page(number);
+                None
+            }
             Err(error) => {
                 tracing::warn!(file = %file.path().display(), page = number, %error, "cached file dropped: read failed");
                 self.discard(file);
@@ -242,7 +324,11 @@ impl NvmeTier {
 
     /// Drops a content. Its file goes once the last reader lets go of it.
     pub(super) fn forget(&self, content: ContentKey) {
+        if self.forget_packed(content) {
+            self.counters.evicted_version.inc();
+        }
         if let Some((_, file)) = self.files.remove(&content) {
+            self.log.note(Record::Gone { serial: file.name().serial });
             self.dequeue(&file);
             self.counters.evicted_version.inc();
             self.tasks.spawn_blocking(move || file.unlink());
@@ -263,20 +349,29 @@ impl NvmeTier {
 
     fn place(&self, offer: &Offer) -> std::result::Result<Option<Arc<SparseFile>>, Refusal> {
         let Offer { key, class, bytes, .. } = offer;
-        let present = self.files.get(&key.content).map(|file| Arc::clone(&file));
+        let mut present = self.files.get(&key.content).map(|file| Arc::clone(&file));
+        if let Some(refused) = present.take_if(|file| !file.is_claimed() && !self.claim(file, class)) {
+            self.discard(&refused);
+        }
         if present.as_ref().is_some_and(|file| file.has(key.number)) {
             return Ok(None);
         }
+        // A damaged page of an earlier run has its blocks.
+        let has_blocks = present.as_ref().is_some_and(|file| file.is_suspect(key.number));
+        let needed = if has_blocks { 0 } else { bytes.len() as u64 };
         // A file belongs to the class it was made for.
         let class = present.as_ref().map_or(class, |file| file.class());
-        let space = self.reserve_page(bytes.len() as u64, class, present.as_ref())?;
+        let space = self.reserve_page(needed, class, present.as_ref())?;
         let file = match present {
             Some(file) => file,
             None => self.create(offer)?,
         };
         self.grow(&file, space.bytes());
         match file.write(key.number, bytes, space) {
-            Ok(is_complete) => Ok(is_complete.then_some(file)),
+            Ok(is_complete) => {
+                self.log.note(file.page_record(key.number));
+                Ok(is_complete.then_some(file))
+            }
             Err(error) => {
                 self.discard(&file);
                 Err(Refusal::Disk(error))
@@ -314,9 +409,10 @@ impl NvmeTier {
         let index = self.index(size_bytes, &offer.class).ok_or(Refusal::Full)?;
         let space = self.budget.try_reserve(0).and_then(|space| space.charge(&offer.class));
         let space = space.ok_or(Refusal::Full)?;
-        let path = self.directory.name(content);
+        let name = self.directory.name(content);
+        let path = self.directory.at(name);
         let file = (self.create)(&path).map_err(Refusal::Disk)?;
-        let file = Arc::new(SparseFile::new(file, path, (content, size_bytes), (space, index), &offer.class));
+        let file = Arc::new(SparseFile::new(file, path, (name, size_bytes), (space, index), &offer.class));
         match self.files.entry(content) {
             Entry::Occupied(adopted) => {
                 file.unlink();
@@ -324,6 +420,7 @@ impl NvmeTier {
             }
             Entry::Vacant(place) => drop(place.insert(Arc::clone(&file))),
         }
+        self.log.note(file.made_record());
         self.enqueue(&file);
         Ok(file)
     }
@@ -340,7 +437,8 @@ impl NvmeTier {
             let message = format!("file to adopt has {} bytes, its content {size_bytes}", found.len());
             return Err(Error::new(ErrorKind::Incomplete, message));
         }
-        if size_bytes == 0 || found.dev() != self.directory.device() || self.is_broken() {
+        let takes_files = self.is_restored() && !self.is_broken();
+        if size_bytes == 0 || found.dev() != self.directory.device() || !takes_files {
             return Ok(false);
         }
         let bytes = blocks(size_bytes).max(found.blocks() * 512);
@@ -356,16 +454,19 @@ impl NvmeTier {
                 return Ok(false);
             }
         };
-        let path = self.directory.name(content);
+        let name = self.directory.name(content);
         let opened = File::open(source)?;
-        let file = Arc::new(SparseFile::new(opened, path, (content, size_bytes), (space, index), class));
+        let path = self.directory.at(name);
+        let file = Arc::new(SparseFile::new(opened, path, (name, size_bytes), (space, index), class));
         file.fill_checksums()?;
         std::fs::rename(source, file.path())?;
         file.set_verified();
         if let Some(old) = self.files.insert(content, Arc::clone(&file)) {
+            self.log.note(Record::Gone { serial: old.name().serial });
             self.dequeue(&old);
             old.unlink();
         }
+        file.records(&mut |record| self.log.note(record));
         self.enqueue(&file);
         Ok(true)
     }
@@ -382,10 +483,16 @@ impl NvmeTier {
     fn detach(&self, file: &Arc<SparseFile>) -> bool {
         let removed = self.files.remove_if(&file.content(), |_, kept| Arc::ptr_eq(kept, file));
         if removed.is_some() {
+            self.log.note(Record::Gone { serial: file.name().serial });
             self.dequeue(file);
         }
         removed.is_some()
     }
+}
+
+/// Whether a read failed because of what the file holds, and not because of the disk.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 fn blocks(bytes: u64) -> u64 {

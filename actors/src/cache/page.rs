@@ -13,7 +13,7 @@ pub const PAGE_BYTES: u64 = 1 << 20;
 pub(super) const HEAD_BYTES: u64 = 128 << 10;
 
 /// 128 bits of hash that stand for a [`ContentId`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ContentKey(u128);
 
 impl ContentKey {
@@ -24,6 +24,14 @@ impl ContentKey {
         };
         let file_id = content.file_id.as_u128().to_le_bytes();
         Self(FileId::of(&[&file_id, strength, content.version.as_str().as_bytes()]).as_u128())
+    }
+
+    pub(super) fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    pub(super) fn bits(self) -> u128 {
+        self.0
     }
 
     pub(super) fn page(self, number: u64) -> PageKey {

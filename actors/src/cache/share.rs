@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forebay_core::{Extent, METRICS};
+use forebay_core::METRICS;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -62,14 +62,6 @@ impl Served {
     fn new(mount: &str) -> Self {
         let bytes = |tier| METRICS.cache_served_bytes.with_label_values(&[mount, tier]);
         Self { memory: bytes("memory"), nvme: bytes("nvme"), store: bytes("store") }
-    }
-
-    /// Of the tier that an extent of a hit lies in.
-    pub(super) fn of(&self, extent: &Extent) -> &IntCounter {
-        match extent {
-            Extent::Bytes(_) => &self.memory,
-            Extent::Lent(_) => &self.nvme,
-        }
     }
 }
 

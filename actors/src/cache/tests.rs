@@ -5,6 +5,8 @@ mod disk;
 mod evict;
 mod fetch;
 mod fill;
+mod packed;
+mod restart;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -93,7 +95,11 @@ fn in_memory(pages: u64) -> CacheConfig {
 }
 
 fn on_disk(directory: &TempDir, memory_pages: u64, disk_pages: u64) -> CacheConfig {
-    let nvme = NvmeConfig { directory: directory.path().join("cache"), size_bytes: disk_pages * PAGE_BYTES };
+    let nvme = NvmeConfig {
+        directory: directory.path().join("cache"),
+        size_bytes: disk_pages * PAGE_BYTES,
+        packed_bytes: 0,
+    };
     CacheConfig { nvme: Some(nvme), ..in_memory(memory_pages) }
 }
 

@@ -86,6 +86,10 @@ declare! {
     gauge cache_capacity_bytes "forebay_cache_capacity_bytes" ["tier"] "Hard cap of a tier.";
     counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline, version or expired.";
     counter cache_refusals "forebay_cache_refusals_total" ["tier", "cause"] "Pages not cached; cause is full, queue, disk, admission, quota or epoch.";
+    counter cache_damaged_pages "forebay_cache_damaged_pages_total" ["tier"] "Pages of an earlier run that did not match their checksum and were dropped.";
+    counter cache_packed_bytes "forebay_cache_packed_bytes_total" ["kind"] "Bytes written to segments of small objects; kind is new or carried.";
+    gauge cache_dead_bytes "forebay_cache_dead_bytes" ["tier"] "Bytes of segments that hold nothing any more.";
+    gauge cache_restore_ms "forebay_cache_restore_milliseconds" ["tier"] "Time that the last start took to find what an earlier run left.";
     gauge cache_lent_files "forebay_cache_lent_files" ["tier"] "Cached files lent to readers.";
     gauge cache_write_queue "forebay_cache_write_queue" ["tier"] "Pages that wait for the disk, or are written to it just now.";
     gauge staging_used_bytes "forebay_staging_used_bytes" ["mount"] "Bytes reserved for writes in progress.";

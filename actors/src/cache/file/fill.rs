@@ -62,7 +62,9 @@ impl CachedFile {
                 self.fill_from_store(number).await?.len() as u64
             });
         };
-        if nvme.get(key, Use::Again, oldest).is_some() {
+        if nvme.get(key, Use::Again, &self.class).is_some()
+            || nvme.find_packed(key, Use::Again, &self.class).is_some()
+        {
             return Ok(0);
         }
         let (bytes, fetched) = if let Some(bytes) = in_memory() {

@@ -1,7 +1,6 @@
-//! The directory of the disk tier: owned by one gateway at a time, empty at each start.
+//! The directory of the disk tier: owned by one gateway at a time.
 //!
-//! Files of an earlier run are moved aside at once and removed in the background, so that a large leftover delays
-//! nothing. Nothing but our own names is touched.
+//! It holds the lock, the index log and, below `clean` and `segments`, the files. Nothing else in it is touched.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -13,23 +12,27 @@ use forebay_core::{Error, ErrorKind, Result};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::record::FileName;
 use crate::cache::page::ContentKey;
 
 const LOCK: &str = "lock";
 const CLEAN: &str = "clean";
-const STALE: &str = "stale-";
+const INDEX: &str = "index";
+const SEGMENTS: &str = "segments";
 
 /// A locked directory; unlocked when dropped.
 pub(super) struct Directory {
     clean: PathBuf,
+    index: PathBuf,
+    segments: PathBuf,
     device: u64,
-    names: AtomicU64,
+    serials: AtomicU64,
     _lock: File,
 }
 
 impl Directory {
-    /// Locks `root`, making it if need be, and returns what earlier runs left in it.
-    pub(super) fn open(root: &Path) -> Result<(Self, Vec<PathBuf>)> {
+    /// Locks `root`, making it if need be.
+    pub(super) fn open(root: &Path) -> Result<Self> {
         let failed = |e: io::Error| Error::from(e).at("open cache directory", root.display());
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(root).map_err(failed)?;
@@ -37,28 +40,51 @@ impl Directory {
             Error::new(ErrorKind::Busy, "another gateway uses it, give each gateway a directory of its own")
                 .at("open cache directory", root.display())
         })?;
-        let clean = root.join(CLEAN);
-        if clean.exists() {
-            let aside = root.join(format!("{STALE}{}", uuid::Uuid::new_v4().simple()));
-            std::fs::rename(&clean, aside).map_err(failed)?;
-        }
-        builder.create(&clean).map_err(failed)?;
+        let (clean, index) = (root.join(CLEAN), root.join(INDEX));
+        let segments = root.join(SEGMENTS);
+        builder.create(&clean).and_then(|()| builder.create(&segments)).map_err(failed)?;
         let device = std::fs::metadata(&clean).map_err(failed)?.dev();
-        let leftovers = leftovers(root).map_err(failed)?;
-        Ok((Self { clean, device, names: AtomicU64::new(0), _lock: lock }, leftovers))
+        Ok(Self { clean, index, segments, device, serials: AtomicU64::new(0), _lock: lock })
     }
 
+    /// Where the files lie.
     pub(super) fn path(&self) -> &Path {
         &self.clean
+    }
+
+    /// Where the segments lie.
+    pub(super) fn segments(&self) -> &Path {
+        &self.segments
+    }
+
+    /// Where the index log lies.
+    pub(super) fn index(&self) -> &Path {
+        &self.index
     }
 
     pub(super) fn device(&self) -> u64 {
         self.device
     }
 
+    /// Whether an earlier run left nothing.
+    pub(super) fn is_new(&self) -> bool {
+        let is_empty =
+            |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+        is_empty(&self.clean) && is_empty(&self.segments) && !self.index.exists()
+    }
+
     /// A name never given before, so that unlinking an old file of a content cannot hit its new one.
-    pub(super) fn name(&self, content: ContentKey) -> PathBuf {
-        self.clean.join(format!("{content}-{}", self.names.fetch_add(1, Ordering::Relaxed)))
+    pub(super) fn name(&self, content: ContentKey) -> FileName {
+        FileName { content, serial: self.serials.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Gives no name up to `serial` any more.
+    pub(super) fn skip(&self, serial: u64) {
+        self.serials.fetch_max(serial.saturating_add(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn at(&self, name: FileName) -> PathBuf {
+        self.clean.join(name.to_string())
     }
 }
 
@@ -67,13 +93,9 @@ pub(in crate::cache) fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Removes leftovers of earlier runs.
-pub(super) fn remove(leftovers: &[PathBuf]) {
-    for path in leftovers {
-        if let Err(error) = std::fs::remove_dir_all(path) {
-            tracing::warn!(path = %path.display(), %error, "leftovers of an earlier run stay in the cache directory");
-        }
-    }
+/// Opens a file of an earlier run.
+pub(super) fn reopen(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
 }
 
 fn lock(path: &Path) -> io::Result<Option<File>> {
@@ -83,17 +105,6 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
         Err(Errno::WOULDBLOCK) => Ok(None),
         Err(e) => Err(e.into()),
     }
-}
-
-fn leftovers(root: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(root)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(STALE) {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -112,16 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_are_moved_aside_and_foreign_files_stay() {
+    fn names_go_on_after_those_of_earlier_runs() {
         let root = tempfile::tempdir().expect("temporary directory");
-        std::fs::create_dir(root.path().join(CLEAN)).expect("mkdir");
-        std::fs::write(root.path().join(CLEAN).join("old"), b"old").expect("write");
-        std::fs::write(root.path().join("notes"), b"mine").expect("write");
-        let (directory, leftovers) = Directory::open(root.path()).expect("free");
-        assert_eq!(std::fs::read_dir(directory.path()).expect("list").count(), 0);
-        assert_eq!(leftovers.len(), 1);
-        remove(&leftovers);
-        assert!(!leftovers[0].exists());
-        assert!(root.path().join("notes").exists());
+        let directory = Directory::open(root.path()).expect("free");
+        assert!(directory.is_new());
+        directory.skip(41);
+        let name = directory.name(ContentKey::from_bits(7));
+        assert_eq!(name.serial, 42);
+        std::fs::write(directory.at(name), b"").expect("write");
+        assert!(!directory.is_new());
     }
 }

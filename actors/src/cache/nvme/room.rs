@@ -82,7 +82,9 @@ impl NvmeTier {
                 return Ok(charged);
             }
             let claim = if is_full { Claim::Of(class) } else { Claim::Within(class) };
-            if evictions >= evictions_max || self.evict_inline(claim, keep).is_none() {
+            let has_gone = evictions < evictions_max
+                && (self.evict_inline(claim, keep).is_some() || is_full && self.reclaim());
+            if !has_gone {
                 return Err(refusal(class, is_full));
             }
             evictions += 1;
@@ -118,7 +120,9 @@ impl NvmeTier {
             return;
         }
         let open = self.shelves().open_bytes();
-        let mut goal = self.budget.excess().min(open.div_ceil(OPEN_DIVISOR));
+        let excess = self.budget.excess();
+        let excess = excess.saturating_sub(self.reclaim_share(excess));
+        let mut goal = excess.min(open.div_ceil(OPEN_DIVISOR));
         while goal > 0 {
             let Some(freed) = self.evict(Claim::Watermark, None) else { return };
             self.counters.evicted.inc();
@@ -126,7 +130,7 @@ impl NvmeTier {
         }
     }
 
-    fn evict_inline(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> Option<u64> {
+    pub(super) fn evict_inline(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> Option<u64> {
         let freed = self.evict(claim, keep)?;
         self.counters.evicted_inline.inc();
         Some(freed)

@@ -1,4 +1,5 @@
-//! The writer: takes pages off the queue and puts them on the disk, one after the other, on blocking threads.
+//! The writer: takes pages off the queue and puts them on the disk, one after the other, on blocking threads. Before
+//! that it puts back what an earlier run left.
 
 use std::sync::{Arc, Weak};
 
@@ -7,12 +8,15 @@ use prometheus::IntGauge;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::NvmeTier;
+use super::{NvmeTier, SparseFile};
 use crate::cache::class::Class;
 use crate::cache::page::PageKey;
 
 /// Complete files read back at once.
 const VERIFICATIONS: usize = 2;
+
+/// Small objects written together.
+const BATCH_OBJECTS: usize = 256;
 
 /// A page for the disk. Its bytes hold their reservation in memory until it is written.
 pub(in crate::cache) struct Offer {
@@ -52,6 +56,7 @@ impl Drop for Waiting {
 
 /// Runs until the tier is gone.
 pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>) {
+    restore(&tier).await;
     let mut verifications = JoinSet::new();
     while let Some(waiting) = queue.recv().await {
         let Some(tier) = tier.upgrade() else { return };
@@ -66,5 +71,41 @@ pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>
             verifications.join_next().await;
         }
         verifications.spawn_blocking(move || tier.verify(&complete));
+    }
+}
+
+/// Packs small objects, as many at a time as wait. Runs until the tier is gone.
+pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>) {
+    let Some(mut restored) = tier.upgrade().map(|tier| tier.restored.subscribe()) else { return };
+    if restored.wait_for(|is_restored| *is_restored).await.is_err() {
+        return;
+    }
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH_OBJECTS).await > 0 {
+        let Some(tier) = tier.upgrade() else { return };
+        let offers = std::mem::take(&mut batch);
+        // A panic costs the batch it happened in; its message is in the log.
+        spawn_blocking(move || tier.write_packed(&offers)).await.unwrap_or_default();
+    }
+}
+
+/// Puts back what an earlier run left; if that panics, nothing of it.
+async fn restore(tier: &Weak<NvmeTier>) {
+    let Some(restored) = tier.upgrade().filter(|tier| !tier.is_restored()) else { return };
+    if spawn_blocking(move || restored.restore()).await.is_ok() {
+        return;
+    }
+    if let Some(cold) = tier.upgrade() {
+        // A second panic leaves the tier without writes.
+        spawn_blocking(move || cold.start_cold()).await.unwrap_or_default();
+    }
+}
+
+/// Reads complete files of earlier runs back, so that they can be lent whole. Runs until the tier is gone.
+pub(super) async fn examine(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Arc<SparseFile>>) {
+    while let Some(file) = queue.recv().await {
+        let Some(tier) = tier.upgrade() else { return };
+        // A panic costs the loan of this file.
+        spawn_blocking(move || tier.verify(&file)).await.unwrap_or_default();
     }
 }

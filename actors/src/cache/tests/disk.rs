@@ -17,12 +17,12 @@ use crate::cache::nvme::{WRITE_QUEUE_PAGES, create_file};
 use crate::cache::{Cache, CachedFile, PAGE_BYTES};
 
 /// A cache whose memory holds one page, so that older pages are read from the disk.
-fn disk_cache(directory: &TempDir, disk_pages: u64) -> Cache {
+pub(super) fn disk_cache(directory: &TempDir, disk_pages: u64) -> Cache {
     Cache::open(&on_disk(directory, 1, disk_pages)).expect("opens")
 }
 
 /// Caches a file of `pages` pages on disk, one after the other so that none is refused.
-async fn fill(cache: &Cache, name: &str, pages: u64, store: &Arc<Store>) -> CachedFile {
+pub(super) async fn fill(cache: &Cache, name: &str, pages: u64, store: &Arc<Store>) -> CachedFile {
     let file = open(cache, name, pages * PAGE_BYTES, store);
     let key = crate::cache::ContentKey::of(&content(name));
     let tier = cache.0.nvme.as_ref().expect("configured");
@@ -37,7 +37,7 @@ async fn fill(cache: &Cache, name: &str, pages: u64, store: &Arc<Store>) -> Cach
     file
 }
 
-fn files(directory: &TempDir) -> usize {
+pub(super) fn files(directory: &TempDir) -> usize {
     std::fs::read_dir(directory.path().join("cache/clean")).expect("list").count()
 }
 
@@ -198,26 +198,4 @@ async fn adoption_is_refused_without_room_or_tier_and_for_another_length() {
     let memory = Cache::open(&in_memory(1)).expect("opens");
     assert!(!memory.adopt((&content("a"), &plain()), &staged, 2 * PAGE_BYTES).await.expect("no tier"));
     assert!(staged.exists());
-}
-
-#[tokio::test]
-async fn leftovers_of_an_earlier_run_are_removed() {
-    let directory = tempdir().expect("temporary directory");
-    let store = Store::open();
-    {
-        let cache = disk_cache(&directory, 4);
-        fill(&cache, "a", 1, &store).await;
-    }
-    let root = directory.path().join("cache");
-    let reopened = || Cache::open(&on_disk(&directory, 1, 4)).ok();
-    let mut cache = reopened();
-    while cache.is_none() {
-        // The writer of the first one lets go of the lock when its task ends.
-        tokio::task::yield_now().await;
-        cache = reopened();
-    }
-    eventually("only the lock and an empty directory are left", || {
-        std::fs::read_dir(&root).expect("list").count() == 2 && files(&directory) == 0
-    })
-    .await;
 }

@@ -79,11 +79,11 @@ async fn evictor_that_panicked_is_restarted_and_evicts() {
     let cache = Cache::open(&on_disk(&directory, CAPACITY_PAGES, CAPACITY_PAGES)).expect("opens");
     let supervisor = Supervisor::start("test").await.expect("starts");
     cache.start_evictors(&supervisor).await.expect("start");
-    for name in ["MemoryEvictor", "NvmeEvictor"] {
+    for name in ["MemoryEvictor", "NvmeEvictor", "IndexLogger"] {
         assert!(supervisor.panic_child(name).await.expect("running"));
     }
     read_three_times_capacity(&cache).await;
-    eventually("both are back", || supervisor.children().iter().all(|child| child.restarts == 1)).await;
+    eventually("all are back", || supervisor.children().iter().all(|child| child.restarts == 1)).await;
     read_three_times_capacity(&cache).await;
     assert_settles(&cache).await;
     supervisor.stop(Duration::from_secs(5)).await;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_actors::cache::PAGE_BYTES;
 use forebay_actors::config::{CacheConfig, MountLimits, NvmeConfig};
 use forebay_core::Access;
 use forebay_webhdfs::ColonPolicy;
@@ -94,7 +95,11 @@ impl GatewayConfig {
             fuse: None,
             cache: CacheConfig {
                 memory_bytes: 256 << 20,
-                nvme: Some(NvmeConfig { directory: var.join("cache"), size_bytes: 4 << 30 }),
+                nvme: Some(NvmeConfig {
+                    directory: var.join("cache"),
+                    size_bytes: 4 << 30,
+                    packed_bytes: 64 << 10,
+                }),
                 high_percent: 95,
                 low_percent: 90,
             },
@@ -223,6 +228,10 @@ fn read_cache(config: &mut CacheConfig, section: Option<Section<'_>>, base: &Pat
     if let (Some(section), Some(nvme)) = (section.section("nvme"), &mut config.nvme) {
         let is_enabled = section.value("enabled", true);
         nvme.size_bytes = section.value("size", Bytes(nvme.size_bytes)).0;
+        nvme.packed_bytes = section.value("packed", Bytes(nvme.packed_bytes)).0;
+        if nvme.packed_bytes > PAGE_BYTES {
+            section.problem("packed", "at most 1MiB");
+        }
         if let Some(directory) = section.optional("directory") {
             nvme.directory = rooted(base, directory);
         }

@@ -1,0 +1,152 @@
+//! A file of small objects, one behind the other, each with a header of its own.
+//!
+//! A header is length, CRC-32C over the rest of it and the object, content key and time of birth, little-endian. So
+//! one read brings an object with all that it takes to believe it.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use forebay_core::{ByteRange, Lent};
+
+use super::index::Place;
+use crate::cache::budget::Reservation;
+use crate::cache::nvme::record::checksum;
+use crate::cache::page::ContentKey;
+
+/// Length of an object's header.
+pub(super) const HEADER_BYTES: usize = 32;
+
+/// Where the checksum lies in it, and where what it covers begins.
+const SUM_AT: usize = 4;
+const COVERED_AT: usize = 8;
+
+/// One file of objects.
+pub(in crate::cache::nvme) struct Segment {
+    pub(super) id: u32,
+    pub(super) file: Arc<File>,
+    pub(super) path: PathBuf,
+    /// Bytes of objects that the index names, with their headers.
+    live_bytes: AtomicU64,
+    /// Bytes that were written.
+    pub(super) end: AtomicU64,
+    /// After the file: its blocks are free once it is closed.
+    _space: Reservation,
+}
+
+/// What an object's header says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) length: u32,
+    pub(super) content: ContentKey,
+    pub(super) born_s: u32,
+}
+
+impl Segment {
+    pub(super) fn new(id: u32, file: File, path: PathBuf, end: u64, space: Reservation) -> Self {
+        let (live_bytes, end) = (AtomicU64::new(0), AtomicU64::new(end));
+        Self { id, file: Arc::new(file), path, live_bytes, end, _space: space }
+    }
+
+    /// The record at a place: header and object.
+    pub(super) fn record(&self, place: Place) -> Lent {
+        let range = ByteRange::new(u64::from(place.offset), record_bytes(place.length));
+        Lent::new(Arc::clone(&self.file), range, Arc::new(()))
+    }
+
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn dead_bytes(&self) -> u64 {
+        self.end.load(Ordering::Relaxed).saturating_sub(self.live_bytes())
+    }
+
+    /// An object was placed here.
+    pub(super) fn gain(&self, length: u32) {
+        self.live_bytes.fetch_add(record_bytes(length), Ordering::Relaxed);
+    }
+
+    /// An object that was here is not any more.
+    pub(super) fn lose(&self, length: u32) {
+        self.live_bytes.fetch_sub(record_bytes(length), Ordering::Relaxed);
+    }
+
+    pub(super) fn unlink(&self) {
+        remove(&self.path);
+    }
+}
+
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(path = %path.display(), %error, "a segment of the disk cache cannot be removed");
+    }
+}
+
+/// What an object takes in a segment.
+pub(in crate::cache::nvme) fn record_bytes(length: u32) -> u64 {
+    HEADER_BYTES as u64 + u64::from(length)
+}
+
+/// Appends the record of an object.
+pub(super) fn encode(content: ContentKey, born_s: u32, object: &[u8], to: &mut Vec<u8>) {
+    let start = to.len();
+    to.extend_from_slice(&(object.len() as u32).to_le_bytes());
+    to.extend_from_slice(&[0; COVERED_AT - SUM_AT]);
+    to.extend_from_slice(&content.bits().to_le_bytes());
+    to.extend_from_slice(&born_s.to_le_bytes());
+    to.extend_from_slice(&(object.len() as u32).to_le_bytes());
+    to.extend_from_slice(object);
+    let sum = checksum(&to[start + COVERED_AT..]);
+    to[start + SUM_AT..start + COVERED_AT].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// The header at the start of `bytes`; `None` if there is none.
+pub(super) fn header(bytes: &[u8]) -> Option<Header> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let (_sum, rest) = rest.split_first_chunk::<4>()?;
+    let (content, rest) = rest.split_first_chunk()?;
+    let (born_s, rest) = rest.split_first_chunk()?;
+    let (again, _object) = rest.split_first_chunk::<4>()?;
+    let content = ContentKey::from_bits(u128::from_le_bytes(*content));
+    let (length, born_s) = (u32::from_le_bytes(*length), u32::from_le_bytes(*born_s));
+    (again == &length.to_le_bytes()).then_some(Header { length, content, born_s })
+}
+
+/// The object of a record, if all of it is what was written for this content.
+pub(super) fn verified(record: &Bytes, content: ContentKey) -> io::Result<Bytes> {
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "checksum of a packed object does not match");
+    let found = header(record).ok_or_else(damaged)?;
+    let sum = checksum(&record[COVERED_AT..]).to_le_bytes();
+    let is_whole = record.len() as u64 == record_bytes(found.length);
+    if !is_whole || found.content != content || record[SUM_AT..COVERED_AT] != sum {
+        return Err(damaged());
+    }
+    Ok(record.slice(HEADER_BYTES..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_byte_of_a_record_may_be_cut_off_or_changed() {
+        let (content, mut record) = (ContentKey::from_bits(3 << 90), Vec::new());
+        encode(content, 17, b"some bytes", &mut record);
+        assert_eq!(header(&record), Some(Header { length: 10, content, born_s: 17 }));
+        let whole = Bytes::from(record);
+        assert_eq!(verified(&whole, content).expect("whole"), "some bytes");
+        assert!(verified(&whole, ContentKey::from_bits(4)).is_err(), "another content");
+        for at in 0..whole.len() {
+            assert!(verified(&whole.slice(..at), content).is_err(), "cut to {at}");
+            for flip in [1, 0x80, 0xFF] {
+                let mut damaged = whole.to_vec();
+                damaged[at] ^= flip;
+                assert!(verified(&damaged.into(), content).is_err(), "byte {at} xor {flip}");
+            }
+        }
+    }
+}
