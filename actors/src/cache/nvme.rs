@@ -470,3 +470,6 @@ fn is_damage(error: &io::Error) -> bool {
 fn blocks(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK_BYTES)
 }
+
+#[cfg(test)]
+mod bench;
