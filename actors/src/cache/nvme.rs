@@ -341,6 +341,7 @@ impl NvmeTier {
         self.grow(&file, space.bytes());
         match file.write(key.number, bytes, space) {
             Ok(is_complete) => {
+                self.health.recover();
                 self.log.note(file.page_record(key.number));
                 Ok(is_complete.then_some(file))
             }

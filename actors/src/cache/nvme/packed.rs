@@ -151,7 +151,11 @@ impl Packed {
     /// The object and when it was fetched, in seconds after 1970.
     pub(super) fn find(&self, content: ContentKey, used: Use) -> Option<(PackedObject, u32)> {
         let (place, born_s) = self.index.find(content, used)?;
-        let segment = Arc::clone(&*self.segments.get(&place.segment)?);
+        let Some(segment) = self.segments.get(&place.segment).map(|segment| Arc::clone(&segment)) else {
+            // It was reclaimed before the object was placed.
+            self.index.remove(content, Some(place));
+            return None;
+        };
         Some((PackedObject { content, place, segment }, born_s))
     }
 
