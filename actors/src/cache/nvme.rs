@@ -369,6 +369,7 @@ impl NvmeTier {
         self.grow(&file, space.bytes());
         match file.write(key.number, bytes, space) {
             Ok(is_complete) => {
+                self.health.recover();
                 self.log.note(file.page_record(key.number));
                 Ok(is_complete.then_some(file))
             }
@@ -498,3 +499,6 @@ fn is_damage(error: &io::Error) -> bool {
 fn blocks(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK_BYTES)
 }
+
+#[cfg(test)]
+mod bench;

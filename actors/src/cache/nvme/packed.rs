@@ -16,8 +16,7 @@ mod reclaim;
 mod segment;
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +43,9 @@ const SEGMENTS_MIN: u64 = 8;
 
 /// A shorter segment would hold too few objects.
 const OBJECTS_PER_SEGMENT_MIN: u64 = 4;
+
+/// Two slices each, and the kernel takes 1024 in one write.
+const OBJECTS_PER_WRITE_MAX: usize = 512;
 
 /// The packed objects of one directory.
 pub(super) struct Packed {
@@ -149,7 +151,11 @@ impl Packed {
     /// The object and when it was fetched, in seconds after 1970.
     pub(super) fn find(&self, content: ContentKey, used: Use) -> Option<(PackedObject, u32)> {
         let (place, born_s) = self.index.find(content, used)?;
-        let segment = Arc::clone(&*self.segments.get(&place.segment)?);
+        let Some(segment) = self.segments.get(&place.segment).map(|segment| Arc::clone(&segment)) else {
+            // It was reclaimed before the object was placed.
+            self.index.remove(content, Some(place));
+            return None;
+        };
         Some((PackedObject { content, place, segment }, born_s))
     }
 
@@ -218,30 +224,32 @@ impl Packed {
         log: &IndexLog,
         counter: &IntCounter,
     ) -> io::Result<Appended> {
-        let mut frames = Vec::new();
         let (mut spare, mut done) = (spare, Appended { objects: 0, refused: 0 });
         while done.objects < objects.len() {
-            frames.clear();
             let mut active = self.active();
             let first = record_bytes(objects[done.objects].bytes.len() as u32);
             let Some(segment) = self.with_room(&mut active, first, &mut spare)? else { break };
             let start = segment.end.load(Ordering::Relaxed);
-            let mut placed = Vec::new();
-            for object in &objects[done.objects..] {
+            let (mut placed, mut heads, mut end) = (Vec::new(), Vec::new(), start);
+            for object in objects[done.objects..].iter().take(OBJECTS_PER_WRITE_MAX) {
                 let length = object.bytes.len() as u32;
-                let offset = start + frames.len() as u64;
-                if offset + record_bytes(length) > self.segment_bytes {
+                if end + record_bytes(length) > self.segment_bytes {
                     break;
                 }
-                placed.push(Place { segment: segment.id, offset: offset as u32, length });
-                segment::encode(object.content, object.born_s, &object.bytes, &mut frames);
+                placed.push(Place { segment: segment.id, offset: end as u32, length });
+                heads.push(segment::head(object.content, object.born_s, &object.bytes));
+                end += record_bytes(length);
             }
-            let written = segment.file.write_all_at(&frames, start);
+            let records = heads.iter().zip(&objects[done.objects..]);
+            let mut slices: Vec<_> = records
+                .flat_map(|(head, object)| [IoSlice::new(head), IoSlice::new(&object.bytes)])
+                .collect();
+            let written = segment::write_all(&segment.file, &mut slices, start);
             // After a failed write nothing more is put behind what may be torn.
             written.inspect_err(|_| *active = None)?;
-            segment.end.store(start + frames.len() as u64, Ordering::Relaxed);
+            segment.end.store(end, Ordering::Relaxed);
             drop(active);
-            counter.inc_by(frames.len() as u64);
+            counter.inc_by(end - start);
             for (object, place) in objects[done.objects..].iter().zip(&placed) {
                 done.refused += usize::from(!self.place(object, *place, log));
             }

@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 
-use crc_fast::CrcAlgorithm;
+use crc_fast::{CrcAlgorithm, Digest};
 
 use super::packed::Place;
 use crate::cache::page::ContentKey;
@@ -60,6 +60,15 @@ impl std::fmt::Display for FileName {
 /// CRC-32C.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
     crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+/// CRC-32C of several pieces as one.
+pub(super) fn checksum_of(pieces: &[&[u8]]) -> u32 {
+    let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
+    for piece in pieces {
+        digest.update(piece);
+    }
+    digest.finalize() as u32
 }
 
 /// What a log begins with.

@@ -4,7 +4,7 @@
 //! that is not back yet is a miss.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::{self, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -38,7 +38,10 @@ impl NvmeTier {
                 None => remove(path),
             }
         });
-        let segments = self.packed.as_ref().map_or(Ok(()), |packed| packed.restore_segments(&self.budget));
+        let segments = match &self.packed {
+            Some(packed) => packed.restore_segments(&self.budget),
+            None => each_entry(self.directory.segments(), |entry| remove(&entry.path())),
+        };
         if let Err(error) = listed.and(segments) {
             tracing::warn!(directory = %self.directory.path().display(), %error, "disk cache starts cold: not readable");
         }
@@ -162,12 +165,17 @@ impl NvmeTier {
     }
 
     fn each_file(&self, mut seen: impl FnMut(Option<FileName>, &Path)) -> io::Result<()> {
-        for entry in std::fs::read_dir(self.directory.path())? {
-            let entry = entry?;
+        each_entry(self.directory.path(), |entry| {
             seen(entry.file_name().to_str().and_then(FileName::parse), &entry.path());
-        }
-        Ok(())
+        })
     }
+}
+
+fn each_entry(directory: &Path, mut seen: impl FnMut(&DirEntry)) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        seen(&entry?);
+    }
+    Ok(())
 }
 
 fn bytes_on_disk(path: &Path) -> Option<u64> {

@@ -93,6 +93,7 @@ impl NvmeTier {
                         self.counters.refused_full.inc_by(rest.len() as u64);
                         return;
                     }
+                    self.health.recover();
                     rest = &rest[done.objects..];
                 }
                 Err(error) => {

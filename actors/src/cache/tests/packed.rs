@@ -149,6 +149,17 @@ async fn what_no_record_names_is_removed() {
 }
 
 #[tokio::test]
+async fn segments_go_when_nothing_is_packed_any_more() {
+    let directory = tempdir().expect("temporary directory");
+    let (cache, store) = (opened(&directory, 16).await, Store::open());
+    pack(&cache, "a", &store).await;
+    end(cache);
+    let cache = super::restart::reopened(&directory, 16).await;
+    assert!(segments(&directory).is_empty() && !is_cached(&cache, "a"));
+    assert_eq!(tier(&cache).budget().used(), 0);
+}
+
+#[tokio::test]
 async fn cap_holds_used_objects_stay_and_no_more_than_twice_what_is_new_is_written() {
     let directory = tempdir().expect("temporary directory");
     let (cache, store) = (opened(&directory, 8).await, Store::open());

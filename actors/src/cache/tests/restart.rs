@@ -26,7 +26,7 @@ pub(super) fn end(cache: Cache) {
 }
 
 /// Opens the cache again once the tasks of the one before let go of the lock, and waits for what comes back.
-async fn reopened(directory: &TempDir, disk_pages: u64) -> Cache {
+pub(super) async fn reopened(directory: &TempDir, disk_pages: u64) -> Cache {
     let mut cache = Cache::open(&on_disk(directory, 1, disk_pages)).ok();
     while cache.is_none() {
         tokio::task::yield_now().await;

@@ -130,12 +130,15 @@ impl Index {
         Some(found.remove().0.place)
     }
 
-    /// Shows every object.
+    /// Shows every object, with no lock held.
     pub(super) fn each(&self, mut show: impl FnMut(ContentKey, Place, u32)) {
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-            for entry in &shard.table {
-                show(entry.content(), entry.place, entry.born_s);
+            let entries = shard.table.iter().map(|entry| (entry.content(), entry.place, entry.born_s));
+            let entries: Vec<_> = entries.collect();
+            drop(shard);
+            for (content, place, born_s) in entries {
+                show(content, place, born_s);
             }
         }
     }

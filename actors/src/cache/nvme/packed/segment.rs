@@ -4,7 +4,7 @@
 //! one read brings an object with all that it takes to believe it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use forebay_core::{ByteRange, Lent};
 
 use super::index::Place;
 use crate::cache::budget::Reservation;
-use crate::cache::nvme::record::checksum;
+use crate::cache::nvme::record::{checksum, checksum_of};
 use crate::cache::page::ContentKey;
 
 /// Length of an object's header.
@@ -91,17 +91,33 @@ pub(in crate::cache::nvme) fn record_bytes(length: u32) -> u64 {
     HEADER_BYTES as u64 + u64::from(length)
 }
 
-/// Appends the record of an object.
-pub(super) fn encode(content: ContentKey, born_s: u32, object: &[u8], to: &mut Vec<u8>) {
-    let start = to.len();
-    to.extend_from_slice(&(object.len() as u32).to_le_bytes());
-    to.extend_from_slice(&[0; COVERED_AT - SUM_AT]);
-    to.extend_from_slice(&content.bits().to_le_bytes());
-    to.extend_from_slice(&born_s.to_le_bytes());
-    to.extend_from_slice(&(object.len() as u32).to_le_bytes());
-    to.extend_from_slice(object);
-    let sum = checksum(&to[start + COVERED_AT..]);
-    to[start + SUM_AT..start + COVERED_AT].copy_from_slice(&sum.to_le_bytes());
+/// The header of an object.
+pub(super) fn head(content: ContentKey, born_s: u32, object: &[u8]) -> [u8; HEADER_BYTES] {
+    let length = (object.len() as u32).to_le_bytes();
+    let mut head = [0; HEADER_BYTES];
+    head[..SUM_AT].copy_from_slice(&length);
+    head[COVERED_AT..24].copy_from_slice(&content.bits().to_le_bytes());
+    head[24..28].copy_from_slice(&born_s.to_le_bytes());
+    head[28..].copy_from_slice(&length);
+    let sum = checksum_of(&[&head[COVERED_AT..], object]);
+    head[SUM_AT..COVERED_AT].copy_from_slice(&sum.to_le_bytes());
+    head
+}
+
+/// Writes all of `slices` one behind the other: the objects are not copied for it.
+pub(super) fn write_all(file: &File, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    while !slices.is_empty() {
+        match rustix::io::pwritev(file, slices, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                offset += written as u64;
+                IoSlice::advance_slices(&mut slices, written);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The header at the start of `bytes`; `None` if there is none.
@@ -134,8 +150,8 @@ mod tests {
 
     #[test]
     fn any_byte_of_a_record_may_be_cut_off_or_changed() {
-        let (content, mut record) = (ContentKey::from_bits(3 << 90), Vec::new());
-        encode(content, 17, b"some bytes", &mut record);
+        let content = ContentKey::from_bits(3 << 90);
+        let record = [&head(content, 17, b"some bytes"), &b"some bytes"[..]].concat();
         assert_eq!(header(&record), Some(Header { length: 10, content, born_s: 17 }));
         let whole = Bytes::from(record);
         assert_eq!(verified(&whole, content).expect("whole"), "some bytes");
