@@ -182,11 +182,14 @@ def small_through_fuse(gateway: Gateway, key: str) -> int:
         return len(file.read())
 
 
-SMALL = {
-    "s3": lambda gateway: lambda key, s3=gateway.s3(): len(s3.get_object(Bucket="bucket", Key=key)["Body"].read()),
-    "webhdfs": lambda gateway: lambda key, hdfs=gateway.webhdfs(): len(hdfs.open(f"/bucket/{key}").value),
-    "fuse": lambda gateway: lambda key: small_through_fuse(gateway, key),
-}
+def small_reader(gateway: Gateway, frontend: str) -> Callable[[str], int]:
+    """Reads a file whole; how long it was."""
+    s3, hdfs = gateway.s3(), gateway.webhdfs()
+    return {
+        "s3": lambda key: len(s3.get_object(Bucket="bucket", Key=key)["Body"].read()),
+        "webhdfs": lambda key: len(hdfs.open(f"/bucket/{key}").value),
+        "fuse": lambda key: small_through_fuse(gateway, key),
+    }[frontend]
 
 
 def rate(read: Callable[[str], int]) -> float:
@@ -200,6 +203,6 @@ def rate(read: Callable[[str], int]) -> float:
 def test_small_files_in_order(frontend, fresh, link, cold):
     alone = client(link, Credentials(ACCESS_KEY, SECRET_KEY))
     direct = rate(lambda key: len(alone.get_object(Bucket=cold, Key=key)["Body"].read()))
-    through = rate(SMALL[frontend](fresh()))
+    through = rate(small_reader(fresh(), frontend))
     print(f"\n-- {SMALL_FILES} cold files of 64 KiB, one after the other: direct {direct:.0f}/s, {frontend} {through:.0f}/s")
     verdict(f"small files in order through {frontend} ÷ direct", through / direct, 4, at_most=False)

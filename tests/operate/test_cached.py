@@ -25,7 +25,10 @@ def cached(tmp_path, store, proxy):
     store.put(bucket, "d/small", b"small")
     store.put(bucket, "e/other", b"other")
     cache = {"revalidate": "1s", "ttl": "10m", "quota": "100MiB"}
-    mounts = {"/data": store.mount(bucket, proxy.endpoint, cache=cache), "/local": {"store": "fs", "options": {"root": str(tmp_path / "local")}}}
+    mounts = {
+        "/data": store.mount(bucket, proxy.endpoint, cache=cache),
+        "/local": {"store": "fs", "options": {"root": str(tmp_path / "local")}},
+    }
     gateway = Gateway(tmp_path, settings(tmp_path, mounts, fuse=False)).start()
     yield gateway
     gateway.stop()
@@ -79,7 +82,9 @@ def test_free_drops_what_is_cached_and_says_how_much(cached):
 
 def test_a_response_says_where_its_bytes_were_found_if_asked(cached):
     s3, asked = cached.s3(), cached.s3()
-    asked.meta.events.register("before-sign.s3.GetObject", lambda request, **_: request.headers.add_header("x-forebay-explain", "1"))
+    asked.meta.events.register(
+        "before-sign.s3.GetObject", lambda request, **_: request.headers.add_header("x-forebay-explain", "1")
+    )
 
     def found(client, **extra) -> str | None:
         answer = client.get_object(Bucket="data", Key="d/large", **extra)

@@ -28,7 +28,11 @@ def begun(rig, key: str, data: bytes) -> http.client.HTTPConnection:
     connection.putrequest("PUT", f"{url.path}?{url.query}")
     connection.putheader("Content-Length", str(len(data)))
     connection.endheaders(data[:FIRST])
-    wait_for(lambda: any(of_content(rig, key, seen.path) for seen in list(rig.proxy.seen) if seen.method == "PUT"), DEADLINE_S, "a part sent")
+    wait_for(
+        lambda: any(of_content(rig, key, seen.path) for seen in list(rig.proxy.seen) if seen.method == "PUT"),
+        DEADLINE_S,
+        "a part sent",
+    )
     return connection
 
 

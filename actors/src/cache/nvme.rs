@@ -151,7 +151,7 @@ impl NvmeTier {
         let limit = rustix::process::getrlimit(Resource::Nofile).current;
         let tier = Arc::new(Self {
             log: IndexLog::new(directory.index().to_owned()),
-            packed: Packed::new(directory.segments(), limits, Arc::clone(memory.budget()), create),
+            packed: Packed::new(directory.segments(), limits, Arc::clone(&memory), create),
             restored: watch::Sender::new(directory.is_new()),
             directory,
             files: DashMap::default(),

@@ -120,7 +120,7 @@ impl NvmeTier {
         (size_bytes, born_s): (u64, u64),
         unclaimed: &Arc<Class>,
     ) -> Option<SparseFile> {
-        let index = self.memory.budget().try_reserve(sparse::index_bytes(size_bytes))?;
+        let index = self.memory.reserve(sparse::index_bytes(size_bytes))?;
         let space = self.budget.try_reserve(0)?;
         let born = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(born_s))?;
         let path = self.directory.at(name);

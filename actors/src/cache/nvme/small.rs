@@ -10,7 +10,7 @@ use super::NvmeTier;
 use super::packed::{Object, Packed, PackedObject};
 use super::record::Record;
 use super::room::Refusal;
-use super::writer::{Offer, Waiting};
+use super::writer::Offer;
 use crate::cache::budget::Reservation;
 use crate::cache::class::Class;
 use crate::cache::page::{ContentKey, PageKey};
@@ -68,20 +68,22 @@ impl NvmeTier {
     }
 
     /// Writes small objects. Waits for the disk.
-    pub(super) fn write_packed(&self, offers: &[Waiting]) {
+    pub(super) fn write_packed<'a>(&self, offers: impl Iterator<Item = &'a Offer>) {
         let Some(packed) = &self.packed else { return };
+        let born_s = seconds(Clock::system().now());
+        let new = offers.filter(|offer| !packed.contains(offer.key.content));
+        let objects: Vec<_> = new
+            .map(|offer| Object {
+                content: offer.key.content,
+                born_s,
+                bytes: offer.bytes.clone(),
+                from: None,
+            })
+            .collect();
         if !self.health.is_writable(self.directory.path()) {
-            self.counters.refused_disk.inc_by(offers.len() as u64);
+            self.counters.refused_disk.inc_by(objects.len() as u64);
             return;
         }
-        let born_s = seconds(Clock::system().now());
-        let object = |offer: &Offer| {
-            let (content, bytes) = (offer.key.content, offer.bytes.clone());
-            Object { content, born_s, bytes, from: None }
-        };
-        let offers = offers.iter().map(|waiting| &waiting.offer);
-        let new = offers.filter(|offer| !packed.contains(offer.key.content));
-        let objects: Vec<_> = new.map(object).collect();
         let mut rest = &objects[..];
         while let Some(next) = rest.first() {
             let is_full = packed.is_full(super::packed::record_bytes(next.bytes.len() as u32));

@@ -83,9 +83,11 @@ pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, BATCH_OBJECTS).await > 0 {
         let Some(tier) = tier.upgrade() else { return };
-        let offers = std::mem::take(&mut batch);
+        let waiting = std::mem::take(&mut batch);
         // A panic costs the batch it happened in; its message is in the log.
-        spawn_blocking(move || tier.write_packed(&offers)).await.unwrap_or_default();
+        spawn_blocking(move || tier.write_packed(waiting.iter().map(|waiting| &waiting.offer)))
+            .await
+            .unwrap_or_default();
     }
 }
 
