@@ -9,6 +9,9 @@
 //!   in a task of the cache, so no reader can cancel it for the others, and its error reaches all who wait and is not
 //!   remembered.
 //! - A hit bumps one counter. No map guard is held across an await.
+//! - What stays is decided by S3-FIFO, and on the disk by what is wanted of each class first, see `policy.rs`. A disk
+//!   with space takes everything; above its low watermark it takes what is wanted a second time while its ghosts
+//!   remember it, what belongs to a file that is there, and what is pinned or a data set. In memory all classes are alike.
 //! - A broken disk tier loses hits, never reads.
 //! - What a mount's fetches in flight hold of the budget and of the places is a share, see `share.rs`.
 
@@ -126,7 +129,7 @@ impl Cache {
     fn open_with(config: &CacheConfig, create: CreateFile) -> Result<Self> {
         let tasks = Arc::new(Tasks::new(Handle::current()));
         let memory = Arc::new(MemoryTier::new(config));
-        let open = |nvme| NvmeTier::open((nvme, config), Arc::clone(memory.budget()), &tasks, create);
+        let open = |nvme| NvmeTier::open((nvme, config), Arc::clone(&memory), &tasks, create);
         let nvme = config.nvme.as_ref().map(open).transpose()?;
         Ok(Self(Arc::new(Tiers {
             memory,

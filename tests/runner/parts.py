@@ -55,6 +55,7 @@ PARTS = (
     Part("operate", "CLI, copies, reloads, health, metrics, dashboards, TLS, secrets", 180, (CI, ALL), (*GATEWAY, "azurite", "prometheus", "promtool", "openssl", "curl"), suite("operate")),
     Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay", "forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench/test_fuse.py", "bench/test_http.py", "bench/test_idle.py", "s3/test_single_flight.py", options=PRINTED)),
     Part("bench-stores", "cold reads over a slow link, a hung store among ten, copies, HDFS against Hadoop's client", 1800, (), ("forebay-release", "s3-server", "azurite", "rclone", "curl", *HDFS), suite("bench/test_cold.py", "bench/test_isolation.py", "bench/test_copies.py", "bench/test_hdfs.py", options=PRINTED)),
+    Part("hitratio", "hit ratios against libCacheSim and Belady, from replayed traces", 600, (), ("libcachesim", "traces", "replay"), suite("bench/test_hitratio.py", options=PRINTED)),
     Part("baselines", "pass counts of foreign suites, no gate", 600, (ALL,), (*GATEWAY, "pjdfstest", "fsx", "curl"), suite("baselines", options=PRINTED)),
 )  # fmt: skip
 

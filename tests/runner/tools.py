@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,28 @@ def _venv(name: str, requirements: Path) -> Tool:
     return Tool(name, locate)
 
 
+def _traces() -> Tool:
+    """The traces in libcachesim's source distribution; a directory."""
+    requirements = TESTS / "requirements-hitratio.txt"
+    names = ("cloudPhysicsIO.oracleGeneral.bin", "twitter_cluster52.csv")
+
+    def install(partial: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "libcachesim"]
+        _run([*pip, "--dest", partial, "--requirement", requirements])
+        (archive,) = partial.glob("*.tar.gz")
+        with tarfile.open(archive) as packed:
+            for member in packed:
+                if Path(member.name).name in names:
+                    (partial / Path(member.name).name).write_bytes(packed.extractfile(member).read())
+        archive.unlink()
+
+    def locate() -> Path:
+        version = requirements.read_text().split("libcachesim==")[1].split()[0]
+        return _once(CACHE / f"traces-{version}", install)
+
+    return Tool("traces", locate)
+
+
 _MINIO = _go("minio", "github.com/minio/minio", MINIO)
 _VERSITYGW = _go("versitygw", "github.com/versity/versitygw/cmd/versitygw", VERSITYGW)
 
@@ -181,6 +204,16 @@ def _s3_server() -> Tool:
 
 def _present(command: str, what_for: str) -> Tool:
     return Tool(command, lambda: Path(_require(command, what_for)))
+
+
+def _replay() -> Tool:
+    """The cache behind a command that replays traces."""
+
+    def locate() -> Path:
+        _run(["cargo", "build", "--quiet", "--locked", "-p", "forebay-actors", "--example", "replay"], cwd=ROOT)
+        return TARGET / "debug" / "examples" / "replay"
+
+    return Tool("replay", locate)
 
 
 def _build(name: str, profile: str) -> Tool:
@@ -220,5 +253,8 @@ TOOLS = {
         _apt("git", "git"),
         _present("java", "Spark runs on it; a JRE 8, 11 or 17"),
         _venv("pyspark", TESTS / "requirements-spark.txt"),
+        _venv("libcachesim", TESTS / "requirements-hitratio.txt"),
+        _traces(),
+        _replay(),
     )
 }

@@ -3,7 +3,7 @@
 //! Every cached page and file belongs to one class: that of the longest prefix with a rule of its own, else its mount's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -62,8 +62,9 @@ pub struct Class {
     /// That of `treatment`, where each hit finds it for one load.
     ttl_ms: AtomicU64,
     disk_bytes: AtomicU64,
-    /// Since somebody last asked. Hits load it and seldom store it.
-    is_used: AtomicBool,
+    born: Instant,
+    /// When it was read last, in seconds after `born`: stored once a second, loaded otherwise.
+    used_s: AtomicU64,
 }
 
 impl Class {
@@ -74,7 +75,8 @@ impl Class {
             ttl_ms: AtomicU64::new(treatment.ttl_ms()),
             treatment: ArcSwap::from_pointee(treatment),
             disk_bytes: AtomicU64::new(0),
-            is_used: AtomicBool::new(false),
+            born: Instant::now(),
+            used_s: AtomicU64::new(0),
         })
     }
 
@@ -99,16 +101,17 @@ impl Class {
         self.disk_bytes.load(Ordering::Relaxed)
     }
 
-    /// Somebody reads what belongs to it.
+    /// Somebody reads what belongs to it: told for each open file and each page, and not for each read of one page.
     pub(super) fn touch(&self) {
-        if !self.is_used.load(Ordering::Relaxed) {
-            self.is_used.store(true, Ordering::Relaxed);
+        let now = self.born.elapsed().as_secs();
+        if self.used_s.load(Ordering::Relaxed) != now {
+            self.used_s.store(now, Ordering::Relaxed);
         }
     }
 
-    /// Whether it was touched since this was last asked.
-    pub(super) fn take_touched(&self) -> bool {
-        self.is_used.load(Ordering::Relaxed) && self.is_used.swap(false, Ordering::Relaxed)
+    /// How long nobody has read it.
+    pub(super) fn idle(&self) -> Duration {
+        self.born.elapsed().saturating_sub(Duration::from_secs(self.used_s.load(Ordering::Relaxed)))
     }
 
     /// What is older than this is not served.
@@ -119,11 +122,20 @@ impl Class {
         }
     }
 
+    /// Whether its quota has room for `bytes`.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.disk_bytes().saturating_add(bytes) <= self.quota_bytes()
+    }
+
     /// Counts `bytes` for it, if its quota allows.
     pub(super) fn try_take(&self, bytes: u64) -> bool {
-        let quota = self.treatment.load().quota_bytes.unwrap_or(u64::MAX);
+        let quota = self.quota_bytes();
         let add = |taken: u64| taken.checked_add(bytes).filter(|sum| bytes == 0 || *sum <= quota);
         self.disk_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    fn quota_bytes(&self) -> u64 {
+        self.treatment.load().quota_bytes.unwrap_or(u64::MAX)
     }
 
     /// Gives back what was taken.

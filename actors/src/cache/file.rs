@@ -47,6 +47,7 @@ impl CachedFile {
         size_bytes: u64,
         fetch: Arc<dyn Fetch>,
     ) -> Self {
+        class.touch();
         let (last_page, streams) = (AtomicU64::new(NONE), tiers.readings.of(content));
         Self { tiers, mount, share, class, content, size_bytes, fetch, last_page, streams }
     }
@@ -134,7 +135,6 @@ impl CachedFile {
 
     /// The whole content as one verified local file, if the disk tier has it.
     pub fn lend(&self) -> Option<Lent> {
-        self.class.touch();
         self.tiers.nvme.as_ref()?.lend(self.content, &self.class)
     }
 
@@ -143,7 +143,6 @@ impl CachedFile {
         let is_again = self.last_page.load(Ordering::Relaxed) == number;
         let used = if is_again { Use::Again } else { Use::First };
         let oldest = self.class.oldest();
-        self.class.touch();
         if let Some(hit) = self.tiers.memory.get(key, used, oldest) {
             if hit.is_worth_disk {
                 self.offer(key, hit.bytes.clone());
@@ -239,7 +238,7 @@ impl CachedFile {
     /// Memory for a page in flight, within the mount's share.
     fn room(&self, bytes: u64) -> Option<Room> {
         let held = self.share.take_memory(bytes)?;
-        Some(Room { reservation: self.tiers.memory.reserve(bytes)?, held })
+        Some(Room { reservation: self.tiers.memory.reserve_page(bytes)?, held })
     }
 
     /// Starts fetching what comes after page `number`, once for all small reads of it.
@@ -253,6 +252,7 @@ impl CachedFile {
     /// of pages in a row. Takes no more than the mount's share of the places and of the budget.
     fn fetch_window(&self, range: ByteRange, number: u64) {
         self.last_page.store(number, Ordering::Relaxed);
+        self.class.touch();
         if self.size_bytes <= PAGE_BYTES {
             return;
         }

@@ -107,9 +107,13 @@ impl MemoryTier {
         self.pages.contains_key(&key)
     }
 
-    /// Room for a page of `bytes`, if need be by evicting a bounded number of others.
+    /// Room for a page of `bytes`.
+    pub(super) fn reserve_page(&self, bytes: u64) -> Option<Reservation> {
+        self.reserve(bytes + PAGE_OVERHEAD_BYTES)
+    }
+
+    /// Room for `bytes`, if need be by evicting a bounded number of pages.
     pub(super) fn reserve(&self, bytes: u64) -> Option<Reservation> {
-        let bytes = bytes + PAGE_OVERHEAD_BYTES;
         for _ in 0..INLINE_EVICTIONS {
             if let Some(reservation) = self.budget.try_reserve(bytes) {
                 return Some(reservation);
@@ -124,12 +128,14 @@ impl MemoryTier {
     pub(super) fn insert(&self, key: PageKey, bytes: Bytes, reservation: Reservation, mark: Mark) -> Bytes {
         let bytes = Bytes::from_owner(Reserved { bytes, _reservation: reservation });
         let page = Arc::new(Page { key, bytes: bytes.clone(), born: Instant::now(), mark });
-        let old = self.pages.insert(key, Arc::clone(&page));
-        let mut policy = self.policy();
-        if let Some(old) = old {
-            policy.remove(&old, Weak::upgrade);
+        if let Some(old) = self.pages.insert(key, Arc::clone(&page)) {
+            self.policy().remove(&old, Weak::upgrade);
         }
-        policy.insert(Arc::downgrade(&page), &page);
+        self.policy().insert(Arc::downgrade(&page), &page);
+        // Whoever took it off the map meanwhile did not find it in its queue.
+        if !self.pages.get(&key).is_some_and(|kept| Arc::ptr_eq(&kept, &page)) {
+            self.policy().remove(&page, Weak::upgrade);
+        }
         bytes
     }
 
@@ -171,6 +177,14 @@ impl MemoryTier {
                 self.version_evictions.inc();
             }
         }
+    }
+
+    /// Whether the policy has exactly the pages that are there.
+    #[cfg(test)]
+    pub(super) fn is_consistent(&self) -> bool {
+        let bytes: u64 = self.pages.iter().map(|page| page.weight()).sum();
+        let policy = self.policy();
+        (policy.entries(), policy.bytes()) == (self.pages.len(), bytes)
     }
 
     fn policy(&self) -> MutexGuard<'_, S3Fifo<Weak<Page>>> {

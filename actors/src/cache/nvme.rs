@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, Weak};
 use bytes::Bytes;
 use dashmap::{DashMap, Entry};
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntGauge};
 use rustix::process::Resource;
 use tokio::sync::{mpsc, watch};
 
@@ -47,8 +47,10 @@ use self::record::Record;
 use self::room::Refusal;
 pub(super) use self::sparse::SparseFile;
 pub(super) use self::writer::Offer;
+use self::writer::Waiting;
 use super::budget::Budget;
 use super::class::Class;
+use super::memory::MemoryTier;
 use super::page::{ContentKey, KeyHash, PageKey, page_range};
 use super::policy::{Classed, Resident, Shelves, Use};
 use super::tasks::Tasks;
@@ -81,14 +83,14 @@ pub(super) struct NvmeTier {
     /// Each file keeps a descriptor open, or may need one.
     files_max: usize,
     budget: Arc<Budget>,
-    /// Bitmaps and checksums count here.
-    memory: Arc<Budget>,
+    /// Bitmaps and checksums count there.
+    memory: Arc<MemoryTier>,
     health: Health,
     create: CreateFile,
     tasks: Arc<Tasks>,
-    offers: mpsc::Sender<Offer>,
+    offers: mpsc::Sender<Waiting>,
     examinations: mpsc::Sender<Arc<SparseFile>>,
-    packed_offers: mpsc::Sender<Offer>,
+    packed_offers: mpsc::Sender<Waiting>,
     counters: Counters,
 }
 
@@ -105,6 +107,7 @@ struct Counters {
     refused_quota: IntCounter,
     refused_epoch: IntCounter,
     refused_admission: IntCounter,
+    waiting: IntGauge,
 }
 
 impl Counters {
@@ -124,6 +127,7 @@ impl Counters {
             refused_quota: refusals("quota"),
             refused_epoch: refusals("epoch"),
             refused_admission: refusals("admission"),
+            waiting: METRICS.cache_write_queue.with_label_values(&["nvme"]),
         }
     }
 }
@@ -132,14 +136,14 @@ impl NvmeTier {
     /// Takes the directory and starts the writer, which begins with what an earlier run left.
     pub(super) fn open(
         (nvme, config): (&NvmeConfig, &CacheConfig),
-        memory: Arc<Budget>,
+        memory: Arc<MemoryTier>,
         tasks: &Arc<Tasks>,
         create: CreateFile,
     ) -> Result<Arc<Self>> {
         let directory = Directory::open(&nvme.directory)?;
         METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
         METRICS.cache_dead_bytes.with_label_values(&["nvme"]).set(0);
-        METRICS.cache_restore_ms.with_label_values(&["nvme"]).set(0);
+        METRICS.cache_restore_seconds.with_label_values(&["nvme"]);
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
         let (packed_offers, packing) = mpsc::channel(PACKING_QUEUE_OBJECTS);
@@ -199,6 +203,14 @@ impl NvmeTier {
         }
     }
 
+    /// Whether nothing waits for the disk or is being written.
+    #[cfg(test)]
+    pub(super) fn is_settled(self: &Arc<Self>) -> bool {
+        // The writer and those who verify hold the tier.
+        let is_packed = self.packed_offers.capacity() == PACKING_QUEUE_OBJECTS;
+        self.offers.capacity() == WRITE_QUEUE_PAGES && is_packed && Arc::strong_count(self) == 1
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.health.is_broken()
     }
@@ -246,14 +258,20 @@ impl NvmeTier {
         }
     }
 
-    /// Queues a page for the disk, or counts a refusal when the disk is behind or broken.
+    /// Queues a page for the disk, or counts a refusal when nothing makes room for it, or the disk is behind or broken.
     pub(super) fn offer(&self, offer: Offer) {
+        let bytes = offer.bytes.len() as u64;
         if self.is_broken() {
             self.counters.refused_disk.inc();
             return;
         }
-        let queue = if self.packs(&offer).is_some() { &self.packed_offers } else { &self.offers };
-        if queue.try_send(offer).is_err() {
+        let is_packed = self.packs(&offer).is_some();
+        // Segments make room by themselves.
+        if let Some(refusal) = self.closed_to(&offer.class, bytes).filter(|_| !is_packed) {
+            return self.refuse(&refusal);
+        }
+        let queue = if is_packed { &self.packed_offers } else { &self.offers };
+        if queue.try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
             self.counters.refused_queue.inc();
         }
     }

@@ -1,5 +1,6 @@
 //! The cache as its users see it; each file is one subject.
 
+mod class;
 mod disk;
 mod evict;
 mod fetch;

@@ -16,8 +16,8 @@ use super::record::{Record, header};
 use super::writer::Offer;
 use super::{NvmeTier, create_file};
 use crate::cache::ContentId;
-use crate::cache::budget::Budget;
 use crate::cache::class::{Class, Treatment};
+use crate::cache::memory::MemoryTier;
 use crate::cache::page::ContentKey;
 use crate::cache::policy::Use;
 use crate::cache::tasks::Tasks;
@@ -29,7 +29,7 @@ const SEGMENT: u64 = 64 << 20;
 fn tier(directory: &TempDir, packed_bytes: u64) -> Arc<NvmeTier> {
     let nvme = NvmeConfig { directory: directory.path().to_owned(), size_bytes: 64 << 30, packed_bytes };
     let config = CacheConfig { memory_bytes: 1 << 30, nvme: None, high_percent: 95, low_percent: 90 };
-    let memory = Arc::new(Budget::new("memory", config.memory_bytes, &config));
+    let memory = Arc::new(MemoryTier::new(&config));
     let tasks = Arc::new(Tasks::new(Handle::current()));
     let tier = NvmeTier::open((&nvme, &config), memory, &tasks, create_file).expect("opens");
     // Its tasks are aborted: what they do is called here.
@@ -92,7 +92,7 @@ async fn million_objects_are_back() {
     let (cpu, took) = (cpu().saturating_sub(before), began.elapsed());
     let found = (0..OBJECTS).filter(|number| tier.contains_packed(content(*number))).count() as u64;
     assert_eq!(found, OBJECTS);
-    let bytes = tier.memory.used() as f64 / OBJECTS as f64;
+    let bytes = tier.memory.budget().used() as f64 / OBJECTS as f64;
     println!("{OBJECTS} objects back: {cpu:?} of CPU, {took:?}; {bytes:.1} bytes of memory each");
 }
 
@@ -110,7 +110,7 @@ async fn small_objects_packed_and_in_files_of_their_own() {
         for start in (0..OBJECTS).step_by(BATCH as usize) {
             let batch = offers(&class, start..(start + BATCH).min(OBJECTS));
             if packed_bytes > 0 {
-                tier.write_packed(batch);
+                tier.write_packed(batch.iter());
             } else {
                 for offer in &batch {
                     drop(tier.write(offer));

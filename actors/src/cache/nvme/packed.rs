@@ -33,7 +33,8 @@ pub(super) use self::segment::record_bytes;
 use super::CreateFile;
 use super::log::IndexLog;
 use super::record::Record;
-use crate::cache::budget::{Budget, Reservation};
+use crate::cache::budget::Reservation;
+use crate::cache::memory::MemoryTier;
 use crate::cache::page::ContentKey;
 use crate::cache::policy::Use;
 
@@ -101,7 +102,7 @@ impl Packed {
     pub(super) fn new(
         directory: &Path,
         (object_bytes_max, capacity): (u64, u64),
-        memory: Arc<Budget>,
+        memory: Arc<MemoryTier>,
         create: CreateFile,
     ) -> Option<Self> {
         let segment_bytes = (capacity / SEGMENTS_MIN).min(SEGMENT_BYTES_MAX);

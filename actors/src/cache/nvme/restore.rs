@@ -51,7 +51,7 @@ impl NvmeTier {
         let back: Vec<_> = back.collect();
         back.iter().rev().for_each(|file| self.enqueue(file));
         let (files, took) = (self.files.len(), begun.elapsed());
-        METRICS.cache_restore_ms.with_label_values(&["nvme"]).set(took.as_millis() as i64);
+        METRICS.cache_restore_seconds.with_label_values(&["nvme"]).observe(took.as_secs_f64());
         if files > 0 {
             tracing::info!(files, bytes = self.budget.used(), ?took, "disk cache is warm");
         }
@@ -120,7 +120,7 @@ impl NvmeTier {
         (size_bytes, born_s): (u64, u64),
         unclaimed: &Arc<Class>,
     ) -> Option<SparseFile> {
-        let index = self.memory.try_reserve(sparse::index_bytes(size_bytes))?;
+        let index = self.memory.reserve(sparse::index_bytes(size_bytes))?;
         let space = self.budget.try_reserve(0)?;
         let born = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(born_s))?;
         let path = self.directory.at(name);

@@ -63,7 +63,7 @@ impl NvmeTier {
         if self.files.len() >= self.files_max {
             self.evict_inline(Claim::Of(class), None)?;
         }
-        self.memory.try_reserve(sparse::index_bytes(size_bytes))
+        self.memory.reserve(sparse::index_bytes(size_bytes))
     }
 
     /// Room for `bytes` of a class, for `keep` if that is there already, by evicting at most `evictions_max` others.
@@ -89,6 +89,20 @@ impl NvmeTier {
             }
             evictions += 1;
         }
+    }
+
+    /// Why a page of a class would find no room, as far as that is plain before it is tried: a data set that does not
+    /// fit is refused most of its pages, and need not queue them.
+    pub(super) fn closed_to(&self, class: &Arc<Class>, bytes: u64) -> Option<Refusal> {
+        let bytes = blocks(bytes);
+        let is_full = self.budget.used() + bytes > self.budget.capacity();
+        let claim = match class.has_room(bytes) {
+            true if is_full => Claim::Of(class),
+            true => return None,
+            false => Claim::Within(class),
+        };
+        let segments_yield = is_full && self.packed.as_ref().is_some_and(|packed| packed.disk_bytes() > 0);
+        (!segments_yield && !self.shelves().yields(claim)).then(|| refusal(class, is_full))
     }
 
     /// As [`NvmeTier::reserve`], for a page.
@@ -134,9 +148,13 @@ impl NvmeTier {
         }
     }
 
-    /// Puts a file that is new on its shelf.
+    /// Puts a file that is new in the map on its shelf.
     pub(super) fn enqueue(&self, file: &Arc<SparseFile>) {
         self.shelves().insert(Arc::downgrade(file), file, Weak::upgrade);
+        // Whoever took it off the map meanwhile did not find it on its shelf.
+        if !self.files.get(&file.content()).is_some_and(|kept| Arc::ptr_eq(&kept, file)) {
+            self.dequeue(file);
+        }
     }
 
     /// Takes a file that goes for another reason than room off its shelf.
@@ -149,6 +167,13 @@ impl NvmeTier {
         if self.shelves().grow(file.class(), file.mark(), bytes) {
             file.add_weight(bytes);
         }
+    }
+
+    /// Whether the policy has exactly the files that are there, and counts them for what they hold.
+    #[cfg(test)]
+    pub(in crate::cache) fn is_consistent(&self) -> bool {
+        let held: u64 = self.files.iter().map(|file| file.reserved()).sum();
+        self.shelves().totals() == (self.files.len(), held)
     }
 
     pub(super) fn shelves(&self) -> MutexGuard<'_, Shelves<Weak<SparseFile>>> {

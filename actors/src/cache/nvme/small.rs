@@ -68,17 +68,22 @@ impl NvmeTier {
     }
 
     /// Writes small objects. Waits for the disk.
-    pub(super) fn write_packed(&self, offers: Vec<Offer>) {
+    pub(super) fn write_packed<'a>(&self, offers: impl Iterator<Item = &'a Offer>) {
         let Some(packed) = &self.packed else { return };
+        let born_s = seconds(Clock::system().now());
+        let new = offers.filter(|offer| !packed.contains(offer.key.content));
+        let objects: Vec<_> = new
+            .map(|offer| Object {
+                content: offer.key.content,
+                born_s,
+                bytes: offer.bytes.clone(),
+                from: None,
+            })
+            .collect();
         if !self.health.is_writable(self.directory.path()) {
-            self.counters.refused_disk.inc_by(offers.len() as u64);
+            self.counters.refused_disk.inc_by(objects.len() as u64);
             return;
         }
-        let born_s = seconds(Clock::system().now());
-        let object =
-            |offer: Offer| Object { content: offer.key.content, born_s, bytes: offer.bytes, from: None };
-        let new = offers.into_iter().filter(|offer| !packed.contains(offer.key.content));
-        let objects: Vec<_> = new.map(object).collect();
         let mut rest = &objects[..];
         while let Some(next) = rest.first() {
             let is_full = packed.is_full(super::packed::record_bytes(next.bytes.len() as u32));

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use prometheus::IntGauge;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -25,14 +26,33 @@ pub(in crate::cache) struct Offer {
     pub(in crate::cache) bytes: Bytes,
 }
 
+/// An offer on its way.
+pub(super) struct Waiting {
+    pub(super) offer: Offer,
+    gauge: IntGauge,
+}
+
+impl Waiting {
+    pub(super) fn new(offer: Offer, gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self { offer, gauge: gauge.clone() }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
 /// Runs until the tier is gone.
-pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Offer>) {
+pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>) {
     restore(&tier).await;
     let mut verifications = JoinSet::new();
-    while let Some(offer) = queue.recv().await {
+    while let Some(waiting) = queue.recv().await {
         let Some(tier) = tier.upgrade() else { return };
         let writer = Arc::clone(&tier);
-        let Ok(written) = spawn_blocking(move || writer.write(&offer)).await else {
+        let Ok(written) = spawn_blocking(move || writer.write(&waiting.offer)).await else {
             // A panic costs the page it happened in; its message is in the log.
             tier.counters.refused_disk.inc();
             continue;
@@ -46,7 +66,7 @@ pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Offer>) 
 }
 
 /// Packs small objects, as many at a time as wait. Runs until the tier is gone.
-pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Offer>) {
+pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>) {
     let Some(mut restored) = tier.upgrade().map(|tier| tier.restored.subscribe()) else { return };
     if restored.wait_for(|is_restored| *is_restored).await.is_err() {
         return;
@@ -54,9 +74,11 @@ pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Offer>)
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, BATCH_OBJECTS).await > 0 {
         let Some(tier) = tier.upgrade() else { return };
-        let offers = std::mem::take(&mut batch);
+        let waiting = std::mem::take(&mut batch);
         // A panic costs the batch it happened in; its message is in the log.
-        spawn_blocking(move || tier.write_packed(offers)).await.unwrap_or_default();
+        spawn_blocking(move || tier.write_packed(waiting.iter().map(|waiting| &waiting.offer)))
+            .await
+            .unwrap_or_default();
     }
 }
 

@@ -1,10 +1,9 @@
 //! Which classes make room for which.
 //!
 //! What is treated plainly is one shelf, where use alone decides. A class with a wish of its own has a shelf of its
-//! own, and whoever needs room takes from the first shelf, in this order, that yields to its class:
-//! - data sets that were idle for [`IDLE`], and after them what is not protected, the lowest priority first, and of
-//!   two shelves of one priority the larger one;
-//! - data sets in use, for classes of a higher priority than theirs only.
+//! own, and whoever needs room takes from the first shelf that yields to its class: the lowest priority first, of one
+//! priority data sets that were idle for [`IDLE`], then what is not protected, the larger shelf first, and data sets in
+//! use last, for classes of a higher priority only.
 //!
 //! Pinned content makes room for nobody: a newcomer stays out instead. A data set in use makes none for its own
 //! members: of a set that is read in shuffled order again and again, any part is as good as another, and one that
@@ -13,8 +12,6 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::{Mark, Resident, S3Fifo};
 use crate::cache::class::{Class, Priority, Treatment};
@@ -44,7 +41,6 @@ pub(in crate::cache) struct Shelves<K> {
 struct Shelf<K> {
     class: Arc<Class>,
     queues: S3Fifo<K>,
-    last_used: Instant,
 }
 
 /// Who asks for room.
@@ -59,50 +55,50 @@ pub(in crate::cache) enum Claim<'a> {
 }
 
 /// Shelves that yield to a claim, those to take from first first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Open(Priority, Standing),
-    InUse(Priority),
-}
+type Rank = (Priority, Standing);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     Idle,
-    Busy,
+    Open,
+    InUse,
 }
 
 impl<K> Shelf<K> {
     fn new(class: &Arc<Class>, capacity: u64) -> Self {
-        Self { class: Arc::clone(class), queues: S3Fifo::new(capacity), last_used: Instant::now() }
+        Self { class: Arc::clone(class), queues: S3Fifo::new(capacity) }
     }
 
-    fn is_idle(&mut self) -> bool {
-        if self.class.take_touched() {
-            self.last_used = Instant::now();
-        }
-        self.last_used.elapsed() >= IDLE
+    fn is_plain(&self) -> bool {
+        self.class.treatment().is_plain()
     }
 
-    fn rank(&mut self, claim: Claim<'_>) -> Option<Rank> {
+    /// Whether it is empty and nothing can come.
+    fn is_left(&self) -> bool {
+        self.queues.entries() == 0 && Arc::strong_count(&self.class) == 1
+    }
+
+    fn rank(&self, claim: Claim<'_>) -> Option<Rank> {
         let treatment = self.class.treatment();
         if treatment.pin {
             return None;
         }
-        let priority = treatment.priority;
-        let is_in_use = treatment.epoch && !self.is_idle();
-        let standing = if treatment.epoch { Standing::Idle } else { Standing::Busy };
-        match claim {
-            Claim::Within(class) if !Arc::ptr_eq(class, &self.class) => None,
-            Claim::Of(class) if is_in_use => {
-                (class.treatment().priority > priority).then_some(Rank::InUse(priority))
+        let standing = match treatment.epoch {
+            true if self.class.idle() >= IDLE => Standing::Idle,
+            true => Standing::InUse,
+            false => Standing::Open,
+        };
+        let is_own = |class| Arc::ptr_eq(class, &self.class);
+        let yields = match (claim, standing) {
+            (Claim::Within(class), Standing::Idle | Standing::Open) => is_own(class),
+            (Claim::Of(class), Standing::Idle | Standing::Open) => {
+                is_own(class) || class.treatment().priority >= treatment.priority
             }
-            Claim::Of(class) if Arc::ptr_eq(class, &self.class) => Some(Rank::Open(priority, standing)),
-            Claim::Of(class) => {
-                (class.treatment().priority >= priority).then_some(Rank::Open(priority, standing))
-            }
-            Claim::Within(_) | Claim::Watermark if is_in_use => None,
-            Claim::Within(_) | Claim::Watermark => Some(Rank::Open(priority, standing)),
-        }
+            (Claim::Of(class), Standing::InUse) => class.treatment().priority > treatment.priority,
+            (Claim::Watermark, Standing::Idle | Standing::Open) => true,
+            (Claim::Within(_) | Claim::Watermark, Standing::InUse) => false,
+        };
+        yields.then_some((treatment.priority, standing))
     }
 }
 
@@ -139,15 +135,12 @@ impl<K> Shelves<K> {
     ) -> Option<R> {
         self.dissolve_plain(&find);
         let mut ranked: Vec<_> = (0..self.own.len())
-            .filter(|at| self.own[*at].queues.entries() > 0)
-            .collect::<Vec<_>>()
-            .into_iter()
             .filter_map(|at| {
                 Some((self.own[at].rank(claim)?, u64::MAX - self.own[at].queues.bytes(), Some(at)))
             })
             .collect();
         if plain_yields(claim) {
-            let rank = Rank::Open(Priority::Normal, Standing::Busy);
+            let rank = (Priority::Normal, Standing::Open);
             ranked.push((rank, u64::MAX - self.plain.bytes(), None));
         }
         ranked.sort_unstable();
@@ -163,13 +156,26 @@ impl<K> Shelves<K> {
         None
     }
 
+    /// Whether anything makes room for `claim`.
+    pub(in crate::cache) fn yields(&self, claim: Claim<'_>) -> bool {
+        let own = |shelf: &Shelf<K>| shelf.queues.entries() > 0 && shelf.rank(claim).is_some();
+        self.own.iter().any(own) || self.plain.entries() > 0 && plain_yields(claim)
+    }
+
     /// Bytes of what makes room for the evictor.
-    pub(in crate::cache) fn open_bytes(&mut self) -> u64 {
-        let own = self.own.iter_mut().filter_map(|shelf| {
+    pub(in crate::cache) fn open_bytes(&self) -> u64 {
+        let own = self.own.iter().filter_map(|shelf| {
             shelf.rank(Claim::Watermark)?;
             Some(shelf.queues.bytes())
         });
         self.plain.bytes() + own.sum::<u64>()
+    }
+
+    /// Entries and bytes of all shelves.
+    #[cfg(test)]
+    pub(in crate::cache) fn totals(&self) -> (usize, u64) {
+        let all = || self.own.iter().map(|shelf| &shelf.queues).chain([&self.plain]);
+        (all().map(S3Fifo::entries).sum(), all().map(S3Fifo::bytes).sum())
     }
 
     /// Whether something of a class is a ghost; it is one from now on. What was wanted once is told from what is
@@ -207,9 +213,9 @@ impl<K> Shelves<K> {
         self.own.push(new);
     }
 
-    /// Puts what is treated plainly by now on the common shelf, and takes away what is empty.
+    /// Puts what is treated plainly by now on the common shelf, and takes away shelves that nobody can use any more.
     fn dissolve_plain<R: Classed>(&mut self, find: &impl Fn(&K) -> Option<R>) {
-        while let Some(at) = self.own.iter().position(|shelf| shelf.class.treatment().is_plain()) {
+        while let Some(at) = self.own.iter().position(|shelf| shelf.is_plain() || shelf.is_left()) {
             let mut old = self.own.swap_remove(at);
             old.queues.extract(find, |_| true, &mut self.plain);
         }

@@ -116,7 +116,7 @@ impl Model {
                     continue;
                 }
                 self.ghosts.push((number, weight.next_multiple_of(512)));
-                while self.ghosts.iter().map(|ghost| ghost.1).sum::<u64>() > capacity - capacity / 10 {
+                while self.ghosts.iter().map(|ghost| ghost.1).sum::<u64>() > capacity {
                     self.ghosts.remove(0);
                 }
                 return;

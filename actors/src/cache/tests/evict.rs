@@ -1,12 +1,13 @@
 //! The caps, with evictors, without them and with ones that panic.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_core::ByteRange;
 use tempfile::tempdir;
 
-use super::{Store, eventually, in_memory, on_disk, open, read_all, read_page};
-use crate::cache::{Cache, PAGE_BYTES};
+use super::{Store, content, eventually, in_memory, on_disk, open, read_all, read_page};
+use crate::cache::{Cache, Class, Fetch, PAGE_BYTES, Treatment};
 use crate::supervisor::Supervisor;
 
 const CAPACITY_PAGES: u64 = 8;
@@ -116,4 +117,56 @@ async fn used_page_outlives_unused_ones() {
     }
     assert!(hot().try_read(ByteRange::new(0, 1)).is_some());
     assert_eq!(store.fetches(), 4);
+}
+
+#[tokio::test]
+async fn stream_pushes_out_nothing_that_is_used() {
+    let cache = Cache::open(&in_memory(20)).expect("opens");
+    let store = Store::open();
+    let hot = |number: u64| open(&cache, &format!("hot {number}"), PAGE_BYTES, &store);
+    for number in (0..10).chain(0..10).chain(0..10) {
+        read_page(&hot(number), 0).await;
+    }
+    let stream = open(&cache, "stream", 200 * PAGE_BYTES, &store);
+    read_all(&stream, ByteRange::new(0, 200 * PAGE_BYTES)).await;
+    let kept = (0..10).filter(|number| hot(*number).try_read(ByteRange::new(0, 1)).is_some()).count();
+    assert_eq!(kept, 10);
+}
+
+/// Readers, writers of new versions, changes of treatment and evictors at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn policy_and_tiers_agree_whatever_happens_at_once() {
+    let directory = tempdir().expect("temporary directory");
+    let cache = Cache::open(&on_disk(&directory, 32, 16)).expect("opens");
+    let supervisor = Supervisor::start("test").await.expect("starts");
+    cache.start_evictors(&supervisor).await.expect("start");
+    let (store, classes) = (Store::open(), ["/a", "/b"].map(|name| Class::new(name, Treatment::default())));
+    let tasks: Vec<_> = (0..4u64)
+        .map(|seed| {
+            let (cache, store, classes) = (cache.clone(), Arc::clone(&store), classes.clone());
+            tokio::spawn(async move {
+                let mut random = fastrand::Rng::with_seed(seed);
+                for step in 0..300 {
+                    let name = format!("file {}", random.u64(0..12));
+                    let class = &classes[random.usize(0..2)];
+                    let fetch = Arc::clone(&store) as Arc<dyn Fetch>;
+                    let id = content(&name);
+                    let file = cache.file(&Arc::from("/test"), (&id, class), 3 * PAGE_BYTES, fetch);
+                    read_page(&file, random.u64(0..3)).await;
+                    match random.u8(0..8) {
+                        0 => cache.forget(&id, 3 * PAGE_BYTES),
+                        1 => class.set_treatment(Treatment { epoch: step % 2 == 0, ..Treatment::default() }),
+                        _ => assert_caps(&cache),
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no panic");
+    }
+    let nvme = cache.0.nvme.as_ref().expect("configured");
+    eventually("the disk's shelves are what is there", || nvme.is_consistent()).await;
+    eventually("memory's queues are what is there", || cache.0.memory.is_consistent()).await;
+    supervisor.stop(Duration::from_secs(5)).await;
 }

@@ -7,7 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashTable;
 
-use crate::cache::budget::{Budget, Reservation};
+use crate::cache::budget::Reservation;
+use crate::cache::memory::MemoryTier;
 use crate::cache::page::ContentKey;
 use crate::cache::policy::Use;
 
@@ -38,7 +39,7 @@ struct Entry {
 /// All objects.
 pub(super) struct Index {
     shards: Box<[RwLock<Shard>]>,
-    memory: Arc<Budget>,
+    memory: Arc<MemoryTier>,
 }
 
 #[derive(Default)]
@@ -62,7 +63,7 @@ fn hash(key: [u32; 4]) -> u64 {
 }
 
 impl Index {
-    pub(super) fn new(memory: Arc<Budget>) -> Self {
+    pub(super) fn new(memory: Arc<MemoryTier>) -> Self {
         Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), memory }
     }
 
@@ -165,13 +166,13 @@ pub(super) struct Full;
 
 impl Shard {
     /// Reserves what the table grows by with its next entry.
-    fn make_room(&mut self, memory: &Arc<Budget>) -> Result<(), Full> {
+    fn make_room(&mut self, memory: &Arc<MemoryTier>) -> Result<(), Full> {
         if self.table.len() < self.table.capacity() {
             return Ok(());
         }
         // The old table is there until all of it is in the new one, which is twice as large.
         let before = self.table.allocation_size() as u64;
-        let mut grown = memory.try_reserve(2 * before + 8 * size_of::<Entry>() as u64).ok_or(Full)?;
+        let mut grown = memory.reserve(2 * before + 8 * size_of::<Entry>() as u64).ok_or(Full)?;
         self.table.reserve(1, |entry| hash(entry.key));
         grown.shrink_to(self.table.allocation_size() as u64);
         self.memory = Some(grown);
@@ -186,7 +187,7 @@ mod tests {
 
     fn index(memory_bytes: u64) -> Index {
         let config = CacheConfig { memory_bytes, nvme: None, high_percent: 90, low_percent: 50 };
-        Index::new(Arc::new(Budget::new("index test", memory_bytes, &config)))
+        Index::new(Arc::new(MemoryTier::new(&config)))
     }
 
     fn content(number: u128) -> ContentKey {
@@ -222,7 +223,7 @@ mod tests {
         for number in 0..200_000 {
             index.insert(content(number), place(number as u32), 0).expect("room");
             if number > 20_000 {
-                worst = worst.max(index.memory.used() as f64 / number as f64);
+                worst = worst.max(index.memory.budget().used() as f64 / number as f64);
             }
         }
         assert!((40.0..100.0).contains(&worst), "{worst} bytes");
@@ -234,6 +235,6 @@ mod tests {
         let placed =
             (0..100_000).take_while(|number| index.insert(content(*number), place(0), 0).is_ok()).count();
         assert!((100..2000).contains(&placed), "{placed}");
-        assert!(index.memory.used() <= 64 << 10);
+        assert!(index.memory.budget().used() <= 64 << 10);
     }
 }

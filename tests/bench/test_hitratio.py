@@ -1,0 +1,122 @@
+"""Hit ratios of the cache as it ships, with real files, against libCacheSim and Belady.
+
+Every object has 4096 bytes: one block of the disk, and what one object weighs in the simulator. So sizes are in
+objects, and a million requests take a minute. "Disk" is a disk tier of that size under a memory that holds hardly
+anything beside the disk's index; what is admitted at the second touch only is part of the figure. "Memory" is the
+memory tier alone.
+"""
+
+import heapq
+import itertools
+import random
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from bench.figures import verdict
+from harness.tool import tool
+
+OBJECT_BYTES = 4096
+PAGE_COST_BYTES = 256 + 96  # as PAGE_OVERHEAD_BYTES of memory.rs: what a page costs beside its bytes
+FILE_COST_BYTES = 512 + 96 + 16  # as index_bytes of sparse.rs: what a file of one page costs in memory
+MEMORY_OBJECTS = 8  # beside the index, so that there is a page to fetch into
+MEMBERS = 2000
+TRACES = {"cloudPhysics": 5000, "twitter52": 14354}  # the latter a tenth of its objects
+SIMULATE = Path(__file__).with_name("simulate.py")
+
+
+@pytest.fixture(scope="module")
+def traces():
+    return {"cloudPhysics": cloud_physics(), "twitter52": twitter()}
+
+
+def cloud_physics() -> list[str]:
+    """libCacheSim's binary records: time, object, size, next access."""
+    data = (tool("traces") / "cloudPhysicsIO.oracleGeneral.bin").read_bytes()
+    return [str(key) for _, key, _, _ in struct.iter_unpack("<IQIq", data)]
+
+
+def twitter() -> list[str]:
+    lines = (tool("traces") / "twitter_cluster52.csv").read_text().splitlines()
+    return [line.split(",")[1].strip() for line in lines if not line.startswith("#")]
+
+
+def replay(lines: list[str], directory: Path, memory_bytes: int, disk_objects: int) -> float:
+    """The hit ratio of our cache."""
+    argv = [str(tool("replay")), str(memory_bytes), str(disk_objects * OBJECT_BYTES), str(directory)]
+    done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, check=True)
+    requests, hits, _, _ = map(int, done.stdout.split())
+    return hits / requests
+
+
+def disk(lines: list[str], directory: Path, objects: int) -> float:
+    memory = MEMORY_OBJECTS * (OBJECT_BYTES + PAGE_COST_BYTES) + objects * FILE_COST_BYTES
+    return replay(lines, directory, memory, objects)
+
+
+def memory(lines: list[str], directory: Path, objects: int) -> float:
+    return replay(lines, directory, objects * (OBJECT_BYTES + PAGE_COST_BYTES), 0)
+
+
+def simulated(keys: list[str], objects: int) -> float:
+    argv = [str(tool("libcachesim")), str(SIMULATE), str(objects)]
+    done = subprocess.run(argv, input="\n".join(keys), capture_output=True, text=True, check=True)
+    return int(done.stdout) / len(keys)
+
+
+def belady(keys: list[str], objects: int) -> float:
+    """The best there is: what goes, or does not come in, is what is wanted again last."""
+    following, next_use = {}, [0] * len(keys)
+    for at in range(len(keys) - 1, -1, -1):
+        next_use[at] = following.get(keys[at], len(keys))
+        following[keys[at]] = at
+    kept, queue, hits = {}, [], 0
+    for at, key in enumerate(keys):
+        hits += key in kept
+        kept[key] = next_use[at]
+        heapq.heappush(queue, (-next_use[at], key))
+        while len(kept) > objects:
+            use, farthest = heapq.heappop(queue)
+            if kept.get(farthest) == -use:
+                del kept[farthest]
+    return hits / len(keys)
+
+
+def epochs(name: str, count: int, seed: int) -> list[str]:
+    """Reads of one data set, each time in another order."""
+    chance = random.Random(seed)
+    members = [f"{name}{number}" for number in range(MEMBERS)]
+    return list(itertools.chain(*(chance.sample(members, MEMBERS) for _ in range(count))))
+
+
+def members_of(name: str, keys: list[str]) -> list[str]:
+    return [f"{key} {OBJECT_BYTES} {name}" for key in keys]
+
+
+def close(title: str, ours: float, reference: float, points: float) -> None:
+    print(f"\n   {title:38} ours {ours:.4f}, reference {reference:.4f}", flush=True)
+    verdict(f"{title}: points below", 100 * (reference - ours), points)
+
+
+@pytest.mark.parametrize("tier", [memory, disk], ids=lambda tier: tier.__name__)
+@pytest.mark.parametrize("trace", TRACES)
+def test_s3fifo_is_as_good_as_libcachesims(traces, trace, tier, tmp_path):
+    keys, objects = traces[trace], TRACES[trace]
+    ours = tier([f"{key} {OBJECT_BYTES}" for key in keys], tmp_path, objects)
+    close(f"{trace}, {objects} objects, {tier.__name__}", ours, simulated(keys, objects), 1.0)
+
+
+@pytest.mark.parametrize("percent", [20, 50, 80])
+def test_shuffled_epochs_are_as_good_as_belady(percent, tmp_path):
+    keys, objects = epochs("set", 6, percent), MEMBERS * percent // 100
+    ours = disk(members_of("set", keys), tmp_path, objects)
+    close(f"shuffled epochs, {percent} % on disk", ours, belady(keys, objects), 1.0)
+
+
+def test_two_data_sets_in_turn_are_as_good_as_belady(tmp_path):
+    first, second, objects = epochs("first", 4, 1), epochs("second", 4, 2), MEMBERS // 2
+    # The one that is done counts as idle after five minutes.
+    lines = [*members_of("first", first), "idle 301", *members_of("second", second)]
+    ours = disk(lines, tmp_path, objects)
+    close("two data sets in turn, 50 % on disk", ours, belady(first + second, objects), 2.0)
