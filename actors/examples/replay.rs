@@ -103,11 +103,9 @@ async fn settle() {
 
 fn config(arguments: &[String]) -> Option<CacheConfig> {
     let [_, memory_bytes, disk_bytes, directory] = arguments else { return None };
-    let nvme = NvmeConfig {
-        directory: PathBuf::from(directory),
-        size_bytes: disk_bytes.parse().ok()?,
-        packed_bytes: 64 << 10,
-    };
+    // Pages in files: the policy of entries is what is replayed.
+    let (directory, size_bytes) = (PathBuf::from(directory), disk_bytes.parse().ok()?);
+    let nvme = NvmeConfig { directory, size_bytes, packed_bytes: 0 };
     Some(CacheConfig {
         memory_bytes: memory_bytes.parse().ok()?,
         nvme: (nvme.size_bytes > 0).then_some(nvme),

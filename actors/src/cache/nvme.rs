@@ -143,7 +143,7 @@ impl NvmeTier {
         let directory = Directory::open(&nvme.directory)?;
         METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
         METRICS.cache_dead_bytes.with_label_values(&["nvme"]).set(0);
-        METRICS.cache_restore_ms.with_label_values(&["nvme"]).set(0);
+        METRICS.cache_restore_seconds.with_label_values(&["nvme"]);
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
         let (packed_offers, packing) = mpsc::channel(PACKING_QUEUE_OBJECTS);
@@ -177,13 +177,6 @@ impl NvmeTier {
         &self.budget
     }
 
-    /// Whether nothing waits for the disk or is being written.
-    #[cfg(test)]
-    pub(super) fn is_settled(self: &Arc<Self>) -> bool {
-        // The writer and those who verify hold the tier.
-        self.offers.capacity() == WRITE_QUEUE_PAGES && Arc::strong_count(self) == 1
-    }
-
     pub(super) fn is_restored(&self) -> bool {
         *self.restored.borrow()
     }
@@ -208,6 +201,14 @@ impl NvmeTier {
             let log = self.directory.index().display();
             tracing::warn!(%log, %error, "index of the disk cache is not written: a restart finds less");
         }
+    }
+
+    /// Whether nothing waits for the disk or is being written.
+    #[cfg(test)]
+    pub(super) fn is_settled(self: &Arc<Self>) -> bool {
+        // The writer and those who verify hold the tier.
+        let is_packed = self.packed_offers.capacity() == PACKING_QUEUE_OBJECTS;
+        self.offers.capacity() == WRITE_QUEUE_PAGES && is_packed && Arc::strong_count(self) == 1
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -262,9 +263,14 @@ impl NvmeTier {
         let bytes = offer.bytes.len() as u64;
         if self.is_broken() {
             self.counters.refused_disk.inc();
-        } else if let Some(refusal) = self.closed_to(&offer.class, bytes) {
-            self.refuse(&refusal);
-        } else if self.queue_of(&offer).try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
+            return;
+        }
+        // Segments make room by themselves.
+        let is_packed = self.packs(&offer).is_some();
+        if let Some(refusal) = self.closed_to(&offer.class, bytes).filter(|_| !is_packed) {
+            return self.refuse(&refusal);
+        }
+        if self.queue_of(&offer).try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
             self.counters.refused_queue.inc();
         }
     }

@@ -90,7 +90,7 @@ declare! {
     counter cache_packed_bytes "forebay_cache_packed_bytes_total" ["kind"] "Bytes written to segments of small objects; kind is new or carried.";
     gauge cache_disk_state "forebay_cache_disk_state" ["tier"] "Writes to the cache disk: 0 ok, 1 degraded (the next write is a probe), 2 down.";
     gauge cache_dead_bytes "forebay_cache_dead_bytes" ["tier"] "Bytes of segments that hold nothing any more.";
-    gauge cache_restore_ms "forebay_cache_restore_milliseconds" ["tier"] "Time that the last start took to find what an earlier run left.";
+    histogram cache_restore_seconds "forebay_cache_restore_seconds" ["tier"] "Time that starts took to find what earlier runs left.";
     gauge cache_lent_files "forebay_cache_lent_files" ["tier"] "Cached files lent to readers.";
     gauge cache_write_queue "forebay_cache_write_queue" ["tier"] "Pages that wait for the disk, or are written to it just now.";
     gauge staging_used_bytes "forebay_staging_used_bytes" ["mount"] "Bytes reserved for writes in progress.";

@@ -51,7 +51,7 @@ impl NvmeTier {
         let back: Vec<_> = back.collect();
         back.iter().rev().for_each(|file| self.enqueue(file));
         let (files, took) = (self.files.len(), begun.elapsed());
-        METRICS.cache_restore_ms.with_label_values(&["nvme"]).set(took.as_millis() as i64);
+        METRICS.cache_restore_seconds.with_label_values(&["nvme"]).observe(took.as_secs_f64());
         if files > 0 {
             tracing::info!(files, bytes = self.budget.used(), ?took, "disk cache is warm");
         }

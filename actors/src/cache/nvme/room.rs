@@ -101,7 +101,8 @@ impl NvmeTier {
             true => return None,
             false => Claim::Within(class),
         };
-        (!self.shelves().yields(claim)).then(|| refusal(class, is_full))
+        let segments_yield = is_full && self.packed.as_ref().is_some_and(|packed| packed.disk_bytes() > 0);
+        (!segments_yield && !self.shelves().yields(claim)).then(|| refusal(class, is_full))
     }
 
     /// As [`NvmeTier::reserve`], for a page.
