@@ -36,7 +36,7 @@ HDFS = ("hdfs", "java")
 PRINTED = ("-s",)  # figures, seeds and counts are part of what these parts are for
 
 PARTS = (
-    Part("style", "crate DAG, limits of the code's style; the runner and the harness themselves", 45, (CI, ALL), (), suite("style", "runner", "harness")),
+    Part("style", "crate DAG, limits of the code's style; the runner and the harness themselves", 70, (CI, ALL), (), suite("style", "runner", "harness")),
     Part("lint", "cargo fmt and clippy", 240, (CI, ALL), (), gate.lint),
     Part("unit", "cargo test of the workspace", 330, (CI, ALL), (), gate.unit),
     Part("docs", "cargo doc without warnings", 120, (CI, ALL), (), gate.docs),
@@ -56,6 +56,7 @@ PARTS = (
     Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay", "forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench/test_fuse.py", "bench/test_http.py", "bench/test_idle.py", "s3/test_single_flight.py", options=PRINTED)),
     Part("bench-stores", "cold reads over a slow link, a hung store among ten, copies, HDFS against Hadoop's client, writes through", 1800, (), ("forebay-release", "s3-server", "azurite", "rclone", "curl", *HDFS), suite("bench/test_cold.py", "bench/test_isolation.py", "bench/test_copies.py", "bench/test_hdfs.py", "bench/test_put.py", options=PRINTED)),
     Part("hitratio", "hit ratios against libCacheSim and Belady, from replayed traces", 600, (), ("libcachesim", "traces", "replay"), suite("bench/test_hitratio.py", options=PRINTED)),
+    Part("bench-cache", "what hits cost beside a bare pread and beside foyer", 900, (), ("cache-speed",), suite("bench/test_cache.py", options=PRINTED)),
     Part("baselines", "pass counts of foreign suites, no gate", 600, (ALL,), (*GATEWAY, "pjdfstest", "fsx", "curl"), suite("baselines", options=PRINTED)),
 )  # fmt: skip
 

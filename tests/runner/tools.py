@@ -206,23 +206,12 @@ def _present(command: str, what_for: str) -> Tool:
     return Tool(command, lambda: Path(_require(command, what_for)))
 
 
-def _replay() -> Tool:
-    """The cache behind a command that replays traces."""
+def _cargo(name: str, built: str, *flags: str, cwd: Path = ROOT) -> Tool:
+    """A program of ours. Built by cargo itself, which knows best when there is nothing to do."""
 
     def locate() -> Path:
-        _run(["cargo", "build", "--quiet", "--locked", "-p", "forebay-actors", "--example", "replay"], cwd=ROOT)
-        return TARGET / "debug" / "examples" / "replay"
-
-    return Tool("replay", locate)
-
-
-def _build(name: str, profile: str) -> Tool:
-    """The gateway under test. Built by cargo itself, which knows best when there is nothing to do."""
-
-    def locate() -> Path:
-        flags = ["--release"] if profile == "release" else []
-        _run(["cargo", "build", "--quiet", "--locked", "-p", "forebay", *flags], cwd=ROOT)
-        return TARGET / profile / "forebay"
+        _run(["cargo", "build", "--quiet", "--locked", *flags], cwd=cwd)
+        return TARGET / built
 
     return Tool(name, locate)
 
@@ -230,8 +219,17 @@ def _build(name: str, profile: str) -> Tool:
 TOOLS = {
     tool.name: tool
     for tool in (
-        _build("forebay", "debug"),
-        _build("forebay-release", "release"),
+        _cargo("forebay", "debug/forebay", "-p", "forebay"),
+        _cargo("forebay-release", "release/forebay", "-p", "forebay", "--release"),
+        _cargo("replay", "debug/examples/replay", "-p", "forebay-actors", "--example", "replay"),
+        _cargo(
+            "cache-speed",
+            "bench-cache/release/cache-speed",
+            "--release",
+            "--target-dir",
+            str(TARGET / "bench-cache"),
+            cwd=TESTS / "bench" / "cache",
+        ),
         _s3_server(),
         _VERSITYGW,
         _npm("azurite", AZURITE, "azurite-blob"),
@@ -255,6 +253,5 @@ TOOLS = {
         _venv("pyspark", TESTS / "requirements-spark.txt"),
         _venv("libcachesim", TESTS / "requirements-hitratio.txt"),
         _traces(),
-        _replay(),
     )
 }
