@@ -1,5 +1,5 @@
-//! Figures of the disk tier, printed: `cargo test -p forebay-actors --lib nvme::bench -- --ignored --nocapture`, with
-//! `CARGO_PROFILE_DEV_OPT_LEVEL=3` for figures that count.
+//! Many objects in the disk tier, and what they cost, printed by
+//! `CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test -p forebay-actors --lib nvme::bench -- --nocapture`.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -65,7 +65,6 @@ fn offers(class: &Arc<Class>, numbers: std::ops::Range<u64>) -> Vec<Offer> {
 }
 
 #[tokio::test]
-#[ignore = "prints figures"]
 async fn million_objects_are_back() {
     const OBJECTS: u64 = 1_000_000;
     let directory = tempfile::tempdir().expect("temporary directory");
@@ -93,11 +92,11 @@ async fn million_objects_are_back() {
     let found = (0..OBJECTS).filter(|number| tier.contains_packed(content(*number))).count() as u64;
     assert_eq!(found, OBJECTS);
     let bytes = tier.memory.budget().used() as f64 / OBJECTS as f64;
+    assert!(bytes <= 100.0, "{bytes:.1} bytes of memory an object");
     println!("{OBJECTS} objects back: {cpu:?} of CPU, {took:?}; {bytes:.1} bytes of memory each");
 }
 
 #[tokio::test]
-#[ignore = "prints figures"]
 async fn small_objects_packed_and_in_files_of_their_own() {
     const OBJECTS: u64 = 20_000;
     const BATCH: u64 = 64;
