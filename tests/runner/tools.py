@@ -206,7 +206,7 @@ def _present(command: str, what_for: str) -> Tool:
     return Tool(command, lambda: Path(_require(command, what_for)))
 
 
-def _cargo(name: str, built: str, *flags: str, cwd: Path = ROOT) -> Tool:
+def _ours(name: str, built: str, *flags: str, cwd: Path = ROOT) -> Tool:
     """A program of ours. Built by cargo itself, which knows best when there is nothing to do."""
 
     def locate() -> Path:
@@ -219,10 +219,10 @@ def _cargo(name: str, built: str, *flags: str, cwd: Path = ROOT) -> Tool:
 TOOLS = {
     tool.name: tool
     for tool in (
-        _cargo("forebay", "debug/forebay", "-p", "forebay"),
-        _cargo("forebay-release", "release/forebay", "-p", "forebay", "--release"),
-        _cargo("replay", "debug/examples/replay", "-p", "forebay-actors", "--example", "replay"),
-        _cargo(
+        _ours("forebay", "debug/forebay", "-p", "forebay"),
+        _ours("forebay-release", "release/forebay", "-p", "forebay", "--release"),
+        _ours("replay", "debug/examples/replay", "-p", "forebay-actors", "--example", "replay"),
+        _ours(
             "cache-speed",
             "bench-cache/release/cache-speed",
             "--release",
