@@ -3,7 +3,7 @@
 //! Every cached page and file belongs to one class: that of the longest prefix with a rule of its own, else its mount's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -63,9 +63,11 @@ pub struct Class {
     treatment: ArcSwap<Treatment>,
     /// That of `treatment`, where each hit finds it for one load.
     ttl_ms: AtomicU64,
+    /// `epoch` of `treatment`: only of a data set it matters when it was read, and the clock costs as much as a hit.
+    is_epoch: AtomicBool,
     disk_bytes: AtomicU64,
     born: Instant,
-    /// When it was read last, in seconds after `born`: stored once a second, loaded otherwise.
+    /// When it was read last as a data set, in seconds after `born`: stored once a second, loaded otherwise.
     used_s: AtomicU64,
 }
 
@@ -75,6 +77,7 @@ impl Class {
         Arc::new(Self {
             name: Arc::from(name),
             ttl_ms: AtomicU64::new(treatment.ttl_ms()),
+            is_epoch: AtomicBool::new(treatment.epoch),
             treatment: ArcSwap::from_pointee(treatment),
             disk_bytes: AtomicU64::new(0),
             born: Instant::now(),
@@ -95,6 +98,9 @@ impl Class {
     /// Treats it differently from now on, what is cached already included.
     pub fn set_treatment(&self, treatment: Treatment) {
         self.ttl_ms.store(treatment.ttl_ms(), Ordering::Relaxed);
+        self.is_epoch.store(treatment.epoch, Ordering::Relaxed);
+        // What becomes a data set was not idle so far.
+        self.touch();
         self.treatment.store(Arc::new(treatment));
     }
 
@@ -105,6 +111,9 @@ impl Class {
 
     /// Somebody reads what belongs to it: told for each open file and each page, and not for each read of one page.
     pub(super) fn touch(&self) {
+        if !self.is_epoch.load(Ordering::Relaxed) {
+            return;
+        }
         let now = self.born.elapsed().as_secs();
         if self.used_s.load(Ordering::Relaxed) != now {
             self.used_s.store(now, Ordering::Relaxed);
