@@ -26,7 +26,9 @@ mod nvme;
 mod page;
 mod policy;
 mod rules;
+mod shadow;
 mod share;
+mod source;
 mod stream;
 mod tasks;
 
@@ -45,6 +47,7 @@ use self::flight::Flights;
 use self::memory::MemoryTier;
 use self::nvme::{CreateFile, IndexLogger, NvmeTier};
 use self::page::{ContentKey, PageKey};
+use self::shadow::Shadow;
 use self::share::{MountShare, Pool, Uncached};
 use self::stream::{Outlook, Readings};
 use self::tasks::Tasks;
@@ -112,6 +115,7 @@ struct Tiers {
     /// What each mount holds of the pools. Open files and fetches keep it, so that the series of a mount that is
     /// gone are not written any more.
     shares: DashMap<Arc<str>, Weak<MountShare>>,
+    shadow: Shadow,
     memory_hits: IntCounter,
     nvme_hits: IntCounter,
     memory_refusals: IntCounter,
@@ -144,6 +148,7 @@ impl Cache {
             ahead: Pool::new(READ_AHEAD_FETCHES),
             readings: Readings::new(&Outlook::new(config.memory_bytes / PAGE_BYTES / OUTLOOK_DIVISOR)),
             shares: DashMap::new(),
+            shadow: Shadow::new(config),
             nvme_hits: METRICS.cache_hits.with_label_values(&["nvme"]),
             memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),
             memory_refusals: METRICS.cache_refusals.with_label_values(&["memory", "full"]),

@@ -18,7 +18,7 @@ use super::policy::{Counted, GHOST_BYTES, GHOSTS_PER_ENTRY, Mark, Resident, S3Fi
 use crate::config::CacheConfig;
 
 /// What a page costs beside its bytes: map and queue entries, headers and counters, rounded up, and ghosts.
-const PAGE_OVERHEAD_BYTES: u64 = 256 + GHOSTS_PER_ENTRY as u64 * GHOST_BYTES;
+pub(super) const PAGE_OVERHEAD_BYTES: u64 = 256 + GHOSTS_PER_ENTRY as u64 * GHOST_BYTES;
 
 /// Most pages a fetch may evict itself before it goes uncached.
 const INLINE_EVICTIONS: usize = 64;

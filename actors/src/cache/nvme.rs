@@ -19,6 +19,7 @@ mod packed;
 mod record;
 mod restore;
 mod room;
+mod shown;
 mod small;
 mod sparse;
 mod writer;
@@ -32,7 +33,7 @@ use std::sync::{Arc, Mutex, Weak};
 use bytes::Bytes;
 use dashmap::{DashMap, Entry};
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
-use prometheus::{IntCounter, IntGauge};
+use prometheus::IntCounter;
 use rustix::process::Resource;
 use tokio::sync::{mpsc, watch};
 
@@ -45,9 +46,10 @@ use self::packed::Packed;
 pub(super) use self::packed::PackedObject;
 use self::record::Record;
 use self::room::Refusal;
+use self::shown::Shown;
 pub(super) use self::sparse::SparseFile;
 pub(super) use self::writer::Offer;
-use self::writer::Waiting;
+use self::writer::{Waiting, WaitingGauges};
 use super::budget::Budget;
 use super::class::Class;
 use super::memory::MemoryTier;
@@ -92,6 +94,7 @@ pub(super) struct NvmeTier {
     examinations: mpsc::Sender<Arc<SparseFile>>,
     packed_offers: mpsc::Sender<Waiting>,
     counters: Counters,
+    shown: Shown,
 }
 
 struct Counters {
@@ -107,7 +110,7 @@ struct Counters {
     refused_quota: IntCounter,
     refused_epoch: IntCounter,
     refused_admission: IntCounter,
-    waiting: IntGauge,
+    waiting: WaitingGauges,
 }
 
 impl Counters {
@@ -127,7 +130,7 @@ impl Counters {
             refused_quota: refusals("quota"),
             refused_epoch: refusals("epoch"),
             refused_admission: refusals("admission"),
-            waiting: METRICS.cache_write_queue.with_label_values(&["nvme"]),
+            waiting: WaitingGauges::new(),
         }
     }
 }
@@ -141,8 +144,8 @@ impl NvmeTier {
         create: CreateFile,
     ) -> Result<Arc<Self>> {
         let directory = Directory::open(&nvme.directory)?;
-        METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
-        METRICS.cache_dead_bytes.with_label_values(&["nvme"]).set(0);
+        METRICS.cache_lent_files.with_label_values(&["nvme"]);
+        METRICS.cache_lent_bytes.with_label_values(&["nvme"]);
         METRICS.cache_restore_seconds.with_label_values(&["nvme"]);
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
@@ -166,6 +169,7 @@ impl NvmeTier {
             examinations,
             packed_offers,
             counters: Counters::new(),
+            shown: Shown::new(),
         });
         tasks.spawn(writer::run(Arc::downgrade(&tier), queue));
         tasks.spawn(writer::pack(Arc::downgrade(&tier), packing));
@@ -196,7 +200,7 @@ impl NvmeTier {
                 packed.records(note);
             }
         };
-        self.show_dead_bytes();
+        self.show();
         if let Err(error) = self.log.write(&self.budget, live) {
             let log = self.directory.index().display();
             tracing::warn!(%log, %error, "index of the disk cache is not written: a restart finds less");
@@ -502,7 +506,8 @@ fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
-fn blocks(bytes: u64) -> u64 {
+/// What a file of `bytes` takes.
+pub(super) fn blocks(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK_BYTES)
 }
 

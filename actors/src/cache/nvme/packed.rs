@@ -145,6 +145,11 @@ impl Packed {
         self.segments.len() as u64 * self.segment_bytes
     }
 
+    /// How many objects there are.
+    pub(super) fn objects(&self) -> usize {
+        self.index.len()
+    }
+
     pub(super) fn contains(&self, content: ContentKey) -> bool {
         self.index.contains(content)
     }

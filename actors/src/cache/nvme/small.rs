@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use forebay_core::{Clock, METRICS};
+use forebay_core::Clock;
 
 use super::NvmeTier;
 use super::packed::{Object, Packed, PackedObject};
@@ -143,12 +143,6 @@ impl NvmeTier {
             }
         }
         before.saturating_sub(self.budget.used())
-    }
-
-    /// Shows how much of the segments is dead.
-    pub(super) fn show_dead_bytes(&self) {
-        let dead = self.packed.as_ref().map_or(0, Packed::dead_bytes);
-        METRICS.cache_dead_bytes.with_label_values(&["nvme"]).set(dead as i64);
     }
 }
 

@@ -379,6 +379,7 @@ impl Loan {
     fn new(file: Arc<SparseFile>) -> Self {
         if file.loans.fetch_add(1, Ordering::AcqRel) == 0 {
             METRICS.cache_lent_files.with_label_values(&["nvme"]).inc();
+            METRICS.cache_lent_bytes.with_label_values(&["nvme"]).add(file.size_bytes as i64);
         }
         Self(file)
     }
@@ -388,6 +389,7 @@ impl Drop for Loan {
     fn drop(&mut self) {
         if self.0.loans.fetch_sub(1, Ordering::AcqRel) == 1 {
             METRICS.cache_lent_files.with_label_values(&["nvme"]).dec();
+            METRICS.cache_lent_bytes.with_label_values(&["nvme"]).sub(self.0.size_bytes as i64);
         }
     }
 }

@@ -131,6 +131,11 @@ impl Index {
         Some(found.remove().0.place)
     }
 
+    pub(super) fn len(&self) -> usize {
+        let len = |shard: &RwLock<Shard>| shard.read().unwrap_or_else(PoisonError::into_inner).table.len();
+        self.shards.iter().map(len).sum()
+    }
+
     /// Shows every object, with no lock held.
     pub(super) fn each(&self, mut show: impl FnMut(ContentKey, Place, u32)) {
         for shard in &self.shards {
