@@ -1,5 +1,6 @@
 //! One content seen through the cache.
 
+mod explain;
 mod fill;
 
 use std::ops::Range;

@@ -297,7 +297,7 @@ impl SparseFile {
 
     /// The whole file, if complete and verified; not evicted until it is given back.
     pub(super) fn lend(self: &Arc<Self>) -> Option<Lent> {
-        if !self.is_verified.load(Ordering::Acquire) {
+        if !self.is_verified() {
             return None;
         }
         self.mark.count(Use::First);
@@ -323,6 +323,10 @@ impl SparseFile {
 
     pub(super) fn is_lent(&self) -> bool {
         self.loans.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn is_verified(&self) -> bool {
+        self.is_verified.load(Ordering::Acquire)
     }
 
     pub(super) fn set_verified(&self) {
