@@ -132,3 +132,14 @@ def test_promtool_accepts_the_exposition(gateway):
     text = gateway.metrics().text
     done = subprocess.run([tool("promtool"), "check", "metrics"], input=text, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_metrics_that_the_readme_names_are_there(prometheus, gateway):
+    section = re.search(r"^## Metrics$(.+?)^## ", (DASHBOARDS.parent / "README.md").read_text(), re.M | re.S)[1]
+    promised = re.findall(r"`(forebay_\w+)\{([\w,]+)\}`", section)
+    assert len(promised) >= 15
+    text = gateway.metrics().text
+    for name, labels in promised:
+        series = re.search(rf"^{name}(_bucket)?\{{(.+)\}} ", text, re.M)
+        assert series, name
+        assert set(labels.split(",")) <= {pair.split("=")[0] for pair in series[2].split(",")}, series[0]
