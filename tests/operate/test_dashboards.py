@@ -53,7 +53,8 @@ def prometheus(gateway, tmp_path_factory):
     """Traffic goes on for as long as queries are asked, so that every rate has something to show."""
     gateway.panic_actor("Mount:/scratch")
     read_often(gateway)
-    assert gateway.cli("load", "--wait", "/bucket").returncode == 0
+    gateway.s3().put_object(Bucket="bucket", Key="loaded/0", Body=b"x")
+    assert gateway.cli("load", "--wait", "/bucket/loaded").returncode == 0
     server = Prometheus(tmp_path_factory.mktemp("prometheus") / "server", gateway.address("admin"))
     stop = threading.Event()
     traffic = threading.Thread(target=work, args=(gateway, stop))
