@@ -174,3 +174,15 @@ def test_explain_says_what_is_cached_and_what_a_read_would_do(cached):
     assert "local file" in told(cached, "explain", "/local/f")["read"]
     assert "/data/nothing" in cached.cli("explain", "/data/nothing").stderr.decode()
     assert "rule     /data: ttl 10m" in cached.cli("explain", "/data/d/large").stdout.decode()
+
+
+def test_bytes_given_to_readers_count_for_their_mount_local_ones_too(cached):
+    s3 = cached.s3()
+    s3.put_object(Bucket="local", Key="f", Body=LARGE)
+    for bucket, name in (("local", "f"), ("data", "d/large"), ("data", "d/large")):
+        assert s3.get_object(Bucket=bucket, Key=name)["Body"].read() == LARGE
+    metrics = cached.metrics()
+    assert metrics.total("forebay_cache_served_bytes_total", mount="/local", tier="local") == len(LARGE)
+    assert metrics.total("forebay_cache_served_bytes_total", mount="/data") == 2 * len(LARGE)
+    assert metrics.total("forebay_cache_opens_total", mount="/data", tier="store") == 1
+    assert metrics.total("forebay_cache_opens_total", mount="/data") == 2

@@ -54,12 +54,16 @@ const READS_SHOWN: u64 = 256;
 /// The estimates of one cache.
 pub(super) struct Shadow {
     /// Pages whose hash is below are sampled, for one tier at least.
-    threshold: AtomicU64,
+    threshold: Apart<AtomicU64>,
     /// Reads of pages by where they were found, sampled or not, that the model was not told of.
     reads: [AtomicU64; 3],
     /// Never waited for, and held for a few look-ups.
     model: Mutex<Model>,
 }
+
+/// On cache lines of its own: every read looks at the threshold, and what is beside it changes all the time.
+#[repr(align(128))]
+struct Apart<T>(T);
 
 /// A read of one sampled page.
 pub(super) struct PageRead<'a> {
@@ -98,13 +102,13 @@ impl Shadow {
         };
         let memory = Tier::new("memory", copies(config.memory_bytes, false), false);
         let nvme = config.nvme.as_ref().map(|nvme| Tier::new("nvme", copies(nvme.size_bytes, true), true));
-        let threshold = AtomicU64::new(threshold(FIRST_SHIFT));
+        let threshold = Apart(AtomicU64::new(threshold(FIRST_SHIFT)));
         Self { threshold, reads: Default::default(), model: Mutex::new(Model { memory, nvme }) }
     }
 
     /// Whether reads of a page are to be told.
     pub(super) fn samples(&self, key: PageKey) -> bool {
-        hash(key.fingerprint()) < self.threshold.load(Ordering::Relaxed)
+        hash(key.fingerprint()) < self.threshold.0.load(Ordering::Relaxed)
     }
 
     /// Counts reads of pages by [`Source`], those included that are told with [`Shadow::read`].
@@ -132,7 +136,9 @@ impl Shadow {
             nvme.read(read, blocks(read.bytes));
         }
         let shift = nvme.as_ref().map_or(memory.shift, |nvme| nvme.shift.min(memory.shift));
-        self.threshold.store(threshold(shift), Ordering::Relaxed);
+        if self.threshold.0.load(Ordering::Relaxed) != threshold(shift) {
+            self.threshold.0.store(threshold(shift), Ordering::Relaxed);
+        }
     }
 }
 

@@ -196,7 +196,7 @@ pub(super) async fn explain(arguments: PathArguments) -> anyhow::Result<()> {
     for PartView { first_byte, last_byte, place } in &view.parts {
         println!("         {first_byte}-{last_byte} {}", place_words(*place));
     }
-    println!("fetched  {} bytes in {} requests of late", view.fetched_bytes, view.fetched_requests);
+    println!("fetched  {} bytes of late, store requests: {}", view.fetched_bytes, view.fetched_requests);
     println!("read     {}", view.read);
     for reason in &view.reasons {
         println!("because  {reason}");
