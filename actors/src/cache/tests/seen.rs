@@ -21,7 +21,7 @@ fn opens(mount: &str) -> [u64; 3] {
 #[tokio::test]
 async fn open_file_counts_once_for_the_farthest_place_it_was_read_from() {
     let cache = Cache::open(&in_memory(8)).expect("opens");
-    let (store, mount, all) = (Store::open(), "/seen", ByteRange::new(0, SIZE));
+    let (store, mount, all) = (Store::open(), "/seen-opens", ByteRange::new(0, SIZE));
     let first = open(&cache, mount, &store);
     read_all(&first, all).await;
     read_all(&first, all).await;
