@@ -33,7 +33,8 @@ use crate::config::CacheConfig;
 /// Sizes of the copies, as multiples of the tier's, and their labels.
 const SIZES: [(u64, &str); 3] = [(1, "1x"), (2, "2x"), (4, "4x")];
 
-/// One page of so many is sampled at first, as a power of two: a sampled hit takes some 200 ns.
+/// One page of so many is sampled at first, as a power of two. More would be closer, but each takes a mutex
+/// and three look-ups.
 const FIRST_SHIFT: u32 = 3;
 
 /// Most pages of the largest copy.
