@@ -28,10 +28,13 @@ mod nvme;
 mod page;
 mod policy;
 mod rules;
+mod shadow;
 mod share;
+mod source;
 mod stream;
 mod sync;
 mod tasks;
+mod trail;
 
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -39,7 +42,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dashmap::DashMap;
-use forebay_core::{ByteRange, Error, ErrorKind, FileId, METRICS, Result, Version};
+use forebay_core::{ByteRange, Error, ErrorKind, FileId, Key, METRICS, Result, Version};
 use prometheus::IntCounter;
 use tokio::runtime::Handle;
 
@@ -48,9 +51,11 @@ use self::flight::Flights;
 use self::memory::MemoryTier;
 use self::nvme::{CreateFile, IndexLogger, NvmeTier};
 use self::page::{ContentKey, PageKey};
+use self::shadow::Shadow;
 use self::share::{MountShare, Pool, Uncached};
 use self::stream::{Outlook, Readings};
 use self::tasks::Tasks;
+use self::trail::Fetches;
 use crate::config::CacheConfig;
 use crate::supervisor::Supervisor;
 
@@ -58,6 +63,7 @@ pub use self::class::{Class, Priority, Treatment};
 pub use self::file::CachedFile;
 pub use self::page::PAGE_BYTES;
 pub use self::rules::{Rule, RuleStatus, Rules};
+pub use self::trail::Named;
 
 /// Most fetches ahead of their readers at once, over all files of all mounts.
 const READ_AHEAD_FETCHES: u64 = 64;
@@ -115,6 +121,8 @@ struct Tiers {
     /// What each mount holds of the pools. Open files and fetches keep it, so that the series of a mount that is
     /// gone are not written any more.
     shares: DashMap<Arc<str>, Weak<MountShare>>,
+    shadow: Shadow,
+    fetches: Fetches,
     memory_hits: IntCounter,
     nvme_hits: IntCounter,
     memory_refusals: IntCounter,
@@ -147,6 +155,8 @@ impl Cache {
             ahead: Pool::new(READ_AHEAD_FETCHES),
             readings: Readings::new(&Outlook::new(config.memory_bytes / PAGE_BYTES / OUTLOOK_DIVISOR)),
             shares: DashMap::new(),
+            shadow: Shadow::new(config),
+            fetches: Fetches::new(),
             nvme_hits: METRICS.cache_hits.with_label_values(&["nvme"]),
             memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),
             memory_refusals: METRICS.cache_refusals.with_label_values(&["memory", "full"]),
@@ -180,6 +190,16 @@ impl Cache {
         let mount = (Arc::clone(mount), self.0.share(mount));
         let content = (ContentKey::of(content), Arc::clone(class));
         CachedFile::new(Arc::clone(&self.0), mount, content, size_bytes, fetch)
+    }
+
+    /// What a mount calls a content now.
+    pub fn named(&self, mount: &str, key: &Key, content: &ContentId) -> Named {
+        Named::new(mount, key, ContentKey::of(content))
+    }
+
+    /// A request for `bytes` of a content goes to its store.
+    pub fn note_fetch(&self, named: Named, bytes: u64) {
+        self.0.fetches.note(named, bytes);
     }
 
     /// Drops what is cached of a content of `size_bytes`. Readers keep what they hold.

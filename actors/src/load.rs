@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_core::{
-    Clock, Context, Error, ErrorKind, Grant, Namespace, NsPath, Permission, Principal, Result,
+    Clock, Context, Error, ErrorKind, Grant, METRICS, Namespace, NsPath, Permission, Principal, Result,
 };
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -81,6 +81,11 @@ impl Loads {
         let (store, kept) = Store::open(directory).await?;
         let grants = vec![Grant { prefix: NsPath::root(), permission: Permission::Read }];
         let principal = Principal { name: "load".to_owned(), grants };
+        // Shown from the start: a rate of nothing is 0, of what is not there unknown.
+        for (outcome, origin) in [("ok", "store"), ("failed", "cache")] {
+            METRICS.load_files.with_label_values(&[outcome]);
+            METRICS.load_bytes.with_label_values(&[origin]);
+        }
         let jobs = kept.into_iter().map(|status| (status.id, Arc::new(Job::new(status))));
         Ok(Self(Arc::new(Shared {
             namespace: Arc::clone(namespace),

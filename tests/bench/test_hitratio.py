@@ -19,9 +19,17 @@ from harness.tool import tool
 
 OBJECT_BYTES = 4096
 PAGE_COST_BYTES = 256 + 96  # as PAGE_OVERHEAD_BYTES of memory.rs: what a page costs beside its bytes
-FILE_COST_BYTES = 512 + 96 + 16  # as index_bytes of sparse.rs: what a file of one page costs in memory
+FILE_COST_BYTES = 512 + 96 + 4 + 16  # as index_bytes of sparse.rs: what a file of one page costs in memory
 MEMORY_OBJECTS = 8  # beside the index, so that there is a page to fetch into
 MEMBERS = 2000
+SIZES = (1, 2, 4)
+# Four times as many must not need more than the 10000 files that a limit of 20000 descriptors leaves.
+SHADOWED = {
+    ("cloudPhysics", "memory"): 5000,
+    ("cloudPhysics", "disk"): 2400,
+    ("twitter52", "memory"): 14354,
+    ("twitter52", "disk"): 2400,
+}
 TRACES = {"cloudPhysics": 5000, "twitter52": 14354}  # the latter a tenth of its objects
 SIMULATE = Path(__file__).with_name("simulate.py")
 
@@ -42,20 +50,22 @@ def twitter() -> list[str]:
     return [line.split(",")[1].strip() for line in lines if not line.startswith("#")]
 
 
-def replay(lines: list[str], directory: Path, memory_bytes: int, disk_objects: int) -> float:
-    """The hit ratio of our cache."""
+def replay(lines: list[str], directory: Path, memory_bytes: int, disk_objects: int) -> tuple[float, list[float]]:
+    """The hit ratio of our cache, and its own estimate for each of SIZES; 0 where it says nothing."""
     argv = [str(tool("replay")), str(memory_bytes), str(disk_objects * OBJECT_BYTES), str(directory)]
     done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, check=True)
-    requests, hits, _, _ = map(int, done.stdout.split())
-    return hits / requests
+    totals, *tiers = done.stdout.splitlines()
+    requests, hits, _, _ = map(int, totals.split())
+    shown = tiers[1 if disk_objects else 0].split()[1:]
+    return hits / requests, [0.0 if word == "-" else float(word) for word in shown]
 
 
-def disk(lines: list[str], directory: Path, objects: int) -> float:
+def disk(lines: list[str], directory: Path, objects: int) -> tuple[float, list[float]]:
     memory = MEMORY_OBJECTS * (OBJECT_BYTES + PAGE_COST_BYTES) + objects * FILE_COST_BYTES
     return replay(lines, directory, memory, objects)
 
 
-def memory(lines: list[str], directory: Path, objects: int) -> float:
+def memory(lines: list[str], directory: Path, objects: int) -> tuple[float, list[float]]:
     return replay(lines, directory, objects * (OBJECT_BYTES + PAGE_COST_BYTES), 0)
 
 
@@ -103,14 +113,14 @@ def close(title: str, ours: float, reference: float, points: float) -> None:
 @pytest.mark.parametrize("trace", TRACES)
 def test_s3fifo_is_as_good_as_libcachesims(traces, trace, tier, tmp_path):
     keys, objects = traces[trace], TRACES[trace]
-    ours = tier([f"{key} {OBJECT_BYTES}" for key in keys], tmp_path, objects)
+    ours, _ = tier([f"{key} {OBJECT_BYTES}" for key in keys], tmp_path, objects)
     close(f"{trace}, {objects} objects, {tier.__name__}", ours, simulated(keys, objects), 1.0)
 
 
 @pytest.mark.parametrize("percent", [20, 50, 80])
 def test_shuffled_epochs_are_as_good_as_belady(percent, tmp_path):
     keys, objects = epochs("set", 6, percent), MEMBERS * percent // 100
-    ours = disk(members_of("set", keys), tmp_path, objects)
+    ours, _ = disk(members_of("set", keys), tmp_path, objects)
     close(f"shuffled epochs, {percent} % on disk", ours, belady(keys, objects), 1.0)
 
 
@@ -118,5 +128,18 @@ def test_two_data_sets_in_turn_are_as_good_as_belady(tmp_path):
     first, second, objects = epochs("first", 4, 1), epochs("second", 4, 2), MEMBERS // 2
     # The one that is done counts as idle after five minutes.
     lines = [*members_of("first", first), "idle 301", *members_of("second", second)]
-    ours = disk(lines, tmp_path, objects)
+    ours, _ = disk(lines, tmp_path, objects)
     close("two data sets in turn, 50 % on disk", ours, belady(first + second, objects), 2.0)
+
+
+@pytest.mark.parametrize("tier", [memory, disk], ids=lambda tier: tier.__name__)
+@pytest.mark.parametrize("trace", TRACES)
+def test_estimates_for_larger_tiers_are_what_larger_tiers_hit(traces, trace, tier, tmp_path):
+    lines, objects = [f"{key} {OBJECT_BYTES}" for key in traces[trace]], SHADOWED[trace, tier.__name__]
+    replayed = [tier(lines, tmp_path / str(size), size * objects) for size in SIZES]
+    estimates = replayed[0][1]
+    print(f"\n   {trace}, {objects} objects, {tier.__name__}")
+    for size, estimate, (hit, _) in zip(SIZES, estimates, replayed, strict=True):
+        print(f"   {size}x: replayed {hit:.4f}, estimated at 1x {estimate:.4f}", flush=True)
+    for size, estimate, (hit, _) in zip(SIZES, estimates, replayed, strict=True):
+        verdict(f"{trace}, {tier.__name__}, {size}x: points off", 100 * abs(hit - estimate), 3.0)

@@ -4,9 +4,11 @@ import json
 import os
 
 import pytest
+import requests
 from harness.faults import FaultProxy
 from harness.gateway import Gateway, settings
 from harness.tool import has_fuse, machine
+from harness.wait import wait_for
 
 LARGE = os.urandom(2_500_000)
 
@@ -99,6 +101,43 @@ def test_a_response_says_where_its_bytes_were_found_if_asked(cached):
     assert found(asked).startswith("hit-")
 
 
+def test_webhdfs_says_where_its_bytes_were_found_if_asked(cached):
+    def found(headers) -> str | None:
+        query = {"op": "OPEN", "user.name": "root"}
+        answer = requests.get(f"{cached.url('webhdfs')}/webhdfs/v1/data/d/large", params=query, headers=headers)
+        assert answer.content == LARGE
+        return answer.headers.get("x-forebay-cache")
+
+    asked = {"x-forebay-explain": "1"}
+    assert found({}) is None
+    told(cached, "free", "/data")
+    assert found(asked) == "miss"
+    told(cached, "load", "--wait", "/data")
+    assert found(asked).startswith("hit-")
+
+
+def test_explain_says_why_a_read_would_miss(cached, store):
+    def reasons(path: str) -> str:
+        return " / ".join(told(cached, "explain", path)["reasons"])
+
+    assert reasons("/data/d/large") == "nobody read it of late"
+    told(cached, "load", "--wait", "/data")
+    view = told(cached, "explain", "/data/d/large")
+    assert view["reasons"] == []
+    assert view["fetched_bytes"] == len(LARGE)
+    assert view["fetched_requests"] >= 3
+    assert [part["last_byte"] for part in view["parts"]][-1] == len(LARGE) - 1
+    assert {part["place"] for part in view["parts"]} <= {"memory", "memory-and-disk", "disk"}
+    told(cached, "free", "/data/d/large")
+    assert "disk: freed, or replaced" in reasons("/data/d/large")
+    text = cached.cli("explain", "/data/d/large").stdout.decode()
+    assert "0-2499999 in the store only" in text
+    assert "because  disk: freed, or replaced" in text
+    store.put(cached.config["mounts"]["/data"]["options"]["bucket"], "e/other", b"another")
+    wait_for(lambda: "another content" in reasons("/data/e/other"), 10, "the change to be seen")
+    assert told(cached, "explain", "/data/e/other")["fetched_requests"] == 0
+
+
 def test_an_xattr_says_where_a_file_is_found(tmp_path, store):
     machine(has_fuse(), "no /dev/fuse, or not root")
     bucket = store.bucket("xattr")
@@ -135,3 +174,15 @@ def test_explain_says_what_is_cached_and_what_a_read_would_do(cached):
     assert "local file" in told(cached, "explain", "/local/f")["read"]
     assert "/data/nothing" in cached.cli("explain", "/data/nothing").stderr.decode()
     assert "rule     /data: ttl 10m" in cached.cli("explain", "/data/d/large").stdout.decode()
+
+
+def test_bytes_given_to_readers_count_for_their_mount_local_ones_too(cached):
+    s3 = cached.s3()
+    s3.put_object(Bucket="local", Key="f", Body=LARGE)
+    for bucket, name in (("local", "f"), ("data", "d/large"), ("data", "d/large")):
+        assert s3.get_object(Bucket=bucket, Key=name)["Body"].read() == LARGE
+    metrics = cached.metrics()
+    assert metrics.total("forebay_cache_served_bytes_total", mount="/local", tier="local") == len(LARGE)
+    assert metrics.total("forebay_cache_served_bytes_total", mount="/data") == 2 * len(LARGE)
+    assert metrics.total("forebay_cache_opens_total", mount="/data", tier="store") == 1
+    assert metrics.total("forebay_cache_opens_total", mount="/data") == 2

@@ -8,19 +8,22 @@ import requests
 from harness.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
-DECLARATION = re.compile(r'^\s*(counter|gauge|histogram) \w+ "(forebay_\w+)" \[([^\]]*)\]', re.M)
+DECLARATION = re.compile(r'^\s*(counter|gauge|ratio|histogram) \w+ "(forebay_\w+)" \[([^\]]*)\]', re.M)
 
 # Series that exist only after their event; every other declared metric is exported by a gateway that has served.
 EVENTS = {
     "forebay_actor_degraded", "forebay_actor_restarts_total", "forebay_breaker_open", "forebay_cache_evictions_total",
-    "forebay_cache_lent_files", "forebay_cache_refusals_total", "forebay_commit_observer_timeouts_total",
+    "forebay_cache_lent_files", "forebay_cache_refusals_total", "forebay_cache_shadow_hit_ratio", "forebay_commit_observer_timeouts_total",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def declared():
     text = (ROOT / "gateway" / "core" / "src" / "metrics.rs").read_text()
-    return {name: (kind, set(re.findall(r'"(\w+)"', labels))) for kind, name, labels in DECLARATION.findall(text)}
+    kinds = {"ratio": "gauge"}
+    return {
+        name: (kinds.get(kind, kind), set(re.findall(r'"(\w+)"', labels))) for kind, name, labels in DECLARATION.findall(text)
+    }
 
 
 @pytest.fixture

@@ -57,7 +57,9 @@ def test_what_was_loaded_is_read_with_the_store_away(loaded, proxy):
     done = loaded.cli("load", "--wait", "--json", "/data/d")
     job = job_of(done)
     assert (done.returncode, job["state"], job["files"], job["failed"]) == (0, "done", len(BELOW_D), 0)
-    assert (job["found_bytes"], job["cached_bytes"], job["fetched_bytes"]) == (BYTES, BYTES, BYTES)
+    assert (job["found_bytes"], job["cached_bytes"]) == (BYTES, BYTES)
+    # Small files in the order of their listing are fetched ahead of the load, which finds them cached.
+    assert LARGE <= job["fetched_bytes"] <= BYTES
     again = job_of(loaded.cli("load", "--wait", "--json", "/data/d/z large"))
     assert (again["cached_bytes"], again["fetched_bytes"]) == (LARGE, 0)
     s3 = loaded.s3()

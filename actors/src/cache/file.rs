@@ -1,5 +1,6 @@
 //! One content seen through the cache.
 
+mod explain;
 mod fill;
 
 use std::ops::Range;
@@ -16,7 +17,9 @@ use super::flight::Flight;
 use super::nvme::{Offer, PackedObject, SparseFile};
 use super::page::{ContentKey, HEAD_BYTES, PAGE_BYTES, PageKey, page_count, page_range, pages, within};
 use super::policy::{Mark, Use};
+use super::shadow::PageRead;
 use super::share::{Held, MountShare};
+use super::source::{Source, Sources};
 use super::stream::{Readings, Streams};
 use super::{Fetch, Tiers};
 
@@ -39,6 +42,7 @@ pub struct CachedFile {
     fetch: Arc<dyn Fetch>,
     last_page: AtomicU64,
     streams: Arc<Streams>,
+    sources: Sources,
 }
 
 impl CachedFile {
@@ -51,7 +55,8 @@ impl CachedFile {
     ) -> Self {
         class.touch();
         let (last_page, streams) = (AtomicU64::new(NONE), tiers.readings.of(content));
-        Self { tiers, mount, share, class, content, size_bytes, fetch, last_page, streams }
+        let sources = Sources::default();
+        Self { tiers, mount, share, class, content, size_bytes, fetch, last_page, streams, sources }
     }
 
     /// Somebody is going to read all of `range` in order: its pages are fetched ahead from its first read on.
@@ -104,7 +109,8 @@ impl CachedFile {
             self.tiers.nvme_hits.inc_by(nvme_hits);
             self.share.served().nvme.inc_by(nvme_bytes);
         }
-        self.read_ahead(range, *pages(range).end());
+        let source = if nvme_hits > 0 { Source::Nvme } else { Source::Memory };
+        self.turn(range, (range, source), *pages(range).end());
         Some(content)
     }
 
@@ -120,14 +126,17 @@ impl CachedFile {
         }
         let number = *pages(range).start();
         let wanted = within(range, number);
-        if let Some(bytes) = self.cached(number, wanted).await {
-            self.read_ahead(range, number);
+        if let Some((bytes, source)) = self.cached(number, wanted).await {
+            self.turn(range, (wanted, source), number);
             return Ok(bytes.into());
         }
         METRICS.cache_misses.with_label_values(&[&self.mount]).inc();
         let _waiting = self.share.filling().wait_for_store();
         let flight = self.start(number, None);
         if let Some(head) = self.head(wanted) {
+            if self.last_page.load(Ordering::Relaxed) != number {
+                self.note(wanted, Source::Store);
+            }
             if self.size_bytes <= AT_ONCE_BYTES {
                 self.fetch_window(range, number);
             }
@@ -136,7 +145,7 @@ impl CachedFile {
             let wanted = ByteRange::new(wanted.offset, wanted.len.min(HEAD_BYTES - wanted.offset));
             return Ok(self.fetched(slice(head, wanted)));
         }
-        self.read_ahead(range, number);
+        self.turn(range, (wanted, Source::Store), number);
         Ok(self.fetched(slice(flight.await?, wanted)))
     }
 
@@ -154,7 +163,10 @@ impl CachedFile {
 
     /// The whole content as one verified local file, if the disk tier has it.
     pub fn lend(&self) -> Option<Lent> {
-        self.tiers.nvme.as_ref()?.lend(self.content, &self.class)
+        let lent = self.tiers.nvme.as_ref()?.lend(self.content, &self.class)?;
+        // Who has the whole file need not ask for its pages, and they are not told.
+        self.sources.note(Source::Nvme, 0);
+        Some(lent)
     }
 
     fn find(&self, number: u64) -> Option<Found> {
@@ -181,26 +193,26 @@ impl CachedFile {
     }
 
     /// A part of a page, waiting for the disk if need be.
-    async fn cached(&self, number: u64, wanted: ByteRange) -> Option<Bytes> {
+    async fn cached(&self, number: u64, wanted: ByteRange) -> Option<(Bytes, Source)> {
         match self.find(number)? {
             Found::Page(page) => {
                 self.tiers.memory_hits.inc();
                 self.share.served().memory.inc_by(wanted.len);
-                Some(slice(page, wanted))
+                Some((slice(page, wanted), Source::Memory))
             }
             Found::Packed(object) => {
                 let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
                 let bytes = self.tiers.run_blocking(move || nvme.read_packed(&object)).await??;
                 self.tiers.nvme_hits.inc();
                 self.share.served().nvme.inc_by(wanted.len);
-                Some(slice(bytes, wanted))
+                Some((slice(bytes, wanted), Source::Nvme))
             }
             Found::File(file) => {
                 let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
                 let bytes = self.tiers.run_blocking(move || nvme.read(&file, number, wanted)).await??;
                 self.tiers.nvme_hits.inc();
                 self.share.served().nvme.inc_by(wanted.len);
-                Some(bytes)
+                Some((bytes, Source::Nvme))
             }
         }
     }
@@ -263,10 +275,25 @@ impl CachedFile {
         Some(Room { reservation: self.tiers.memory.reserve_page(bytes)?, held })
     }
 
-    /// Starts fetching what comes after page `number`, once for all small reads of it.
-    fn read_ahead(&self, range: ByteRange, number: u64) {
+    /// A reader of `range` was given a part of it, and is at page `number` now: once for all small reads of that,
+    /// notes it and starts fetching what comes after it.
+    fn turn(&self, range: ByteRange, (given, source): (ByteRange, Source), number: u64) {
         if self.last_page.load(Ordering::Relaxed) != number {
+            self.note(given, source);
             self.fetch_window(range, number);
+        }
+    }
+
+    /// Tells those who count reads of pages.
+    fn note(&self, given: ByteRange, source: Source) {
+        self.sources.note(source, pages(given).count() as u64);
+        for number in pages(given) {
+            let key = self.content.page(number);
+            if self.tiers.shadow.samples(key) {
+                let (class, bytes) = (&self.class, page_range(number, self.size_bytes).len);
+                self.tiers.shadow.count(self.sources.take_pages());
+                self.tiers.shadow.read(&PageRead { key, bytes, class, source });
+            }
         }
     }
 
@@ -337,6 +364,10 @@ impl CachedFile {
 impl Drop for CachedFile {
     fn drop(&mut self) {
         Readings::close(&self.streams);
+        if let Some(farthest) = self.sources.farthest() {
+            self.share.closed(farthest);
+            self.tiers.shadow.count(self.sources.take_pages());
+        }
     }
 }
 

@@ -15,10 +15,11 @@ use tokio::time::Instant;
 use super::budget::{Budget, Reservation};
 use super::page::{ContentKey, KeyHash, PageKey, page_count};
 use super::policy::{Counted, GHOST_BYTES, GHOSTS_PER_ENTRY, Mark, Resident, S3Fifo, Use};
+use super::trail::{Cause, Trail};
 use crate::config::CacheConfig;
 
 /// What a page costs beside its bytes: map and queue entries, headers and counters, rounded up, and ghosts.
-const PAGE_OVERHEAD_BYTES: u64 = 256 + GHOSTS_PER_ENTRY as u64 * GHOST_BYTES;
+pub(super) const PAGE_OVERHEAD_BYTES: u64 = 256 + GHOSTS_PER_ENTRY as u64 * GHOST_BYTES;
 
 /// Most pages a fetch may evict itself before it goes uncached.
 const INLINE_EVICTIONS: usize = 64;
@@ -72,6 +73,9 @@ pub(super) struct MemoryTier {
     inline_evictions: IntCounter,
     version_evictions: IntCounter,
     expired: IntCounter,
+    trail: Trail,
+    /// That of the tier behind, which has this one at hand.
+    disk_trail: Trail,
 }
 
 impl MemoryTier {
@@ -85,6 +89,8 @@ impl MemoryTier {
             inline_evictions: evictions("inline"),
             version_evictions: evictions("version"),
             expired: evictions("expired"),
+            trail: Trail::new(),
+            disk_trail: Trail::new(),
         }
     }
 
@@ -97,10 +103,23 @@ impl MemoryTier {
         let page = self.pages.get(&key)?;
         if oldest.is_some_and(|oldest| page.born < oldest) {
             drop(page);
-            self.remove(key).then(|| self.expired.inc());
+            if self.remove(key) {
+                self.expired.inc();
+                self.trail.note(key.content, Cause::Expired);
+            }
             return None;
         }
         Some(Hit { is_worth_disk: page.mark.count(used) == Counted::Waiting, bytes: page.bytes.clone() })
+    }
+
+    /// What became of what was here.
+    pub(super) fn trail(&self) -> &Trail {
+        &self.trail
+    }
+
+    /// What became of what was on the disk, or should have come there.
+    pub(super) fn disk_trail(&self) -> &Trail {
+        &self.disk_trail
     }
 
     pub(super) fn contains(&self, key: PageKey) -> bool {
@@ -150,6 +169,7 @@ impl MemoryTier {
         loop {
             let page = self.policy().evict(Weak::upgrade)?;
             if self.pages.remove_if(&page.key, |_, kept| Arc::ptr_eq(kept, &page)).is_some() {
+                self.trail.note(page.key.content, Cause::Evicted);
                 return Some(page.weight());
             }
         }
@@ -174,6 +194,7 @@ impl MemoryTier {
         }
         for key in keys {
             if self.remove(key) {
+                self.trail.note(content, Cause::Dropped);
                 self.version_evictions.inc();
             }
         }

@@ -19,6 +19,7 @@ mod packed;
 mod record;
 mod restore;
 mod room;
+mod shown;
 mod small;
 mod sparse;
 mod writer;
@@ -32,7 +33,7 @@ use std::sync::{Arc, Mutex, Weak};
 use bytes::Bytes;
 use dashmap::{DashMap, Entry};
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
-use prometheus::{IntCounter, IntGauge};
+use prometheus::IntCounter;
 use rustix::process::Resource;
 use tokio::sync::{mpsc, watch};
 
@@ -45,15 +46,17 @@ use self::packed::Packed;
 pub(super) use self::packed::PackedObject;
 use self::record::Record;
 use self::room::Refusal;
+use self::shown::Shown;
 pub(super) use self::sparse::SparseFile;
 pub(super) use self::writer::Offer;
-use self::writer::Waiting;
+use self::writer::{Waiting, WaitingGauges};
 use super::budget::Budget;
 use super::class::Class;
 use super::memory::MemoryTier;
 use super::page::{ContentKey, KeyHash, PageKey, page_range};
 use super::policy::{Classed, Resident, Shelves, Use};
 use super::tasks::Tasks;
+use super::trail::Cause;
 use crate::config::{CacheConfig, NvmeConfig};
 
 /// Unit in which file systems give out space.
@@ -92,6 +95,7 @@ pub(super) struct NvmeTier {
     examinations: mpsc::Sender<Arc<SparseFile>>,
     packed_offers: mpsc::Sender<Waiting>,
     counters: Counters,
+    shown: Shown,
 }
 
 struct Counters {
@@ -107,7 +111,7 @@ struct Counters {
     refused_quota: IntCounter,
     refused_epoch: IntCounter,
     refused_admission: IntCounter,
-    waiting: IntGauge,
+    waiting: WaitingGauges,
 }
 
 impl Counters {
@@ -127,7 +131,7 @@ impl Counters {
             refused_quota: refusals("quota"),
             refused_epoch: refusals("epoch"),
             refused_admission: refusals("admission"),
-            waiting: METRICS.cache_write_queue.with_label_values(&["nvme"]),
+            waiting: WaitingGauges::new(),
         }
     }
 }
@@ -141,8 +145,8 @@ impl NvmeTier {
         create: CreateFile,
     ) -> Result<Arc<Self>> {
         let directory = Directory::open(&nvme.directory)?;
-        METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
-        METRICS.cache_dead_bytes.with_label_values(&["nvme"]).set(0);
+        METRICS.cache_lent_files.with_label_values(&["nvme"]);
+        METRICS.cache_lent_bytes.with_label_values(&["nvme"]);
         METRICS.cache_restore_seconds.with_label_values(&["nvme"]);
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
@@ -166,6 +170,7 @@ impl NvmeTier {
             examinations,
             packed_offers,
             counters: Counters::new(),
+            shown: Shown::new(),
         });
         tasks.spawn(writer::run(Arc::downgrade(&tier), queue));
         tasks.spawn(writer::pack(Arc::downgrade(&tier), packing));
@@ -196,7 +201,7 @@ impl NvmeTier {
                 packed.records(note);
             }
         };
-        self.show_dead_bytes();
+        self.show();
         if let Err(error) = self.log.write(&self.budget, live) {
             let log = self.directory.index().display();
             tracing::warn!(%log, %error, "index of the disk cache is not written: a restart finds less");
@@ -227,6 +232,11 @@ impl NvmeTier {
         is_in_file || self.contains_packed(key.content)
     }
 
+    /// Whether all of a content is there and verified.
+    pub(super) fn is_whole(&self, content: ContentKey) -> bool {
+        self.files.get(&content).is_some_and(|file| file.is_verified())
+    }
+
     /// The whole content, if all of it is there and verified, and not older than its class may be.
     pub(super) fn lend(&self, content: ContentKey, class: &Arc<Class>) -> Option<Lent> {
         let file = self.usable(content, class)?;
@@ -241,6 +251,7 @@ impl NvmeTier {
         let is_expired = class.oldest().is_some_and(|oldest| file.is_older_than(oldest));
         if is_expired {
             self.counters.expired.inc();
+            self.note(content, Cause::Expired);
         }
         let is_refused = !file.is_claimed() && !self.claim(&file, class);
         if is_expired || is_refused || file.has_failed() {
@@ -261,17 +272,19 @@ impl NvmeTier {
     /// Queues a page for the disk, or counts a refusal when nothing makes room for it, or the disk is behind or broken.
     pub(super) fn offer(&self, offer: Offer) {
         let bytes = offer.bytes.len() as u64;
+        let content = offer.key.content;
         if self.is_broken() {
             self.counters.refused_disk.inc();
-            return;
+            return self.note(content, Cause::Disk);
         }
         // Segments make room by themselves.
         let is_packed = self.packs(&offer).is_some();
         if let Some(refusal) = self.closed_to(&offer.class, bytes).filter(|_| !is_packed) {
-            return self.refuse(&refusal);
+            return self.refuse(content, &refusal);
         }
         if self.queue_of(&offer).try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
             self.counters.refused_queue.inc();
+            self.note(content, Cause::Queue);
         }
     }
 
@@ -305,6 +318,7 @@ impl NvmeTier {
             || is_again();
         if !is_admitted {
             self.counters.refused_admission.inc();
+            self.note(key.content, Cause::Admission);
         }
         is_admitted
     }
@@ -317,11 +331,13 @@ impl NvmeTier {
             Err(error) if file.is_suspect(number) && is_damage(&error) => {
                 tracing::warn!(file = %file.path().display(), page = number, %error, "page of an earlier run dropped");
                 self.counters.damaged.inc();
+                self.note(file.content(), Cause::Damaged);
                 file.drop_page(number);
                 None
             }
             Err(error) => {
                 tracing::warn!(file = %file.path().display(), page = number, %error, "cached file dropped: read failed");
+                self.note(file.content(), Cause::Damaged);
                 self.discard(file);
                 None
             }
@@ -331,11 +347,13 @@ impl NvmeTier {
     /// Drops a content. Its file goes once the last reader lets go of it.
     pub(super) fn forget(&self, content: ContentKey) {
         if self.forget_packed(content) {
+            self.note(content, Cause::Dropped);
             self.counters.evicted_version.inc();
         }
         if let Some((_, file)) = self.files.remove(&content) {
             self.log.note(Record::Gone { serial: file.name().serial });
             self.dequeue(&file);
+            self.note(content, Cause::Dropped);
             self.counters.evicted_version.inc();
             self.tasks.spawn_blocking(move || file.unlink());
         }
@@ -345,10 +363,11 @@ impl NvmeTier {
     fn write(&self, offer: &Offer) -> Option<Arc<SparseFile>> {
         if !self.health.is_writable(self.directory.path()) {
             self.counters.refused_disk.inc();
+            self.note(offer.key.content, Cause::Disk);
             return None;
         }
         self.place(offer).unwrap_or_else(|refusal| {
-            self.refuse(&refusal);
+            self.refuse(offer.key.content, &refusal);
             None
         })
     }
@@ -396,7 +415,8 @@ impl NvmeTier {
         file.set_verified();
     }
 
-    fn refuse(&self, refusal: &Refusal) {
+    fn refuse(&self, content: ContentKey, refusal: &Refusal) {
+        self.note(content, refusal.cause());
         match refusal {
             Refusal::Full => self.counters.refused_full.inc(),
             Refusal::Epoch => self.counters.refused_epoch.inc(),
@@ -457,7 +477,7 @@ impl NvmeTier {
         let space = match self.reserve(bytes, class, None, usize::MAX) {
             Ok(space) => space,
             Err(refusal) => {
-                self.refuse(&refusal);
+                self.refuse(content, &refusal);
                 return Ok(false);
             }
         };
@@ -502,7 +522,8 @@ fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
-fn blocks(bytes: u64) -> u64 {
+/// What a file of `bytes` takes.
+pub(super) fn blocks(bytes: u64) -> u64 {
     bytes.next_multiple_of(BLOCK_BYTES)
 }
 

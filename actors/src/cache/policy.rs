@@ -222,6 +222,11 @@ impl<K> S3Fifo<K> {
         }
     }
 
+    /// For a tier that has another size now.
+    fn set_capacity(&mut self, capacity: u64) {
+        self.capacity = capacity;
+    }
+
     /// Bytes of what is queued.
     pub(super) fn bytes(&self) -> u64 {
         self.small.bytes + self.main.bytes

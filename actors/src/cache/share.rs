@@ -11,6 +11,7 @@ use prometheus::{IntCounter, IntGauge};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::filling::Filling;
+use super::source::Source;
 use super::sync::atomic::{AtomicU64, Ordering};
 
 /// Fetches at once, of one mount, that share the places of [`Uncached`] with other mounts.
@@ -49,6 +50,7 @@ pub(super) struct MountShare {
     borrowed: Semaphore,
     filling: Filling,
     served: Served,
+    opens: Opens,
 }
 
 /// Content bytes that readers of one mount were given, by where they were found.
@@ -57,6 +59,9 @@ pub(super) struct Served {
     pub(super) nvme: IntCounter,
     pub(super) store: IntCounter,
 }
+
+/// Files of one mount that were opened and read, by the farthest place that anything of them came from.
+type Opens = [IntCounter; 3];
 
 impl Served {
     fn new(mount: &str) -> Self {
@@ -112,6 +117,7 @@ impl MountShare {
             borrowed: Semaphore::new(UNCACHED_PER_MOUNT),
             filling: Filling::default(),
             served: Served::new(mount),
+            opens: Source::ALL.map(|source| METRICS.cache_opens.with_label_values(&[mount, source.label()])),
         }
     }
 
@@ -123,6 +129,11 @@ impl MountShare {
     /// Counts what readers are given.
     pub(super) fn served(&self) -> &Served {
         &self.served
+    }
+
+    /// Counts a file that was read and is closed.
+    pub(super) fn closed(&self, farthest: Source) {
+        self.opens[farthest as usize].inc();
     }
 
     /// Memory for a fetch of `bytes`.

@@ -7,6 +7,7 @@ mod fetch;
 mod fill;
 mod packed;
 mod restart;
+mod seen;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forebay_core::{ByteRange, Entry, ListQuery, NsPath, OpenFile, Result, Want};
+use forebay_core::{ByteRange, Entry, ListQuery, METRICS, NsPath, OpenFile, Result, Want};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::Shared;
@@ -104,11 +104,17 @@ impl Run {
 
     async fn load(&self, path: &NsPath) {
         match self.patience.retry(|| self.load_file(path)).await {
-            Ok(cached_bytes) => self.job.count(|totals| {
-                totals.files += 1;
-                totals.cached_bytes += cached_bytes;
-            }),
-            Err(e) => self.job.count_failure(path, text(&e)),
+            Ok(cached_bytes) => {
+                METRICS.load_files.with_label_values(&["ok"]).inc();
+                self.job.count(|totals| {
+                    totals.files += 1;
+                    totals.cached_bytes += cached_bytes;
+                });
+            }
+            Err(e) => {
+                METRICS.load_files.with_label_values(&["failed"]).inc();
+                self.job.count_failure(path, text(&e));
+            }
         }
     }
 
@@ -126,6 +132,8 @@ impl Run {
     async fn fill(&self, file: &dyn OpenFile, offset: u64) -> Result<()> {
         let page = ByteRange::new(offset, PAGE_BYTES).clamp_to(file.entry().size_bytes);
         let fetched = file.fill(page).await?;
+        METRICS.load_bytes.with_label_values(&["store"]).inc_by(fetched);
+        METRICS.load_bytes.with_label_values(&["cache"]).inc_by(page.len - fetched.min(page.len));
         self.job.count(|totals| totals.fetched_bytes += fetched);
         self.pace.pay(fetched).await;
         Ok(())

@@ -30,9 +30,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{
     AttributeChange, Capability, Clock, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage,
-    ListQuery, MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, Precondition, Publish,
+    ListQuery, METRICS, MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, Precondition, Publish,
     RenameMode, Result, Staged, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
 };
+use prometheus::IntCounter;
 
 use self::disk::Disk;
 use self::file::LocalFile;
@@ -47,6 +48,7 @@ pub struct LocalMount {
     info: MountInfo,
     vitals: Arc<Vitals>,
     disk: Arc<Disk>,
+    served_bytes: IntCounter,
 }
 
 impl LocalMount {
@@ -75,7 +77,8 @@ impl LocalMount {
             key_bytes_max: root::KEY_BYTES_MAX,
         };
         let info = MountInfo { name, store: "fs", read_only: config.read_only, mounted, capability };
-        Ok(Arc::new(Self { info, vitals, disk }))
+        let served_bytes = METRICS.cache_served_bytes.with_label_values(&[&info.name, "local"]);
+        Ok(Arc::new(Self { info, vitals, disk, served_bytes }))
     }
 
     /// Whether the directory need not be opened anew for another handle: it must where it was opened for reading only
@@ -90,15 +93,17 @@ impl LocalMount {
             changes.staging.set_limit(staging_bytes);
         }
         let info = MountInfo { read_only, ..self.info.clone() };
-        Arc::new(Self { info, vitals: Arc::clone(&self.vitals), disk: Arc::clone(&self.disk) })
+        let (vitals, disk) = (Arc::clone(&self.vitals), Arc::clone(&self.disk));
+        Arc::new(Self { info, vitals, disk, served_bytes: self.served_bytes.clone() })
     }
 
     /// Finds this directory again for as long as anything is being written there.
     pub(super) fn recall(&self) -> Box<dyn Fn() -> Option<Arc<Self>> + Send + Sync> {
         let (info, vitals, disk) = (self.info.clone(), Arc::clone(&self.vitals), Arc::downgrade(&self.disk));
+        let served_bytes = self.served_bytes.clone();
         Box::new(move || {
-            let disk = disk.upgrade()?;
-            Some(Arc::new(Self { info: info.clone(), vitals: Arc::clone(&vitals), disk }))
+            let (disk, vitals) = (disk.upgrade()?, Arc::clone(&vitals));
+            Some(Arc::new(Self { info: info.clone(), vitals, disk, served_bytes: served_bytes.clone() }))
         })
     }
 
@@ -123,8 +128,8 @@ impl LocalMount {
     }
 
     async fn open_file(&self, key: &Key, want: Want) -> Result<LocalFile> {
-        let key = key.clone();
-        self.look("open", move |disk| disk.open_file(&key, want)).await
+        let (key, served_bytes) = (key.clone(), self.served_bytes.clone());
+        self.look("open", move |disk| disk.open_file(&key, want, &served_bytes)).await
     }
 
     fn staging(&self) -> Result<&Staging> {

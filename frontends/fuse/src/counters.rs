@@ -68,7 +68,7 @@ struct OfOperation {
 /// The handles.
 pub(crate) struct Counters {
     operations: Vec<OfOperation>,
-    opens: [IntCounter; 3],
+    opens: [(IntCounter, IntCounter); 3],
     /// Content bytes that this process handed to the kernel; passthrough reads do not pass here.
     pub(crate) read_bytes: IntCounter,
     /// Content bytes that this process took from the kernel.
@@ -89,8 +89,10 @@ impl Counters {
         };
         Self {
             operations: Operation::ALL.iter().map(of_operation).collect(),
-            opens: ["passthrough", "buffered", "staged"]
-                .map(|mode| METRICS.fuse_opens.with_label_values(&[mode])),
+            opens: ["passthrough", "buffered", "staged"].map(|mode| {
+                let bytes = METRICS.fuse_opened_bytes.with_label_values(&[mode]);
+                (METRICS.fuse_opens.with_label_values(&[mode]), bytes)
+            }),
             read_bytes: METRICS.client_bytes.with_label_values(&[FRONTEND, "read"]),
             written_bytes: METRICS.client_bytes.with_label_values(&[FRONTEND, "write"]),
             inodes: METRICS.fuse_inodes.with_label_values(&[mountpoint]),
@@ -104,8 +106,10 @@ impl Counters {
         handles.seconds.observe(took.as_secs_f64());
     }
 
-    /// Counts one open.
-    pub(crate) fn opened(&self, mode: OpenMode) {
-        self.opens[mode as usize].inc();
+    /// Counts one open, of a file with `stored_bytes` that may be read.
+    pub(crate) fn opened(&self, mode: OpenMode, stored_bytes: u64) {
+        let (opens, bytes) = &self.opens[mode as usize];
+        opens.inc();
+        bytes.inc_by(stored_bytes);
     }
 }

@@ -163,10 +163,12 @@ fn a_lent_file_is_read_by_passthrough_and_its_bytes_do_not_pass_here() {
     let Some(stage) = Stage::new(IN_PLACE) else { return };
     stage.put("a", "content");
     let (before, bytes) = (opens("passthrough"), METRICS.client_bytes.with_label_values(&["fuse", "read"]));
-    let read_before = bytes.get();
+    let opened = METRICS.fuse_opened_bytes.with_label_values(&["passthrough"]);
+    let (read_before, opened_before) = (bytes.get(), opened.get());
     assert_eq!(read(stage.at("a")), "content");
     assert_eq!(opens("passthrough") - before, 1);
     assert_eq!(bytes.get(), read_before);
+    assert_eq!(opened.get() - opened_before, 7, "its length is known");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use actix_http::RequestHead;
 use actix_web::http::header::HOST;
-use forebay_core::{Access, Context, Entry, Namespace, NsPath, Want};
+use forebay_core::{Access, Context, EXPLAIN_HEADER, Entry, Namespace, NsPath, Want};
 
 use crate::auth;
 use crate::config::ColonPolicy;
@@ -75,6 +75,8 @@ pub(crate) struct Call {
     pub(crate) user: String,
     /// The client's address without its port.
     pub(crate) client: String,
+    /// Whether the client wants to know where the bytes of an answer were found.
+    pub(crate) is_explained: bool,
     /// `scheme://host:port` that the client knows this server by.
     pub(crate) server: String,
 }
@@ -128,6 +130,7 @@ impl Call {
             context: Context::new(caller.principal),
             user: caller.user,
             client: request.peer_addr.map(|peer| peer.ip().to_string()).unwrap_or_default(),
+            is_explained: request.headers.contains_key(EXPLAIN_HEADER),
             server,
         })
     }

@@ -5,7 +5,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use bytes::Bytes;
-use forebay_core::Error;
+use forebay_core::{CACHE_HEADER, Error};
 use futures::stream::BoxStream;
 
 use crate::error::{Exception, RemoteException, Result};
@@ -45,6 +45,8 @@ pub(crate) enum Reply {
         len: u64,
         /// The bytes.
         stream: ByteStream,
+        /// Where they were found, if that was asked.
+        found: Option<&'static str>,
     },
 }
 
@@ -61,8 +63,13 @@ pub(crate) fn render(answer: Result<Reply>, agent: Agent) -> HttpResponse {
             .insert_header((LOCATION, location))
             .insert_header((CONTENT_TYPE, OCTETS))
             .finish(),
-        Ok(Reply::Content { len, stream }) => {
-            head(StatusCode::OK).insert_header((CONTENT_TYPE, OCTETS)).body(SizedStream::new(len, stream))
+        Ok(Reply::Content { len, stream, found }) => {
+            let mut response = head(StatusCode::OK);
+            response.insert_header((CONTENT_TYPE, OCTETS));
+            if let Some(found) = found {
+                response.insert_header((CACHE_HEADER, found));
+            }
+            response.body(SizedStream::new(len, stream))
         }
         Err(error) => failure(&error, agent),
     }

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::MetricFamily;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// Seconds, from a memory hit to a hanging store.
 const SECONDS_BUCKETS: &[f64] = &[
@@ -25,11 +25,15 @@ macro_rules! declare {
     (@make gauge $name:literal $help:literal $labels:expr) => {
         IntGaugeVec::new(Opts::new($name, $help), $labels)
     };
+    (@make ratio $name:literal $help:literal $labels:expr) => {
+        GaugeVec::new(Opts::new($name, $help), $labels)
+    };
     (@make histogram $name:literal $help:literal $labels:expr) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets(SECONDS_BUCKETS.to_vec()), $labels)
     };
     (@type counter) => { IntCounterVec };
     (@type gauge) => { IntGaugeVec };
+    (@type ratio) => { GaugeVec };
     (@type histogram) => { HistogramVec };
     ($($kind:ident $field:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         /// One handle for each declared metric.
@@ -78,25 +82,34 @@ declare! {
     gauge breaker_open "forebay_breaker_open" ["mount"] "1 while a mount's circuit breaker refuses requests.";
     counter cache_hits "forebay_cache_hits_total" ["tier"] "Page reads answered by a tier.";
     counter cache_misses "forebay_cache_misses_total" ["mount"] "Page reads that went to the store or joined a fetch.";
-    counter cache_served_bytes "forebay_cache_served_bytes_total" ["mount", "tier"] "Content bytes given to readers through the cache, by where they were found: memory, nvme or store. Files that the kernel reads itself do not count.";
+    counter cache_served_bytes "forebay_cache_served_bytes_total" ["mount", "tier"] "Content bytes given to readers through the cache, by where they were found: memory, nvme or store; or the local disk that is the store of a local mount (local). Files that the kernel reads itself do not count.";
+    counter cache_opens "forebay_cache_opens_total" ["mount", "tier"] "Files opened and read, by the farthest place that anything of them came from: memory, nvme or store. Counted when they are closed; files of local mounts do not count.";
+    ratio cache_shadow_hit_ratio "forebay_cache_shadow_hit_ratio" ["tier", "size"] "Estimate of the part of page reads that this tier, or one before it, would answer at 1, 2 and 4 times its size; of a sample of the pages, and of reads of late. Not there before there are enough of them.";
     counter cache_fetches "forebay_cache_fetches_total" ["mount"] "Page fetches sent to the store.";
     gauge cache_fetching_bytes "forebay_cache_fetching_bytes" ["mount"] "Memory that page fetches in flight hold.";
     gauge cache_read_ahead "forebay_cache_read_ahead_fetches" ["mount"] "Page fetches in flight ahead of their readers.";
     gauge cache_used_bytes "forebay_cache_used_bytes" ["tier"] "Bytes reserved in a tier.";
     gauge cache_capacity_bytes "forebay_cache_capacity_bytes" ["tier"] "Hard cap of a tier.";
-    counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline, version or expired.";
+    counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline, version, expired or segment (of small objects, each with all it holds).";
     counter cache_refusals "forebay_cache_refusals_total" ["tier", "cause"] "Pages not cached; cause is full, queue, disk, admission, quota or epoch.";
     counter cache_damaged_pages "forebay_cache_damaged_pages_total" ["tier"] "Pages of an earlier run that did not match their checksum and were dropped.";
     counter cache_packed_bytes "forebay_cache_packed_bytes_total" ["kind"] "Bytes written to segments of small objects; kind is new or carried.";
     gauge cache_disk_state "forebay_cache_disk_state" ["tier"] "Writes to the cache disk: 0 ok, 1 degraded (the next write is a probe), 2 down.";
+    gauge cache_disk_bytes "forebay_cache_disk_bytes" ["tier", "form"] "Bytes of disk reserved for files (of one content each) and segments (of small objects).";
+    gauge cache_disk_contents "forebay_cache_disk_contents" ["tier", "form"] "Contents that have something in files, and in segments.";
     gauge cache_dead_bytes "forebay_cache_dead_bytes" ["tier"] "Bytes of segments that hold nothing any more.";
     histogram cache_restore_seconds "forebay_cache_restore_seconds" ["tier"] "Time that starts took to find what earlier runs left.";
     gauge cache_lent_files "forebay_cache_lent_files" ["tier"] "Cached files lent to readers.";
+    gauge cache_lent_bytes "forebay_cache_lent_bytes" ["tier"] "Bytes of the cached files lent to readers.";
     gauge cache_write_queue "forebay_cache_write_queue" ["tier"] "Pages that wait for the disk, or are written to it just now.";
+    gauge cache_write_queue_bytes "forebay_cache_write_queue_bytes" ["tier"] "Bytes of them.";
+    counter load_files "forebay_load_files_total" ["outcome"] "Files that loads have tried; outcome is ok or failed.";
+    counter load_bytes "forebay_load_bytes_total" ["origin"] "Bytes that loads asked for, by where they were: store (fetched for the load) or cache.";
     gauge staging_used_bytes "forebay_staging_used_bytes" ["mount"] "Bytes reserved for writes in progress.";
     counter staging_publishes "forebay_staging_publishes_total" ["mount", "outcome"] "Staged writes published; outcome is ok or the kind of error.";
     counter observer_timeouts "forebay_commit_observer_timeouts_total" ["observer"] "Commit observers that missed their deadline.";
-    counter fuse_opens "forebay_fuse_opens_total" ["mode"] "Opens by read mode: passthrough, buffered, direct or staged.";
+    counter fuse_opens "forebay_fuse_opens_total" ["mode"] "Opens by read mode: passthrough, buffered or staged.";
+    counter fuse_opened_bytes "forebay_fuse_opened_bytes_total" ["mode"] "Length of the files opened to be read, by read mode. Of passthrough nothing more is known: the kernel reads them itself.";
     gauge fuse_inodes "forebay_fuse_inodes" ["mountpoint"] "Inodes the kernel remembers.";
     counter actor_restarts "forebay_actor_restarts_total" ["actor", "cause"] "Restarts of supervised actors.";
     counter config_reloads "forebay_config_reloads_total" ["outcome"] "Reloads of the configuration; outcome is ok, refused (the file is wrong) or failed (a mount cannot be opened).";

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     AttributeChange, ByteRange, Content, Dirty, Entry, Headers, Key, Lent, PartInfo, Precondition, Result,
@@ -200,6 +200,56 @@ pub struct Cached {
     pub kept_bytes: u64,
 }
 
+/// A request with this header, over S3 or WebHDFS, is told where its bytes were found.
+pub const EXPLAIN_HEADER: &str = "x-forebay-explain";
+
+/// The header that tells it: [`Cached::word`].
+pub const CACHE_HEADER: &str = "x-forebay-cache";
+
+/// Where a page of a version lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// In memory only.
+    Memory,
+    /// In both tiers.
+    MemoryAndDisk,
+    /// In a file of its own on the cache's disk.
+    Disk,
+    /// Among small objects on the cache's disk.
+    Segment,
+    /// It is being fetched.
+    OnItsWay,
+    /// In the store only.
+    Store,
+    /// In a local file, which is the store.
+    Local,
+}
+
+/// A part of a version that lies in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Which part.
+    pub range: ByteRange,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// What is known of how a version is cached.
+#[derive(Clone, Debug, Default)]
+pub struct Explained {
+    /// Its first parts, in order.
+    pub parts: Vec<Placed>,
+    /// Whether all of it is one verified local file.
+    pub is_lent_whole: bool,
+    /// Requests that were sent for it, since it or another version of the file was first fetched of late.
+    pub fetched_requests: u64,
+    /// What they asked for.
+    pub fetched_bytes: u64,
+    /// Why what is missing is missing, as far as it is remembered.
+    pub reasons: Vec<String>,
+}
+
 impl Cached {
     /// Where a read of `wanted_bytes`, of which this tells, finds them, as `x-forebay-cache` says it.
     pub fn word(&self, wanted_bytes: u64) -> &'static str {
@@ -252,6 +302,19 @@ pub trait OpenFile: Send + Sync {
     fn cached(&self, range: ByteRange) -> Cached {
         let bytes = range.clamp_to(self.entry().size_bytes).len;
         Cached { memory_bytes: 0, disk_bytes: bytes, bytes, kept_bytes: bytes }
+    }
+
+    /// Where `range` of it is found by a read that begins now, as `x-forebay-cache` and the xattr say it.
+    fn found(&self, range: ByteRange) -> &'static str {
+        let range = range.clamp_to(self.entry().size_bytes);
+        self.cached(range).word(range.len)
+    }
+
+    /// Where it lies, and why not nearer. Counts as no use.
+    fn explain(&self) -> Explained {
+        let range = ByteRange::new(0, self.entry().size_bytes);
+        let parts = if range.is_empty() { Vec::new() } else { vec![Placed { range, place: Place::Local }] };
+        Explained { parts, is_lent_whole: true, ..Explained::default() }
     }
 
     /// Drops what is cached of it; how many bytes that were. Readers keep what they hold.

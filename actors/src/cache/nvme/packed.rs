@@ -37,6 +37,7 @@ use crate::cache::budget::Reservation;
 use crate::cache::memory::MemoryTier;
 use crate::cache::page::ContentKey;
 use crate::cache::policy::Use;
+use crate::cache::trail::Cause;
 
 /// Length of a segment, where the tier has eight of them.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
@@ -145,6 +146,11 @@ impl Packed {
         self.segments.len() as u64 * self.segment_bytes
     }
 
+    /// How many objects there are.
+    pub(super) fn objects(&self) -> usize {
+        self.index.len()
+    }
+
     pub(super) fn contains(&self, content: ContentKey) -> bool {
         self.index.contains(content)
     }
@@ -177,6 +183,7 @@ impl Packed {
             Err(error) => {
                 tracing::warn!(segment = %object.segment.path.display(), ?object.place, %error, "packed object dropped");
                 self.counters.damaged.inc();
+                self.index.trail().note(object.content, Cause::Damaged);
                 self.drop_at(object.content, object.place);
                 None
             }

@@ -6,7 +6,9 @@ use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use super::{NvmeTier, SparseFile, blocks, sparse};
 use crate::cache::budget::Reservation;
 use crate::cache::class::Class;
+use crate::cache::page::ContentKey;
 use crate::cache::policy::{Claim, Classed, Mark, Resident, Shelves};
+use crate::cache::trail::Cause;
 
 /// Most files a page may evict itself before it is refused.
 const INLINE_EVICTIONS: usize = 8;
@@ -25,6 +27,17 @@ pub(super) enum Refusal {
     Quota,
     /// The disk failed.
     Disk(io::Error),
+}
+
+impl Refusal {
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Self::Full => Cause::Full,
+            Self::Epoch => Cause::Epoch,
+            Self::Quota => Cause::Quota,
+            Self::Disk(_) => Cause::Disk,
+        }
+    }
 }
 
 /// A file that may have to go, unless it is the one that room is made for.
@@ -143,6 +156,7 @@ impl NvmeTier {
         loop {
             let file = self.shelves().evict(claim, find)?.file;
             if self.discard(&file) {
+                self.note(file.content(), Cause::Evicted);
                 return Some(file.reserved());
             }
         }
@@ -174,6 +188,11 @@ impl NvmeTier {
     pub(in crate::cache) fn is_consistent(&self) -> bool {
         let held: u64 = self.files.iter().map(|file| file.reserved()).sum();
         self.shelves().totals() == (self.files.len(), held)
+    }
+
+    /// Remembers why a content is not here.
+    pub(super) fn note(&self, content: ContentKey, cause: Cause) {
+        self.memory.disk_trail().note(content, cause);
     }
 
     pub(super) fn shelves(&self) -> MutexGuard<'_, Shelves<Weak<SparseFile>>> {

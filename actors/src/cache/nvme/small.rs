@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use forebay_core::{Clock, METRICS};
+use forebay_core::Clock;
 
 use super::NvmeTier;
 use super::packed::{Object, Packed, PackedObject};
@@ -15,6 +15,7 @@ use crate::cache::budget::Reservation;
 use crate::cache::class::Class;
 use crate::cache::page::{ContentKey, PageKey};
 use crate::cache::policy::{Claim, Use};
+use crate::cache::trail::Cause;
 
 /// Most files and segments that go for one new segment.
 const EVICTIONS_MAX: usize = 128;
@@ -39,6 +40,7 @@ impl NvmeTier {
         if is_expired(class, born_s) {
             self.counters.expired.inc();
             self.forget_packed(key.content);
+            self.note(key.content, Cause::Expired);
             return None;
         }
         Some(object)
@@ -54,7 +56,7 @@ impl NvmeTier {
         self.packed.as_ref()?.read(object)
     }
 
-    pub(super) fn contains_packed(&self, content: ContentKey) -> bool {
+    pub(in crate::cache) fn contains_packed(&self, content: ContentKey) -> bool {
         self.packed.as_ref().is_some_and(|packed| packed.contains(content))
     }
 
@@ -82,6 +84,7 @@ impl NvmeTier {
             .collect();
         if !self.health.is_writable(self.directory.path()) {
             self.counters.refused_disk.inc_by(objects.len() as u64);
+            self.note_all(&objects, Cause::Disk);
             return;
         }
         let mut rest = &objects[..];
@@ -93,16 +96,24 @@ impl NvmeTier {
                     self.counters.refused_full.inc_by(done.refused as u64);
                     if done.objects == 0 {
                         self.counters.refused_full.inc_by(rest.len() as u64);
+                        self.note_all(rest, Cause::Full);
                         return;
                     }
                     self.health.recover();
                     rest = &rest[done.objects..];
                 }
                 Err(error) => {
-                    self.refuse(&Refusal::Disk(error));
+                    self.note_all(rest, Cause::Disk);
+                    self.refuse(next.content, &Refusal::Disk(error));
                     return;
                 }
             }
+        }
+    }
+
+    fn note_all(&self, objects: &[Object], cause: Cause) {
+        for object in objects {
+            self.note(object.content, cause);
         }
     }
 
@@ -143,12 +154,6 @@ impl NvmeTier {
             }
         }
         before.saturating_sub(self.budget.used())
-    }
-
-    /// Shows how much of the segments is dead.
-    pub(super) fn show_dead_bytes(&self) {
-        let dead = self.packed.as_ref().map_or(0, Packed::dead_bytes);
-        METRICS.cache_dead_bytes.with_label_values(&["nvme"]).set(dead as i64);
     }
 }
 

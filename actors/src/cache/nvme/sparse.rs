@@ -297,7 +297,7 @@ impl SparseFile {
 
     /// The whole file, if complete and verified; not evicted until it is given back.
     pub(super) fn lend(self: &Arc<Self>) -> Option<Lent> {
-        if !self.is_verified.load(Ordering::Acquire) {
+        if !self.is_verified() {
             return None;
         }
         self.mark.count(Use::First);
@@ -323,6 +323,10 @@ impl SparseFile {
 
     pub(super) fn is_lent(&self) -> bool {
         self.loans.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn is_verified(&self) -> bool {
+        self.is_verified.load(Ordering::Acquire)
     }
 
     pub(super) fn set_verified(&self) {
@@ -379,6 +383,7 @@ impl Loan {
     fn new(file: Arc<SparseFile>) -> Self {
         if file.loans.fetch_add(1, Ordering::AcqRel) == 0 {
             METRICS.cache_lent_files.with_label_values(&["nvme"]).inc();
+            METRICS.cache_lent_bytes.with_label_values(&["nvme"]).add(file.size_bytes as i64);
         }
         Self(file)
     }
@@ -388,6 +393,7 @@ impl Drop for Loan {
     fn drop(&mut self) {
         if self.0.loans.fetch_sub(1, Ordering::AcqRel) == 1 {
             METRICS.cache_lent_files.with_label_values(&["nvme"]).dec();
+            METRICS.cache_lent_bytes.with_label_values(&["nvme"]).sub(self.0.size_bytes as i64);
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use forebay_core::METRICS;
 use prometheus::IntGauge;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -31,13 +32,30 @@ pub(super) struct Waiting {
     pub(super) offer: Offer,
     /// Dropped with the offer, once the page is on the disk or refused.
     tried: Option<oneshot::Sender<()>>,
-    gauge: IntGauge,
+    gauges: WaitingGauges,
+}
+
+/// What waits for the disk.
+#[derive(Clone)]
+pub(super) struct WaitingGauges {
+    pages: IntGauge,
+    bytes: IntGauge,
+}
+
+impl WaitingGauges {
+    pub(super) fn new() -> Self {
+        Self {
+            pages: METRICS.cache_write_queue.with_label_values(&["nvme"]),
+            bytes: METRICS.cache_write_queue_bytes.with_label_values(&["nvme"]),
+        }
+    }
 }
 
 impl Waiting {
-    pub(super) fn new(offer: Offer, gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self { offer, tried: None, gauge: gauge.clone() }
+    pub(super) fn new(offer: Offer, gauges: &WaitingGauges) -> Self {
+        gauges.pages.inc();
+        gauges.bytes.add(offer.bytes.len() as i64);
+        Self { offer, tried: None, gauges: gauges.clone() }
     }
 
     /// The same, and how to wait until it was tried.
@@ -50,7 +68,8 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.gauge.dec();
+        self.gauges.pages.dec();
+        self.gauges.bytes.sub(self.offer.bytes.len() as i64);
     }
 }
 

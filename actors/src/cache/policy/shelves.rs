@@ -108,6 +108,13 @@ impl<K> Shelves<K> {
         Self { capacity, plain: S3Fifo::new(capacity), own: Vec::new() }
     }
 
+    /// For a tier that has another size now.
+    pub(in crate::cache) fn set_capacity(&mut self, capacity: u64) {
+        self.capacity = capacity;
+        self.plain.set_capacity(capacity);
+        self.own.iter_mut().for_each(|shelf| shelf.queues.set_capacity(capacity));
+    }
+
     /// As [`S3Fifo::insert`], on the shelf of the entry's class.
     pub(in crate::cache) fn insert<R: Classed>(&mut self, key: K, entry: &R, find: impl Fn(&K) -> Option<R>) {
         let class = entry.class();
@@ -176,6 +183,12 @@ impl<K> Shelves<K> {
     pub(in crate::cache) fn totals(&self) -> (usize, u64) {
         let all = || self.own.iter().map(|shelf| &shelf.queues).chain([&self.plain]);
         (all().map(S3Fifo::entries).sum(), all().map(S3Fifo::bytes).sum())
+    }
+
+    /// How many ghosts all shelves have.
+    #[cfg(test)]
+    pub(in crate::cache) fn ghosts(&self) -> usize {
+        self.own.iter().map(|shelf| &shelf.queues).chain([&self.plain]).map(S3Fifo::ghosts).sum()
     }
 
     /// Whether something of a class is a ghost; it is one from now on. What was wanted once is told from what is

@@ -13,6 +13,7 @@ use forebay_core::{
     AttributeChange, Clock, Entry, EntryKind, Error, ErrorKind, Headers, Key, RenameMode, Result, Usage,
     Want, XattrMode,
 };
+use prometheus::IntCounter;
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Statx, Timespec, Timestamps, UTIME_OMIT, Uid,
 };
@@ -155,8 +156,8 @@ impl Disk {
         wanted(entry(&stat, None)?, want)
     }
 
-    /// Opens a file; headers as for [`Disk::stat`].
-    pub(super) fn open_file(&self, key: &Key, want: Want) -> Result<LocalFile> {
+    /// Opens a file; headers as for [`Disk::stat`], the counter as for [`LocalFile::new`].
+    pub(super) fn open_file(&self, key: &Key, want: Want, served_bytes: &IntCounter) -> Result<LocalFile> {
         let fd = self.root.at(checked(key)?, OFlags::RDONLY, Mode::empty())?;
         let stat = stat(&fd)?;
         let headers = if want == Want::File { headers_of(&fd, &stat)? } else { None };
@@ -164,7 +165,7 @@ impl Disk {
         if entry.is_directory() {
             return Err(Error::new(ErrorKind::IsDirectory, "this is a directory"));
         }
-        Ok(LocalFile::new(File::from(fd), entry, stat, self.is_remote))
+        Ok(LocalFile::new(File::from(fd), (entry, stat), self.is_remote, served_bytes.clone()))
     }
 
     /// Moves within the mount. The source's parent stays a directory.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use forebay_core::{ByteRange, Content, Entry, Error, ErrorKind, Extent, Lent, OpenFile, Result};
+use prometheus::IntCounter;
 use rustix::fs::Statx;
 
 use super::root::stat;
@@ -19,13 +20,21 @@ pub(super) struct LocalFile {
     whole: Lent,
     opened: Statx,
     is_remote: bool,
+    served_bytes: IntCounter,
 }
 
 impl LocalFile {
     /// `opened` is what `file` looked like when `entry` was made of it; `is_remote` that a network is between.
-    pub(super) fn new(file: File, entry: Entry, opened: Statx, is_remote: bool) -> Self {
+    /// What readers are given is counted in `served_bytes`.
+    pub(super) fn new(
+        file: File,
+        (entry, opened): (Entry, Statx),
+        is_remote: bool,
+        served_bytes: IntCounter,
+    ) -> Self {
         let range = ByteRange::new(0, entry.size_bytes);
-        Self { entry, whole: Lent::new(Arc::new(file), range, Arc::new(())), opened, is_remote }
+        let whole = Lent::new(Arc::new(file), range, Arc::new(()));
+        Self { entry, whole, opened, is_remote, served_bytes }
     }
 
     /// The file itself.
@@ -40,6 +49,7 @@ impl LocalFile {
     }
 
     fn part(&self, range: ByteRange) -> Content {
+        self.served_bytes.inc_by(range.len);
         Content::one(Extent::Lent(self.whole.slice(range)))
     }
 }

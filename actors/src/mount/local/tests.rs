@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use forebay_core::{
-    ByteRange, Clock, DeleteMode, Entry, ErrorKind, Headers, Key, ListQuery, MkdirMode, Mount, NsPath,
-    OpenFile, Precondition, Publish, RenameMode, Result, Target, Want,
+    ByteRange, Clock, DeleteMode, Entry, ErrorKind, Headers, Key, ListQuery, METRICS, MkdirMode, Mount,
+    NsPath, OpenFile, Precondition, Publish, RenameMode, Result, Target, Want,
 };
 use tempfile::TempDir;
 
@@ -287,7 +287,8 @@ async fn behind_a_network_nothing_is_answered_inline() {
     disk.is_remote = true;
     let info = open(directory.path(), true).expect("opens").info.clone();
     let vitals = Vitals::new("/data", &MountLimits::default());
-    let mount = LocalMount { info, vitals, disk: Arc::new(disk) };
+    let served_bytes = METRICS.cache_served_bytes.with_label_values(&[&info.name, "local"]);
+    let mount = LocalMount { info, vitals, disk: Arc::new(disk), served_bytes };
     assert!(mount.try_stat(&key("f"), Want::Any).is_none());
     assert_eq!(mount.stat(&key("f"), Want::Any).await.expect("there").size_bytes, 4);
     assert_eq!(kind(mount.stat(&key("x"), Want::Any).await), Some(ErrorKind::NotFound));

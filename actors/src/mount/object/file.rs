@@ -5,16 +5,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{
-    ByteRange, Cached, Content, ETag, Entry, Error, ErrorKind, FileId, Key, Lent, OpenFile, Result,
+    ByteRange, Cached, Content, ETag, Entry, Error, ErrorKind, Explained, FileId, Key, Lent, OpenFile, Result,
 };
 
 use super::Core;
-use crate::cache::{CachedFile, ContentId, Fetch};
+use crate::cache::{CachedFile, ContentId, Fetch, Named};
 
 /// One version of a file of an object mount.
 pub(super) struct ObjectFile {
     entry: Entry,
     content: CachedFile,
+    named: Named,
 }
 
 /// Where the bytes of that version come from.
@@ -23,20 +24,23 @@ struct VersionFetch {
     key: Key,
     file_id: FileId,
     etag: ETag,
+    named: Named,
 }
 
 impl ObjectFile {
     pub(super) fn new(core: &Arc<Core>, key: &Key, entry: Entry) -> Self {
         let id = ContentId { file_id: entry.file_id, version: entry.version.clone() };
+        let named = core.cache.named(&core.label, key, &id);
         let fetch = VersionFetch {
             core: Arc::clone(core),
             key: key.clone(),
             file_id: entry.file_id,
             etag: entry.etag.clone(),
+            named,
         };
         let content =
             core.cache.file(&core.label, (&id, &core.class_of(key)), entry.size_bytes, Arc::new(fetch));
-        Self { entry, content }
+        Self { entry, content, named }
     }
 
     /// Starts fetching the first page, as far as the mount may fetch ahead.
@@ -71,6 +75,10 @@ impl OpenFile for ObjectFile {
         self.content.cached_bytes(range)
     }
 
+    fn explain(&self) -> Explained {
+        self.content.explain(self.named)
+    }
+
     fn free(&self) -> u64 {
         self.content.free()
     }
@@ -88,6 +96,7 @@ impl Fetch for VersionFetch {
 
     async fn fetch(&self, range: ByteRange) -> Result<Bytes> {
         let name = self.key.as_str();
+        self.core.cache.note_fetch(self.named, range.len);
         let mut answer = self.core.fetch(name, range, &self.etag).await;
         if is_other_content(&answer) {
             self.core.attributes.forget_file(name);

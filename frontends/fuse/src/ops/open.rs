@@ -332,11 +332,16 @@ impl Server {
         };
         let flags = flags(&mut state, &offer, &mode, version);
         let writing = join_writing(&mut state, &offer);
-        self.counters.opened(match (&mode, &offer.source) {
+        let opened = match (&mode, &offer.source) {
             (Mode::Passthrough(_), _) => OpenMode::Passthrough,
             (Mode::Buffered, Source::Stored(_)) => OpenMode::Buffered,
             (Mode::Buffered, Source::Written(_)) => OpenMode::Staged,
-        });
+        };
+        let stored_bytes = match &offer.source {
+            Source::Stored(file) => file.entry().size_bytes,
+            Source::Written(_) => 0,
+        };
+        self.counters.opened(opened, stored_bytes);
         drop(state);
         let Offer { source, wish, turn, .. } = offer;
         let handle = self.files.insert(FileHandle { inode, source, writing, is_append: wish.appends });

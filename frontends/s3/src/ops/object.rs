@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use forebay_core::{ByteRange, Context, Entry, ErrorKind, Headers, OpenFile, Want};
+use forebay_core::{
+    ByteRange, CACHE_HEADER, Context, EXPLAIN_HEADER, Entry, ErrorKind, Headers, OpenFile, Want,
+};
 use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED};
 use s3s::dto::{
     GetObjectAttributesInput, GetObjectAttributesOutput, GetObjectInput, GetObjectOutput, HeadObjectInput,
@@ -18,10 +20,6 @@ use crate::conditions::{Conditions, Verdict, s3_tag, s3_time};
 use crate::error::to_s3;
 use crate::headers::{DEFAULT_CONTENT_TYPE, expires};
 use crate::name::ObjectName;
-
-/// A request with this header is told where its bytes were found, in the other.
-const EXPLAIN: &str = "x-forebay-explain";
-const CACHE: HeaderName = HeaderName::from_static("x-forebay-cache");
 
 /// Fills an output with what HEAD and GET both tell of an object.
 macro_rules! described {
@@ -152,7 +150,7 @@ pub(super) async fn get(
     request: S3Request<GetObjectInput>,
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let context = caller(&request)?;
-    let is_explained = request.headers.contains_key(EXPLAIN);
+    let is_explained = request.headers.contains_key(EXPLAIN_HEADER);
     let mut input = request.input;
     only_null_version(input.version_id.as_deref())?;
     refuse_part(input.part_number)?;
@@ -180,7 +178,8 @@ pub(super) async fn get(
         let found = is_explained.then(|| explained(&*file, input.range));
         if let ControlFlow::Break(output) = read(file, &conditions, input.range, attempt == 1).await? {
             let mut response = S3Response::new(output);
-            response.headers.extend(found.map(|word| (CACHE, HeaderValue::from_static(word))));
+            let header = |word| (HeaderName::from_static(CACHE_HEADER), HeaderValue::from_static(word));
+            response.headers.extend(found.map(header));
             return Ok(response);
         }
     }
@@ -190,7 +189,7 @@ pub(super) async fn get(
 fn explained(file: &dyn OpenFile, range: Option<Range>) -> &'static str {
     let size_bytes = file.entry().size_bytes;
     let (range, _) = resolve(range, size_bytes).unwrap_or((ByteRange::new(0, size_bytes), false));
-    file.cached(range).word(range.len)
+    file.found(range)
 }
 
 /// Reads an open file up to its first bytes; goes on where it should be opened anew.

@@ -95,12 +95,14 @@ pub(crate) async fn open(call: Arc<Call>) -> Result<Reply> {
         RemoteException::new(Exception::FileNotFound, format!("Path is not a file: {}", call.path))
     })?;
     let range = range(&call, file.entry().size_bytes)?;
+    // As it is before this request changes it.
+    let found = call.is_explained.then(|| file.found(range));
     // Without a length the client wants as much as it turns out to read.
     if call.params.bytes("length")?.is_some() {
         file.expect(range);
     }
     let stream = Download::new(file, range, Arc::clone(&call.frontend)).into_stream().boxed();
-    Ok(Reply::Content { len: range.len, stream })
+    Ok(Reply::Content { len: range.len, stream, found })
 }
 
 /// GETFILECHECKSUM: HDFS's checksum is one of its blocks, which no other store has.

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 
 use forebay_actors::cache::Treatment;
 use forebay_actors::mounts::{Applied, MountStatus};
-use forebay_core::{Entry, EntryKind, MountState, NsPath, calendar};
+use forebay_core::{Entry, EntryKind, MountState, NsPath, Place, Placed, calendar};
 use serde::{Deserialize, Serialize};
 
 use crate::reload;
@@ -196,10 +196,32 @@ pub(crate) struct ExplainView {
     pub(crate) memory_bytes: u64,
     pub(crate) disk_bytes: u64,
     pub(crate) missing_bytes: u64,
+    /// Where its first parts lie.
+    pub(crate) parts: Vec<PartView>,
     /// Whether it is a local file as a whole, which is read without a copy.
     pub(crate) is_lent_whole: bool,
+    /// What was fetched of this version of late.
+    pub(crate) fetched_requests: u64,
+    pub(crate) fetched_bytes: u64,
+    /// Why what is missing is missing, as far as it is remembered.
+    pub(crate) reasons: Vec<String>,
     /// What a read would do now, in words.
     pub(crate) read: String,
+}
+
+/// A part of a file that lies in one place.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PartView {
+    pub(crate) first_byte: u64,
+    pub(crate) last_byte: u64,
+    pub(crate) place: Place,
+}
+
+impl PartView {
+    /// Of what is not empty.
+    pub(crate) fn new(part: &Placed) -> Self {
+        Self { first_byte: part.range.offset, last_byte: part.range.end() - 1, place: part.place }
+    }
 }
 
 /// Why a request failed.

@@ -2,10 +2,10 @@
 
 use actix_web::{HttpResponse, web};
 use forebay_actors::cache::Rule;
-use forebay_core::{ByteRange, ListQuery, NsPath, OpenFile, Result, Version, Want};
+use forebay_core::{ByteRange, Explained, ListQuery, NsPath, OpenFile, Result, Version, Want};
 use futures::StreamExt as _;
 
-use super::api::{ExplainView, FreedView};
+use super::api::{ExplainView, FreedView, PartView};
 use super::{AdminState, Admitted, ApiError, PathQuery};
 
 /// Names on a page of a walk.
@@ -95,7 +95,7 @@ fn explained(state: &AdminState, path: &NsPath, file: &dyn OpenFile) -> ExplainV
     let mount = state.namespace.mount_info(path);
     let (mount, store) = mount.map(|info| (info.name, info.store.to_owned())).unwrap_or_default();
     let missing_bytes = entry.size_bytes - cached.bytes;
-    let is_lent_whole = file.lend().is_some();
+    let Explained { parts, is_lent_whole, fetched_requests, fetched_bytes, reasons } = file.explain();
     let read = if entry.size_bytes == 0 {
         "it is empty: nothing is read".to_owned()
     } else if store == "fs" {
@@ -124,7 +124,11 @@ fn explained(state: &AdminState, path: &NsPath, file: &dyn OpenFile) -> ExplainV
         memory_bytes: cached.memory_bytes,
         disk_bytes: cached.disk_bytes,
         missing_bytes,
+        parts: parts.iter().map(PartView::new).collect(),
         is_lent_whole,
+        fetched_requests,
+        fetched_bytes,
+        reasons,
         read,
     }
 }

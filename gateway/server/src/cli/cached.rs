@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use forebay_actors::cache::{Priority, Rule, RuleStatus, Treatment};
+use forebay_core::Place;
 use reqwest::Method;
 
 use super::client::Connection;
 use super::entries::PathArguments;
-use crate::admin::api::{ExplainView, FreedView};
+use crate::admin::api::{ExplainView, FreedView, PartView};
 use crate::config::Bytes;
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +64,18 @@ enum Rank {
     Low,
     Normal,
     High,
+}
+
+fn place_words(place: Place) -> &'static str {
+    match place {
+        Place::Memory => "in memory",
+        Place::MemoryAndDisk => "in memory and on disk",
+        Place::Disk => "on disk, in a file of its own",
+        Place::Segment => "on disk, among small objects",
+        Place::OnItsWay => "is being fetched",
+        Place::Store => "in the store only",
+        Place::Local => "in a local file, which is the store",
+    }
 }
 
 /// 0 for `off`, as in a [`Rule`].
@@ -180,6 +193,13 @@ pub(super) async fn explain(arguments: PathArguments) -> anyhow::Result<()> {
     println!("rule     {}: {}", view.rule, words(&view.treatment));
     let (memory, disk, missing) = (view.memory_bytes, view.disk_bytes, view.missing_bytes);
     println!("cached   {memory} bytes in memory, {disk} on disk, {missing} missing");
+    for PartView { first_byte, last_byte, place } in &view.parts {
+        println!("         {first_byte}-{last_byte} {}", place_words(*place));
+    }
+    println!("fetched  {} bytes of late, store requests: {}", view.fetched_bytes, view.fetched_requests);
     println!("read     {}", view.read);
+    for reason in &view.reasons {
+        println!("because  {reason}");
+    }
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::cache::budget::Reservation;
 use crate::cache::memory::MemoryTier;
 use crate::cache::page::ContentKey;
 use crate::cache::policy::Use;
+use crate::cache::trail::Trail;
 
 const SHARDS: usize = 64;
 
@@ -129,6 +130,16 @@ impl Index {
         let is_it = |entry: &Entry| entry.key == key && place.is_none_or(|place| entry.place == place);
         let found = shard.table.find_entry(hash(key), is_it).ok()?;
         Some(found.remove().0.place)
+    }
+
+    /// What became of objects that are not here.
+    pub(super) fn trail(&self) -> &Trail {
+        self.memory.disk_trail()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        let len = |shard: &RwLock<Shard>| shard.read().unwrap_or_else(PoisonError::into_inner).table.len();
+        self.shards.iter().map(len).sum()
     }
 
     /// Shows every object, with no lock held.

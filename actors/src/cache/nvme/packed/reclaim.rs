@@ -15,6 +15,7 @@ use crate::cache::budget::Budget;
 use crate::cache::nvme::directory::reopen;
 use crate::cache::nvme::log::IndexLog;
 use crate::cache::page::ContentKey;
+use crate::cache::trail::Cause;
 
 /// Part of a segment that must be dead for it to go before its turn, and the most of one that is carried forward, as
 /// a divisor.
@@ -82,6 +83,7 @@ impl Packed {
                 }
             } else if uses.is_some() {
                 self.drop_at(header.content, place);
+                self.index.trail().note(header.content, Cause::Reclaimed);
             }
             if batch_bytes >= CARRY_BYTES {
                 self.append_carried(&std::mem::take(&mut batch), budget, log)?;
