@@ -1,5 +1,5 @@
-//! The disk tier: one sparse file per content with a bitmap of its pages, evicted whole by unlink, kept by S3-FIFO and
-//! by what is wanted of their classes.
+//! One directory of the disk tier: one sparse file per content with a bitmap of its pages, evicted whole by unlink, kept
+//! by S3-FIFO and by what is wanted of their classes; small contents are packed.
 //!
 //! Invariants:
 //! - Blocks are reserved before they are written and come back when the last reader of a file lets go of it, so
@@ -7,12 +7,15 @@
 //! - A file that is lent whole is complete, and all of it was read back and matched the checksums taken of the
 //!   bytes that came from the store. It is not evicted while it is lent.
 //! - A file that fails a read or a write is dropped, and its content comes from the store again.
+//! - A directory that is silent (see `health.rs`) has nothing, and what it has keeps its place.
 //! - Nothing is punched or truncated.
 //! - What an earlier run left counts before anything new is written, and no page of it is served before it matched
 //!   its checksum.
 
+mod counters;
 mod directory;
 mod health;
+mod keeper;
 mod log;
 mod logger;
 mod packed;
@@ -27,15 +30,16 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, Weak};
 
 use bytes::Bytes;
 use dashmap::{DashMap, Entry};
-use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
-use prometheus::{IntCounter, IntGauge};
+use forebay_core::{ByteRange, Error, ErrorKind, Lent, Result};
 use rustix::process::Resource;
 use tokio::sync::{mpsc, watch};
 
+use self::counters::Counters;
 use self::directory::Directory;
 pub(super) use self::directory::create as create_file;
 use self::health::Health;
@@ -52,9 +56,10 @@ use super::budget::Budget;
 use super::class::Class;
 use super::memory::MemoryTier;
 use super::page::{ContentKey, KeyHash, PageKey, page_range};
+use super::placement::Placement;
 use super::policy::{Classed, Resident, Shelves, Use};
 use super::tasks::Tasks;
-use crate::config::{CacheConfig, NvmeConfig};
+use crate::config::{CacheConfig, CacheDirectory};
 
 /// Unit in which file systems give out space.
 const BLOCK_BYTES: u64 = 4096;
@@ -65,17 +70,22 @@ pub(super) const WRITE_QUEUE_PAGES: usize = 32;
 /// Small objects that wait for the disk; more are not cached there.
 const PACKING_QUEUE_OBJECTS: usize = 1024;
 
+/// The same while the disk is degraded.
+const DEGRADED_WRITES: usize = 4;
+
 /// Complete files of an earlier run that wait to be read back.
 const EXAMINATION_QUEUE_FILES: usize = 64;
 
 /// How a file is made; tests give other disks.
 pub(super) type CreateFile = fn(&Path) -> io::Result<File>;
 
-/// Files on a local disk.
+/// Files in one directory.
 pub(super) struct NvmeTier {
     directory: Directory,
+    /// Where contents belong, and which directory this is.
+    place: (Arc<Placement>, usize),
     log: IndexLog,
-    /// Whether all that an earlier run left is back or gone. Nothing is written before.
+    /// Whether all that was left in the directory is back or gone. Nothing is written before.
     restored: watch::Sender<bool>,
     packed: Option<Packed>,
     files: DashMap<ContentKey, Arc<SparseFile>, KeyHash>,
@@ -92,85 +102,64 @@ pub(super) struct NvmeTier {
     examinations: mpsc::Sender<Arc<SparseFile>>,
     packed_offers: mpsc::Sender<Waiting>,
     counters: Counters,
-}
-
-struct Counters {
-    evicted: IntCounter,
-    evicted_inline: IntCounter,
-    evicted_version: IntCounter,
-    evicted_segments: IntCounter,
-    expired: IntCounter,
-    refused_full: IntCounter,
-    refused_queue: IntCounter,
-    refused_disk: IntCounter,
-    damaged: IntCounter,
-    refused_quota: IntCounter,
-    refused_epoch: IntCounter,
-    refused_admission: IntCounter,
-    waiting: IntGauge,
-}
-
-impl Counters {
-    fn new() -> Self {
-        let evictions = |cause| METRICS.cache_evictions.with_label_values(&["nvme", cause]);
-        let refusals = |cause| METRICS.cache_refusals.with_label_values(&["nvme", cause]);
-        Self {
-            evicted: evictions("watermark"),
-            evicted_inline: evictions("inline"),
-            evicted_version: evictions("version"),
-            evicted_segments: evictions("segment"),
-            expired: evictions("expired"),
-            refused_full: refusals("full"),
-            refused_queue: refusals("queue"),
-            refused_disk: refusals("disk"),
-            damaged: METRICS.cache_damaged_pages.with_label_values(&["nvme"]),
-            refused_quota: refusals("quota"),
-            refused_epoch: refusals("epoch"),
-            refused_admission: refusals("admission"),
-            waiting: METRICS.cache_write_queue.with_label_values(&["nvme"]),
-        }
-    }
+    shown_dead_bytes: AtomicI64,
 }
 
 impl NvmeTier {
-    /// Takes the directory and starts the writer, which begins with what an earlier run left.
+    /// Directory `number` of the configuration, with the tasks that look after it, which begin with what an earlier
+    /// run left; the second is why it could not be taken. It is down then until it can.
+    ///
+    /// # Panics
+    /// Without a disk tier in `config` that has such a directory.
     pub(super) fn open(
-        (nvme, config): (&NvmeConfig, &CacheConfig),
+        config: &CacheConfig,
+        (placement, number): (Arc<Placement>, usize),
         memory: Arc<MemoryTier>,
         tasks: &Arc<Tasks>,
         create: CreateFile,
-    ) -> Result<Arc<Self>> {
-        let directory = Directory::open(&nvme.directory)?;
-        METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
-        METRICS.cache_dead_bytes.with_label_values(&["nvme"]).set(0);
-        METRICS.cache_restore_seconds.with_label_values(&["nvme"]);
+    ) -> (Arc<Self>, Result<()>) {
+        let nvme = config.nvme.as_ref().expect("there is a disk tier");
+        let CacheDirectory { path, size_bytes } = &nvme.directories[number];
+        let (directory, shown) = (Directory::new(path), path.display().to_string());
+        let taken = directory.take();
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
         let (packed_offers, packing) = mpsc::channel(PACKING_QUEUE_OBJECTS);
-        let limits = (nvme.packed_bytes, nvme.size_bytes);
-        let limit = rustix::process::getrlimit(Resource::Nofile).current;
+        let limits = (nvme.packed_bytes, *size_bytes);
+        let files = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let tier = Arc::new(Self {
             log: IndexLog::new(directory.index().to_owned()),
             packed: Packed::new(directory.segments(), limits, Arc::clone(&memory), create),
-            restored: watch::Sender::new(directory.is_new()),
+            restored: watch::Sender::new(taken.is_ok() && directory.is_new()),
             directory,
             files: DashMap::default(),
-            shelves: Mutex::new(Shelves::new(nvme.size_bytes)),
-            files_max: limit.map_or(usize::MAX, |files| (files / 2) as usize),
-            budget: Arc::new(Budget::new("nvme", nvme.size_bytes, config)),
+            shelves: Mutex::new(Shelves::new(*size_bytes)),
+            files_max: usize::try_from(files / 2).unwrap_or(usize::MAX) / nvme.directories.len(),
+            budget: Arc::new(Budget::of_directory(&shown, *size_bytes, config)),
+            place: (placement, number),
             memory,
-            health: Health::new(),
+            health: Health::new(&shown),
             create,
             tasks: Arc::clone(tasks),
             offers,
             examinations,
             packed_offers,
             counters: Counters::new(),
+            shown_dead_bytes: AtomicI64::new(0),
         });
+        if taken.is_err() {
+            tier.health.fall_silent();
+        }
+        tasks.spawn(keeper::run(Arc::downgrade(&tier)));
         tasks.spawn(writer::run(Arc::downgrade(&tier), queue));
         tasks.spawn(writer::pack(Arc::downgrade(&tier), packing));
         tasks.spawn(writer::examine(Arc::downgrade(&tier), examined));
-        Ok(tier)
+        (tier, taken)
+    }
+
+    /// The directory.
+    pub(super) fn root(&self) -> &Path {
+        self.directory.root()
     }
 
     pub(super) fn budget(&self) -> &Arc<Budget> {
@@ -184,7 +173,7 @@ impl NvmeTier {
     /// Brings the index log up to date. Waits for the disk.
     pub(super) fn write_log(&self) {
         // Before that the log still knows more than the tier.
-        if !self.is_restored() {
+        if !self.is_restored() || self.is_down() {
             return;
         }
         let live = |note: &mut dyn FnMut(Record)| {
@@ -211,8 +200,15 @@ impl NvmeTier {
         self.offers.capacity() == WRITE_QUEUE_PAGES && is_packed && Arc::strong_count(self) == 1
     }
 
-    pub(super) fn is_broken(&self) -> bool {
-        self.health.is_broken()
+    /// Whether it takes nothing.
+    pub(super) fn is_down(&self) -> bool {
+        self.health.is_down()
+    }
+
+    /// Whether a content belongs here.
+    fn is_home_of(&self, content: ContentKey) -> bool {
+        let (placement, number) = &self.place;
+        placement.home(content) == *number
     }
 
     /// The file, if it has the page and is not older than its class may be; counts as use if `used`.
@@ -223,8 +219,8 @@ impl NvmeTier {
     }
 
     pub(super) fn contains(&self, key: PageKey) -> bool {
-        let is_in_file = self.files.get(&key.content).is_some_and(|file| file.has(key.number));
-        is_in_file || self.contains_packed(key.content)
+        let is_in_file = || self.files.get(&key.content).is_some_and(|file| file.has(key.number));
+        !self.health.is_silent() && (is_in_file() || self.contains_packed(key.content))
     }
 
     /// The whole content, if all of it is there and verified, and not older than its class may be.
@@ -237,6 +233,9 @@ impl NvmeTier {
     }
 
     fn usable(&self, content: ContentKey, class: &Arc<Class>) -> Option<Arc<SparseFile>> {
+        if self.health.is_silent() {
+            return None;
+        }
         let file = Arc::clone(&*self.files.get(&content)?);
         let is_expired = class.oldest().is_some_and(|oldest| file.is_older_than(oldest));
         if is_expired {
@@ -261,7 +260,7 @@ impl NvmeTier {
     /// Queues a page for the disk, or counts a refusal when nothing makes room for it, or the disk is behind or broken.
     pub(super) fn offer(&self, offer: Offer) {
         let bytes = offer.bytes.len() as u64;
-        if self.is_broken() {
+        if self.is_down() {
             self.counters.refused_disk.inc();
             return;
         }
@@ -270,7 +269,13 @@ impl NvmeTier {
         if let Some(refusal) = self.closed_to(&offer.class, bytes).filter(|_| !is_packed) {
             return self.refuse(&refusal);
         }
-        if self.queue_of(&offer).try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
+        let queue = self.queue_of(&offer);
+        let waiting = queue.max_capacity() - queue.capacity();
+        if self.health.is_degraded() && waiting >= DEGRADED_WRITES {
+            self.counters.refused_disk.inc();
+            return;
+        }
+        if queue.try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
             self.counters.refused_queue.inc();
         }
     }
@@ -281,7 +286,7 @@ impl NvmeTier {
 
     /// As [`NvmeTier::offer`], waiting for a place in the queue and until the page was tried.
     pub(super) async fn keep(&self, offer: Offer) {
-        if self.is_broken() || self.contains(offer.key) {
+        if self.is_down() || self.contains(offer.key) {
             return;
         }
         let queue = self.queue_of(&offer);
@@ -322,6 +327,9 @@ impl NvmeTier {
             }
             Err(error) => {
                 tracing::warn!(file = %file.path().display(), page = number, %error, "cached file dropped: read failed");
+                if !is_damage(&error) {
+                    self.health.fail();
+                }
                 self.discard(file);
                 None
             }
@@ -375,7 +383,6 @@ impl NvmeTier {
         self.grow(&file, space.bytes());
         match file.write(key.number, bytes, space) {
             Ok(is_complete) => {
-                self.health.recover();
                 self.log.note(file.page_record(key.number));
                 Ok(is_complete.then_some(file))
             }
@@ -403,9 +410,8 @@ impl NvmeTier {
             Refusal::Quota => self.counters.refused_quota.inc(),
             Refusal::Disk(error) => {
                 self.counters.refused_disk.inc();
-                self.health.break_down();
-                let directory = self.directory.path().display();
-                tracing::warn!(%directory, %error, "disk cache takes no pages for a while: write failed");
+                self.health.fail();
+                tracing::warn!(directory = %self.root().display(), %error, "a write to the disk cache failed");
             }
         }
     }
@@ -444,8 +450,8 @@ impl NvmeTier {
             let message = format!("file to adopt has {} bytes, its content {size_bytes}", found.len());
             return Err(Error::new(ErrorKind::Incomplete, message));
         }
-        let takes_files = self.is_restored() && !self.is_broken();
-        if size_bytes == 0 || found.dev() != self.directory.device() || !takes_files {
+        let takes_files = self.is_restored() && !self.is_down();
+        if size_bytes == 0 || !takes_files || !self.directory.is_on(found.dev()) {
             return Ok(false);
         }
         let bytes = blocks(size_bytes).max(found.blocks() * 512);

@@ -1,8 +1,12 @@
-//! Whether the disk takes writes: not for a while after it failed one, and not below a floor of free space and free
-//! inodes that is left to whatever else lives on it.
+//! Whether the disk of a cache directory answers and takes writes: what fails says so here, and the keeper probes.
 //!
-//! A disk that failed a write is *down* for [`BREAK`] and then *degraded*: the next write is a probe, which brings it
-//! back or down again. A full queue is no failure.
+//! - *ok*: all is used.
+//! - *degraded*: something failed lately, or the disk is just back. It is read, takes few writes, and is probed.
+//! - *down*: it takes no writes. One that is *silent* (hangs, or the directory is not there) is not read either; what is
+//!   cached there keeps its place. A probe that succeeds makes it degraded, another one ok.
+//!
+//! A full queue is no failure. Below a floor of free space and free inodes, which is left to whatever else lives on the
+//! disk, nothing is written, and that is no failure either.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,10 +14,11 @@ use std::time::Duration;
 
 use forebay_core::METRICS;
 use prometheus::IntGauge;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long a disk that failed a write gets none.
-const BREAK: Duration = Duration::from_secs(30);
+/// Failures of a degraded disk between two probes that bring it down.
+const FAILURES_MAX: u32 = 3;
 
 /// How long an answer about free space holds.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,19 +32,39 @@ const FLOOR_PERCENT: u64 = 2;
 /// Share of the inodes never used.
 const FLOOR_INODES_PERCENT: u64 = 1;
 
-/// What the gauge shows.
-#[derive(Clone, Copy)]
-enum State {
-    Ok = 0,
-    Degraded = 1,
-    Down = 2,
+/// What a disk does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// All.
+    Ok,
+    /// All, with care.
+    Degraded {
+        /// Since it was last probed.
+        failures: u32,
+    },
+    /// Nothing but reads.
+    Down,
+    /// Nothing.
+    Silent,
 }
 
-/// The disk's state, as far as writes go.
+impl State {
+    /// What the gauge shows.
+    fn level(self) -> i64 {
+        match self {
+            Self::Ok => 0,
+            Self::Degraded { .. } => 1,
+            Self::Down | Self::Silent => 2,
+        }
+    }
+}
+
+/// The state of the disk under one directory.
 pub(super) struct Health {
+    state: watch::Sender<State>,
+    /// That of `state`, where each hit finds it for one load.
+    is_silent: AtomicBool,
     born: Instant,
-    /// Milliseconds after `born`.
-    broken_until: AtomicU64,
     /// Milliseconds after `born`.
     next_check: AtomicU64,
     has_room: AtomicBool,
@@ -47,56 +72,94 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn new() -> Self {
-        let gauge = METRICS.cache_disk_state.with_label_values(&["nvme"]);
-        gauge.set(State::Ok as i64);
+    pub(super) fn new(directory: &str) -> Self {
+        let gauge = METRICS.cache_disk_state.with_label_values(&[directory]);
+        gauge.set(State::Ok.level());
         Self {
             gauge,
+            state: watch::Sender::new(State::Ok),
+            is_silent: AtomicBool::new(false),
             born: Instant::now(),
-            broken_until: AtomicU64::new(0),
             next_check: AtomicU64::new(0),
             has_room: AtomicBool::new(true),
         }
     }
 
-    pub(super) fn break_down(&self) {
-        self.broken_until.store(self.now_ms() + BREAK.as_millis() as u64, Ordering::Relaxed);
-        self.gauge.set(State::Down as i64);
+    /// A read or a write failed that should not have.
+    pub(super) fn fail(&self) {
+        self.change(|state| match state {
+            State::Ok => State::Degraded { failures: 1 },
+            State::Degraded { failures } if failures + 1 < FAILURES_MAX => {
+                State::Degraded { failures: failures + 1 }
+            }
+            State::Degraded { .. } | State::Down => State::Down,
+            State::Silent => State::Silent,
+        });
     }
 
-    /// A write succeeded.
-    pub(super) fn recover(&self) {
-        if self.broken_until.load(Ordering::Relaxed) > 0 && !self.is_broken() {
-            self.broken_until.store(0, Ordering::Relaxed);
-            self.gauge.set(State::Ok as i64);
-        }
+    /// The disk does not answer, or the directory is not there.
+    pub(super) fn fall_silent(&self) {
+        self.change(|_| State::Silent);
     }
 
-    pub(super) fn is_broken(&self) -> bool {
-        let until = self.broken_until.load(Ordering::Relaxed);
-        until > 0 && self.now_ms() < until
+    /// What a probe found of a disk that was in the state `before`: failures since then are newer than the probe.
+    pub(super) fn probed(&self, before: State, is_good: bool) {
+        self.change(|state| match (state, is_good) {
+            (State::Degraded { .. }, true) if state == before => State::Ok,
+            (State::Degraded { .. } | State::Down | State::Silent, true) => State::Degraded { failures: 0 },
+            (State::Degraded { .. } | State::Down, false) => State::Down,
+            (State::Silent, false) => State::Silent,
+            (State::Ok, _) => State::Ok,
+        });
+    }
+
+    /// Hears of every change.
+    pub(super) fn subscribe(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn state(&self) -> State {
+        *self.state.borrow()
+    }
+
+    /// Whether it takes no writes.
+    pub(super) fn is_down(&self) -> bool {
+        matches!(self.state(), State::Down | State::Silent)
+    }
+
+    /// Whether it must not be read.
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_degraded(&self) -> bool {
+        matches!(self.state(), State::Degraded { .. })
     }
 
     /// Whether the disk under `directory` may be written to.
     pub(super) fn is_writable(&self, directory: &Path) -> bool {
-        let now = self.now_ms();
+        let now = self.born.elapsed().as_millis() as u64;
         if now >= self.next_check.load(Ordering::Relaxed) {
             self.next_check.store(now + CHECK_INTERVAL.as_millis() as u64, Ordering::Relaxed);
-            let has_room = rustix::fs::statvfs(directory).is_ok_and(|disk| {
+            let has_room = if let Ok(disk) = rustix::fs::statvfs(directory) {
                 is_above_floor(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
                     && has_inodes(disk.f_files, disk.f_favail)
-            });
+            } else {
+                self.fail();
+                false
+            };
             self.has_room.store(has_room, Ordering::Relaxed);
         }
-        let is_broken = self.is_broken();
-        if !is_broken && self.broken_until.load(Ordering::Relaxed) > 0 {
-            self.gauge.set(State::Degraded as i64);
-        }
-        self.has_room.load(Ordering::Relaxed) && !is_broken
+        self.has_room.load(Ordering::Relaxed) && !self.is_down()
     }
 
-    fn now_ms(&self) -> u64 {
-        self.born.elapsed().as_millis() as u64
+    fn change(&self, next: impl FnOnce(State) -> State) {
+        self.state.send_if_modified(|state| {
+            let before = std::mem::replace(state, next(*state));
+            self.is_silent.store(*state == State::Silent, Ordering::Relaxed);
+            self.gauge.set(state.level());
+            before != *state
+        });
     }
 }
 
@@ -121,20 +184,51 @@ mod tests {
         assert!(is_above_floor(1 << 40, 1 << 35));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn broken_disk_is_tried_again_after_a_while() {
-        let health = Health::new();
-        assert!(!health.is_broken());
-        health.break_down();
+    #[test]
+    fn disk_that_fails_again_and_again_is_down_and_comes_back_by_probes() {
+        let health = Health::new("/test");
+        health.fail();
+        assert!(health.is_degraded() && health.is_writable(Path::new("/")));
+        for _ in 1..FAILURES_MAX {
+            health.fail();
+        }
+        assert!(health.is_down() && !health.is_silent(), "what is there may still be read");
         assert!(!health.is_writable(Path::new("/")));
-        health.recover();
-        assert!(health.is_broken(), "a write that began before it broke brings nothing back");
-        tokio::time::advance(BREAK).await;
-        assert!(!health.is_broken());
-        assert!(health.is_writable(Path::new("/")));
-        assert!(health.broken_until.load(Ordering::Relaxed) > 0, "degraded until a write succeeds");
-        health.recover();
-        assert_eq!(health.broken_until.load(Ordering::Relaxed), 0);
+        health.probed(health.state(), false);
+        assert!(health.is_down());
+        health.probed(health.state(), true);
+        assert!(health.is_degraded());
+        health.probed(health.state(), true);
+        assert_eq!(health.state(), State::Ok);
+    }
+
+    #[test]
+    fn one_failure_of_a_disk_that_answers_its_probe_costs_nothing_more() {
+        let health = Health::new("/test");
+        health.fail();
+        health.probed(health.state(), true);
+        assert_eq!(health.state(), State::Ok);
+    }
+
+    #[test]
+    fn failure_beside_a_probe_that_succeeds_keeps_the_disk_degraded() {
+        let health = Health::new("/test");
+        health.fail();
+        let before = health.state();
+        health.fail();
+        health.probed(before, true);
+        assert_eq!(health.state(), State::Degraded { failures: 0 });
+    }
+
+    #[test]
+    fn silent_disk_is_not_read_until_a_probe_succeeds() {
+        let health = Health::new("/test");
+        health.fall_silent();
+        health.fail();
+        health.probed(health.state(), false);
+        assert!(health.is_silent() && health.is_down());
+        health.probed(health.state(), true);
+        assert!(!health.is_silent() && health.is_degraded());
     }
 
     #[test]
@@ -146,6 +240,8 @@ mod tests {
 
     #[test]
     fn directory_that_is_gone_takes_no_writes() {
-        assert!(!Health::new().is_writable(Path::new("/nonexistent/forebay")));
+        let health = Health::new("/test");
+        assert!(!health.is_writable(Path::new("/nonexistent/forebay")));
+        assert!(health.is_degraded());
     }
 }

@@ -84,6 +84,10 @@ impl NvmeTier {
             match record {
                 Record::Made { file, size_bytes, born_s } => {
                     self.directory.skip(file.serial);
+                    // What belongs elsewhere now is removed as what nobody named.
+                    if !self.is_home_of(file.content) {
+                        continue;
+                    }
                     if let Some(restored) = self.noted(file, (size_bytes, born_s), &unclaimed) {
                         found.insert(file.serial, restored);
                     }
@@ -108,6 +112,8 @@ impl NvmeTier {
         let Some(packed) = &self.packed else { return };
         // Without memory for all of them some stay out.
         match record {
+            // What belongs elsewhere now is not noted, so its place is dead.
+            Record::Packed { content, .. } if !self.is_home_of(content) => {}
             Record::Packed { content, place, born_s } => drop(packed.restore_object(content, place, born_s)),
             Record::Unpacked { content } => drop(packed.forget(content)),
             Record::Made { .. } | Record::Page { .. } | Record::Gone { .. } => {}

@@ -1,6 +1,7 @@
 //! Small objects in the tier: what is packed, and who makes room for whom.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -34,7 +35,7 @@ impl NvmeTier {
         used: Use,
         class: &Arc<Class>,
     ) -> Option<PackedObject> {
-        let packed = self.packed.as_ref()?;
+        let packed = self.packed.as_ref().filter(|_| !self.health.is_silent())?;
         let (object, born_s) = packed.find(key.content, used)?;
         if is_expired(class, born_s) {
             self.counters.expired.inc();
@@ -95,7 +96,6 @@ impl NvmeTier {
                         self.counters.refused_full.inc_by(rest.len() as u64);
                         return;
                     }
-                    self.health.recover();
                     rest = &rest[done.objects..];
                 }
                 Err(error) => {
@@ -147,8 +147,9 @@ impl NvmeTier {
 
     /// Shows how much of the segments is dead.
     pub(super) fn show_dead_bytes(&self) {
-        let dead = self.packed.as_ref().map_or(0, Packed::dead_bytes);
-        METRICS.cache_dead_bytes.with_label_values(&["nvme"]).set(dead as i64);
+        let dead = self.packed.as_ref().map_or(0, Packed::dead_bytes) as i64;
+        let before = self.shown_dead_bytes.swap(dead, Ordering::Relaxed);
+        METRICS.cache_dead_bytes.with_label_values(&["nvme"]).add(dead - before);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The writer: takes pages off the queue and puts them on the disk, one after the other, on blocking threads. Before
-//! that it puts back what an earlier run left.
+//! The writer: takes pages off the queue and puts them on the disk, one after the other, on blocking threads, once what
+//! an earlier run left is back.
 
 use std::sync::{Arc, Weak};
 
@@ -56,7 +56,9 @@ impl Drop for Waiting {
 
 /// Runs until the tier is gone.
 pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>) {
-    restore(&tier).await;
+    if !is_restored(&tier).await {
+        return;
+    }
     let mut verifications = JoinSet::new();
     while let Some(waiting) = queue.recv().await {
         let Some(tier) = tier.upgrade() else { return };
@@ -76,8 +78,7 @@ pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>
 
 /// Packs small objects, as many at a time as wait. Runs until the tier is gone.
 pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>) {
-    let Some(mut restored) = tier.upgrade().map(|tier| tier.restored.subscribe()) else { return };
-    if restored.wait_for(|is_restored| *is_restored).await.is_err() {
+    if !is_restored(&tier).await {
         return;
     }
     let mut batch = Vec::new();
@@ -91,16 +92,10 @@ pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting
     }
 }
 
-/// Puts back what an earlier run left; if that panics, nothing of it.
-async fn restore(tier: &Weak<NvmeTier>) {
-    let Some(restored) = tier.upgrade().filter(|tier| !tier.is_restored()) else { return };
-    if spawn_blocking(move || restored.restore()).await.is_ok() {
-        return;
-    }
-    if let Some(cold) = tier.upgrade() {
-        // A second panic leaves the tier without writes.
-        spawn_blocking(move || cold.start_cold()).await.unwrap_or_default();
-    }
+/// Waits until what an earlier run left is back; `false` when the tier is gone.
+async fn is_restored(tier: &Weak<NvmeTier>) -> bool {
+    let Some(mut restored) = tier.upgrade().map(|tier| tier.restored.subscribe()) else { return false };
+    restored.wait_for(|is_restored| *is_restored).await.is_ok()
 }
 
 /// Reads complete files of earlier runs back, so that they can be lent whole. Runs until the tier is gone.
