@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use forebay_core::{ByteRange, Content, Error, ErrorKind, Extent, Lent, METRICS, Result};
 use futures::FutureExt;
 
@@ -87,19 +87,26 @@ impl CachedFile {
                 Found::Page(page) => {
                     memory_hits += 1;
                     memory_bytes += wanted.len;
-                    Extent::Bytes(slice(&page, wanted))
+                    Extent::Bytes(slice(page, wanted))
                 }
                 Found::File(file) => Extent::Lent(file.lend_part(number, wanted)?),
                 Found::Packed(object) => {
                     let object = self.disk()?.try_read_packed(&object)?;
-                    Extent::Bytes(slice(&object, wanted))
+                    Extent::Bytes(slice(object, wanted))
                 }
             });
         }
-        self.tiers.memory_hits.inc_by(memory_hits);
-        self.tiers.nvme_hits.inc_by(content.extents().len() as u64 - memory_hits);
-        self.share.served().memory.inc_by(memory_bytes);
-        self.share.served().nvme.inc_by(content.len() - memory_bytes);
+        let (nvme_hits, nvme_bytes) =
+            (content.extents().len() as u64 - memory_hits, content.len() - memory_bytes);
+        // Even nothing added to a counter costs what adding costs.
+        if memory_hits > 0 {
+            self.tiers.memory_hits.inc_by(memory_hits);
+            self.share.served().memory.inc_by(memory_bytes);
+        }
+        if nvme_hits > 0 {
+            self.tiers.nvme_hits.inc_by(nvme_hits);
+            self.share.served().nvme.inc_by(nvme_bytes);
+        }
         self.read_ahead(range, *pages(range).end());
         Some(content)
     }
@@ -130,10 +137,10 @@ impl CachedFile {
             let head = head.await?;
             self.fetch_window(range, number);
             let wanted = ByteRange::new(wanted.offset, wanted.len.min(HEAD_BYTES - wanted.offset));
-            return Ok(self.fetched(slice(&head, wanted)));
+            return Ok(self.fetched(slice(head, wanted)));
         }
         self.read_ahead(range, number);
-        Ok(self.fetched(slice(&flight.await?, wanted)))
+        Ok(self.fetched(slice(flight.await?, wanted)))
     }
 
     /// What a reader had to wait for the store for.
@@ -187,14 +194,14 @@ impl CachedFile {
             Found::Page(page) => {
                 self.tiers.memory_hits.inc();
                 self.share.served().memory.inc_by(wanted.len);
-                Some(slice(&page, wanted))
+                Some(slice(page, wanted))
             }
             Found::Packed(object) => {
                 let nvme = Arc::clone(self.disk()?);
                 let bytes = self.tiers.run_blocking(move || nvme.read_packed(&object)).await??;
                 self.tiers.nvme_hits.inc();
                 self.share.served().nvme.inc_by(wanted.len);
-                Some(slice(&bytes, wanted))
+                Some(slice(bytes, wanted))
             }
             Found::File(file) => {
                 let nvme = Arc::clone(self.disk()?);
@@ -377,9 +384,10 @@ impl Run {
     }
 }
 
-fn slice(page: &Bytes, wanted: ByteRange) -> Bytes {
-    let start = (wanted.offset % PAGE_BYTES) as usize;
-    page.slice(start..start + wanted.len as usize)
+fn slice(mut page: Bytes, wanted: ByteRange) -> Bytes {
+    page.advance((wanted.offset % PAGE_BYTES) as usize);
+    page.truncate(wanted.len as usize);
+    page
 }
 
 /// The first page: its head, which is under way, and the rest.
