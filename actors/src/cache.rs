@@ -38,7 +38,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dashmap::DashMap;
-use forebay_core::{ByteRange, Error, ErrorKind, FileId, METRICS, Result, Version};
+use forebay_core::{ByteRange, FileId, METRICS, Result, Version};
 use prometheus::IntCounter;
 use tokio::runtime::Handle;
 
@@ -104,7 +104,6 @@ pub struct Cache(Arc<Tiers>);
 struct Tiers {
     memory: Arc<MemoryTier>,
     disks: Disks,
-    tasks: Arc<Tasks>,
     flights: Arc<Flights>,
     uncached: Uncached,
     /// Memory for fetches in flight, in bytes.
@@ -139,8 +138,7 @@ impl Cache {
         Ok(Self(Arc::new(Tiers {
             memory,
             disks,
-            flights: Arc::new(Flights::new(Arc::clone(&tasks))),
-            tasks,
+            flights: Arc::new(Flights::new(tasks)),
             uncached: Uncached::new(),
             fetching: Pool::new(fetching_bytes(config.memory_bytes)),
             ahead: Pool::new(READ_AHEAD_FETCHES),
@@ -193,11 +191,10 @@ impl Cache {
         source: &Path,
         size_bytes: u64,
     ) -> Result<bool> {
-        let (key, class, path) = (ContentKey::of(content), Arc::clone(class), source.to_owned());
-        let Some(nvme) = self.0.disks.of(key).cloned() else { return Ok(false) };
-        let adopted = self.0.run_blocking(move || nvme.adopt((key, &class), &path, size_bytes)).await;
-        let lost = || Error::new(ErrorKind::Internal, "adopting a file ended without an answer");
-        adopted.ok_or_else(lost)?.map_err(|e| e.at("adopt", source.display()))
+        let key = ContentKey::of(content);
+        let Some(nvme) = self.0.disks.of(key) else { return Ok(false) };
+        let adopted = nvme.adopt((key, Arc::clone(class)), source.to_owned(), size_bytes).await;
+        adopted.map_err(|e| e.at("adopt", source.display()))
     }
 }
 
@@ -227,11 +224,6 @@ impl Tiers {
     /// Whether the page is cached or on its way.
     fn contains(&self, key: PageKey) -> bool {
         self.memory.contains(key) || self.disks.contains(key) || self.flights.contains(key)
-    }
-
-    /// Waits for `work` on a thread that may block; `None` when it panicked.
-    async fn run_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        self.tasks.runtime().spawn_blocking(work).await.ok()
     }
 }
 

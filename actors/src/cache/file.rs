@@ -197,15 +197,13 @@ impl CachedFile {
                 Some(slice(page, wanted))
             }
             Found::Packed(object) => {
-                let nvme = Arc::clone(self.disk()?);
-                let bytes = self.tiers.run_blocking(move || nvme.read_packed(&object)).await??;
+                let bytes = self.disk()?.read_packed(object).await?;
                 self.tiers.nvme_hits.inc();
                 self.share.served().nvme.inc_by(wanted.len);
                 Some(slice(bytes, wanted))
             }
             Found::File(file) => {
-                let nvme = Arc::clone(self.disk()?);
-                let bytes = self.tiers.run_blocking(move || nvme.read(&file, number, wanted)).await??;
+                let bytes = self.disk()?.read(file, number, wanted).await?;
                 self.tiers.nvme_hits.inc();
                 self.share.served().nvme.inc_by(wanted.len);
                 Some(bytes)

@@ -12,6 +12,7 @@
 //! - What an earlier run left counts before anything new is written, and no page of it is served before it matched
 //!   its checksum.
 
+mod adopt;
 mod counters;
 mod directory;
 mod health;
@@ -19,30 +20,31 @@ mod keeper;
 mod log;
 mod logger;
 mod packed;
+mod read;
 mod record;
 mod restore;
 mod room;
 mod small;
 mod sparse;
+mod steady;
 mod writer;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, Weak};
 
-use bytes::Bytes;
 use dashmap::{DashMap, Entry};
-use forebay_core::{ByteRange, Error, ErrorKind, Lent, Result};
+use forebay_core::{Lent, Result};
 use rustix::process::Resource;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinError, spawn_blocking};
 
 use self::counters::Counters;
 use self::directory::Directory;
 pub(super) use self::directory::create as create_file;
-use self::health::Health;
+use self::health::{Failure, Health};
 use self::log::IndexLog;
 pub(super) use self::logger::IndexLogger;
 use self::packed::Packed;
@@ -55,7 +57,7 @@ use self::writer::Waiting;
 use super::budget::Budget;
 use super::class::Class;
 use super::memory::MemoryTier;
-use super::page::{ContentKey, KeyHash, PageKey, page_range};
+use super::page::{ContentKey, KeyHash, PageKey};
 use super::placement::Placement;
 use super::policy::{Classed, Resident, Shelves, Use};
 use super::tasks::Tasks;
@@ -72,6 +74,9 @@ const PACKING_QUEUE_OBJECTS: usize = 1024;
 
 /// The same while the disk is degraded.
 const DEGRADED_WRITES: usize = 4;
+
+/// Files adopted at once.
+const ADOPTIONS: usize = 4;
 
 /// Complete files of an earlier run that wait to be read back.
 const EXAMINATION_QUEUE_FILES: usize = 64;
@@ -95,12 +100,16 @@ pub(super) struct NvmeTier {
     budget: Arc<Budget>,
     /// Bitmaps and checksums count there.
     memory: Arc<MemoryTier>,
-    health: Health,
+    health: Arc<Health>,
+    /// Held by who brings the directory below its watermark.
+    evicting: Mutex<()>,
+    adopting: Semaphore,
     create: CreateFile,
-    tasks: Arc<Tasks>,
     offers: mpsc::Sender<Waiting>,
     examinations: mpsc::Sender<Arc<SparseFile>>,
     packed_offers: mpsc::Sender<Waiting>,
+    /// Files to unlink, as many as there were: their bytes count until they are gone.
+    removals: mpsc::UnboundedSender<Arc<SparseFile>>,
     counters: Counters,
     shown_dead_bytes: AtomicI64,
 }
@@ -125,11 +134,13 @@ impl NvmeTier {
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
         let (packed_offers, packing) = mpsc::channel(PACKING_QUEUE_OBJECTS);
+        let (removals, removed) = mpsc::unbounded_channel();
+        let health = Arc::new(Health::new(&shown, tasks.runtime().clone()));
         let limits = (nvme.packed_bytes, *size_bytes);
         let files = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let tier = Arc::new(Self {
             log: IndexLog::new(directory.index().to_owned()),
-            packed: Packed::new(directory.segments(), limits, Arc::clone(&memory), create),
+            packed: Packed::new(directory.segments(), limits, Arc::clone(&memory), (&health, create)),
             restored: watch::Sender::new(taken.is_ok() && directory.is_new()),
             directory,
             files: DashMap::default(),
@@ -138,12 +149,14 @@ impl NvmeTier {
             budget: Arc::new(Budget::of_directory(&shown, *size_bytes, config)),
             place: (placement, number),
             memory,
-            health: Health::new(&shown),
+            health,
+            evicting: Mutex::default(),
+            adopting: Semaphore::new(ADOPTIONS),
             create,
-            tasks: Arc::clone(tasks),
             offers,
             examinations,
             packed_offers,
+            removals,
             counters: Counters::new(),
             shown_dead_bytes: AtomicI64::new(0),
         });
@@ -154,6 +167,7 @@ impl NvmeTier {
         tasks.spawn(writer::run(Arc::downgrade(&tier), queue));
         tasks.spawn(writer::pack(Arc::downgrade(&tier), packing));
         tasks.spawn(writer::examine(Arc::downgrade(&tier), examined));
+        tasks.spawn(writer::remove(Arc::downgrade(&tier), removed));
         (tier, taken)
     }
 
@@ -205,6 +219,30 @@ impl NvmeTier {
         self.health.is_down()
     }
 
+    /// Whether nothing of it failed lately.
+    #[cfg(test)]
+    pub(super) fn is_ok(&self) -> bool {
+        self.health.is_ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn fall_silent(&self) {
+        self.health.fall_silent();
+    }
+
+    /// Waits for work that may block on the disk and no reader waits for: of each kind there are few at a time, so that
+    /// a disk that hangs holds few threads.
+    ///
+    /// # Errors
+    /// The panic of `work`.
+    pub(super) async fn in_background<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> std::result::Result<T, JoinError> {
+        let tier = Arc::clone(self);
+        self.health.watch_over(spawn_blocking(move || work(&tier))).await
+    }
+
     /// Whether a content belongs here.
     fn is_home_of(&self, content: ContentKey) -> bool {
         let (placement, number) = &self.place;
@@ -223,8 +261,12 @@ impl NvmeTier {
         !self.health.is_silent() && (is_in_file() || self.contains_packed(key.content))
     }
 
-    /// The whole content, if all of it is there and verified, and not older than its class may be.
+    /// The whole content, if all of it is there and verified, and not older than its class may be. Nothing on a disk
+    /// that failed lately: who reads it from the kernel cannot be helped.
     pub(super) fn lend(&self, content: ContentKey, class: &Arc<Class>) -> Option<Lent> {
+        if !self.health.is_ok() {
+            return None;
+        }
         let file = self.usable(content, class)?;
         if file.claim_examination() && self.examinations.try_send(Arc::clone(&file)).is_err() {
             file.return_examination();
@@ -252,8 +294,7 @@ impl NvmeTier {
     /// Drops a file without waiting for the disk.
     fn drop_unusable(&self, file: &Arc<SparseFile>) {
         if self.detach(file) {
-            let file = Arc::clone(file);
-            self.tasks.spawn_blocking(move || file.unlink());
+            self.remove_later(Arc::clone(file));
         }
     }
 
@@ -289,11 +330,17 @@ impl NvmeTier {
         if self.is_down() || self.contains(offer.key) {
             return;
         }
-        let queue = self.queue_of(&offer);
+        let (queue, silence) = (self.queue_of(&offer), self.health.silence());
         let (waiting, done) = Waiting::new(offer, &self.counters.waiting).followed();
-        if queue.send(waiting).await.is_ok() {
-            // Nothing is ever sent: the offer is dropped.
-            done.await.unwrap_or_default();
+        let tried = async {
+            if queue.send(waiting).await.is_ok() {
+                // Nothing is ever sent: the offer is dropped.
+                done.await.unwrap_or_default();
+            }
+        };
+        tokio::select! {
+            () = tried => {}
+            () = silence => {}
         }
     }
 
@@ -314,28 +361,6 @@ impl NvmeTier {
         is_admitted
     }
 
-    /// Reads `range`, which lies in page `number`, waiting for the disk; a whole page is checked. `None` when that
-    /// fails: the file is dropped then.
-    pub(super) fn read(&self, file: &Arc<SparseFile>, number: u64, range: ByteRange) -> Option<Bytes> {
-        match file.read(number, range) {
-            Ok(bytes) => Some(bytes),
-            Err(error) if file.is_suspect(number) && is_damage(&error) => {
-                tracing::warn!(file = %file.path().display(), page = number, %error, "page of an earlier run dropped");
-                self.counters.damaged.inc();
-                file.drop_page(number);
-                None
-            }
-            Err(error) => {
-                tracing::warn!(file = %file.path().display(), page = number, %error, "cached file dropped: read failed");
-                if !is_damage(&error) {
-                    self.health.fail();
-                }
-                self.discard(file);
-                None
-            }
-        }
-    }
-
     /// Drops a content. Its file goes once the last reader lets go of it.
     pub(super) fn forget(&self, content: ContentKey) {
         if self.forget_packed(content) {
@@ -345,8 +370,13 @@ impl NvmeTier {
             self.log.note(Record::Gone { serial: file.name().serial });
             self.dequeue(&file);
             self.counters.evicted_version.inc();
-            self.tasks.spawn_blocking(move || file.unlink());
+            self.remove_later(file);
         }
+    }
+
+    fn remove_later(&self, file: Arc<SparseFile>) {
+        // Without who removes it, it is removed by the next start.
+        self.removals.send(file).unwrap_or_default();
     }
 
     /// Writes a page; the file if that completed it. Waits for the disk.
@@ -393,16 +423,6 @@ impl NvmeTier {
         }
     }
 
-    /// Reads a complete file back, and lets it be lent or drops it.
-    fn verify(&self, file: &Arc<SparseFile>) {
-        for number in 0..file.page_count() {
-            if self.read(file, number, page_range(number, file.size_bytes())).is_none() {
-                return;
-            }
-        }
-        file.set_verified();
-    }
-
     fn refuse(&self, refusal: &Refusal) {
         match refusal {
             Refusal::Full => self.counters.refused_full.inc(),
@@ -410,7 +430,7 @@ impl NvmeTier {
             Refusal::Quota => self.counters.refused_quota.inc(),
             Refusal::Disk(error) => {
                 self.counters.refused_disk.inc();
-                self.health.fail();
+                self.health.fail(Failure::Write);
                 tracing::warn!(directory = %self.root().display(), %error, "a write to the disk cache failed");
             }
         }
@@ -425,7 +445,8 @@ impl NvmeTier {
         let name = self.directory.name(content);
         let path = self.directory.at(name);
         let file = (self.create)(&path).map_err(Refusal::Disk)?;
-        let file = Arc::new(SparseFile::new(file, path, (name, size_bytes), (space, index), &offer.class));
+        let place = (path, &self.health);
+        let file = Arc::new(SparseFile::new(file, place, (name, size_bytes), (space, index), &offer.class));
         match self.files.entry(content) {
             Entry::Occupied(adopted) => {
                 file.unlink();
@@ -436,52 +457,6 @@ impl NvmeTier {
         self.log.note(file.made_record());
         self.enqueue(&file);
         Ok(file)
-    }
-
-    /// Makes `source` the file of a content; see [`super::Cache::adopt`]. Waits for the disk.
-    pub(super) fn adopt(
-        &self,
-        (content, class): (ContentKey, &Arc<Class>),
-        source: &Path,
-        size_bytes: u64,
-    ) -> Result<bool> {
-        let found = std::fs::symlink_metadata(source)?;
-        if found.len() != size_bytes {
-            let message = format!("file to adopt has {} bytes, its content {size_bytes}", found.len());
-            return Err(Error::new(ErrorKind::Incomplete, message));
-        }
-        let takes_files = self.is_restored() && !self.is_down();
-        if size_bytes == 0 || !takes_files || !self.directory.is_on(found.dev()) {
-            return Ok(false);
-        }
-        let bytes = blocks(size_bytes).max(found.blocks() * 512);
-        if bytes > self.budget.capacity() {
-            self.counters.refused_full.inc();
-            return Ok(false);
-        }
-        let Some(index) = self.index(size_bytes, class) else { return Ok(false) };
-        let space = match self.reserve(bytes, class, None, usize::MAX) {
-            Ok(space) => space,
-            Err(refusal) => {
-                self.refuse(&refusal);
-                return Ok(false);
-            }
-        };
-        let name = self.directory.name(content);
-        let opened = File::open(source)?;
-        let path = self.directory.at(name);
-        let file = Arc::new(SparseFile::new(opened, path, (name, size_bytes), (space, index), class));
-        file.fill_checksums()?;
-        std::fs::rename(source, file.path())?;
-        file.set_verified();
-        if let Some(old) = self.files.insert(content, Arc::clone(&file)) {
-            self.log.note(Record::Gone { serial: old.name().serial });
-            self.dequeue(&old);
-            old.unlink();
-        }
-        file.records(&mut |record| self.log.note(record));
-        self.enqueue(&file);
-        Ok(true)
     }
 
     /// Takes a file off the tier and unlinks it; `false` when it was off already. Waits for the disk.

@@ -4,6 +4,7 @@ mod class;
 mod disk;
 mod disks;
 mod evict;
+mod faults;
 mod fetch;
 mod fill;
 mod packed;

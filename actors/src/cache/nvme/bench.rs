@@ -124,7 +124,7 @@ async fn small_objects_packed_and_in_files_of_their_own() {
             let before = cpu();
             for number in 0..OBJECTS {
                 let object = tier.find_packed(content(number).page(0), Use::First, &class).expect("packed");
-                assert_eq!(tier.read_packed(&object).expect("read").len() as u64, OBJECT);
+                assert_eq!(tier.try_read_packed(&object).expect("in the page cache").len() as u64, OBJECT);
             }
             println!(
                 "read of 16 KiB: {:.1} µs",

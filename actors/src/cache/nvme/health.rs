@@ -2,20 +2,36 @@
 //!
 //! - *ok*: all is used.
 //! - *degraded*: something failed lately, or the disk is just back. It is read, takes few writes, and is probed.
-//! - *down*: it takes no writes. One that is *silent* (hangs, or the directory is not there) is not read either; what is
-//!   cached there keeps its place. A probe that succeeds makes it degraded, another one ok.
+//! - *down*: it takes no writes. One that is *silent* (hangs, cannot be read, or the directory is not there) is not read
+//!   either; what is cached there keeps its place. A probe that succeeds makes it degraded, another one ok.
+//!
+//! Readers wait for the disk in turns: none longer than [`DEADLINE`], and no more of them than [`PLACES`] hang. What
+//! works in the background is one thread for each kind of work, and waited for with more patience.
 //!
 //! A full queue is no failure. Below a floor of free space and free inodes, which is left to whatever else lives on the
-//! disk, nothing is written, and that is no failure either.
+//! disk, nothing is written, and that is no failure either. A disk that is slow and answers others is not silent.
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use forebay_core::METRICS;
+use forebay_core::{DiskTurns, METRICS};
 use prometheus::IntGauge;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, timeout};
+
+/// Longest wait of a reader for the disk, before it goes to the store.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Readers that wait for the disk at once.
+const PLACES: usize = 32;
+
+/// Longest time without an answer that background work takes for slowness: a write may wait for what the kernel
+/// writes back.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Failures of a degraded disk between two probes that bring it down.
 const FAILURES_MAX: u32 = 3;
@@ -31,6 +47,25 @@ const FLOOR_PERCENT: u64 = 2;
 
 /// Share of the inodes never used.
 const FLOOR_INODES_PERCENT: u64 = 1;
+
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It can be read, as far as is known.
+    Write,
+    /// It cannot.
+    Read,
+}
+
+impl Failure {
+    /// Where a disk ends that fails so.
+    fn end(self) -> State {
+        match self {
+            Self::Write => State::Down,
+            Self::Read => State::Silent,
+        }
+    }
+}
 
 /// What a disk does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +99,9 @@ pub(super) struct Health {
     state: watch::Sender<State>,
     /// That of `state`, where each hit finds it for one load.
     is_silent: AtomicBool,
+    /// Whether `state` is ok, where each open finds it.
+    is_ok: AtomicBool,
+    turns: DiskTurns,
     born: Instant,
     /// Milliseconds after `born`.
     next_check: AtomicU64,
@@ -72,27 +110,29 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn new(directory: &str) -> Self {
+    pub(super) fn new(directory: &str, runtime: Handle) -> Self {
         let gauge = METRICS.cache_disk_state.with_label_values(&[directory]);
         gauge.set(State::Ok.level());
         Self {
             gauge,
             state: watch::Sender::new(State::Ok),
             is_silent: AtomicBool::new(false),
+            is_ok: AtomicBool::new(true),
+            turns: DiskTurns::new(PLACES, DEADLINE, runtime),
             born: Instant::now(),
             next_check: AtomicU64::new(0),
             has_room: AtomicBool::new(true),
         }
     }
 
-    /// A read or a write failed that should not have.
-    pub(super) fn fail(&self) {
+    /// Something failed that should not have.
+    pub(super) fn fail(&self, failure: Failure) {
         self.change(|state| match state {
             State::Ok => State::Degraded { failures: 1 },
             State::Degraded { failures } if failures + 1 < FAILURES_MAX => {
                 State::Degraded { failures: failures + 1 }
             }
-            State::Degraded { .. } | State::Down => State::Down,
+            State::Degraded { .. } | State::Down => failure.end(),
             State::Silent => State::Silent,
         });
     }
@@ -102,15 +142,61 @@ impl Health {
         self.change(|_| State::Silent);
     }
 
+    /// Somebody waited in vain. Others may have had an answer.
+    pub(super) fn miss_deadline(&self) {
+        if self.turns.has_been_stuck_for(DEADLINE) {
+            self.fall_silent();
+        }
+    }
+
     /// What a probe found of a disk that was in the state `before`: failures since then are newer than the probe.
-    pub(super) fn probed(&self, before: State, is_good: bool) {
-        self.change(|state| match (state, is_good) {
-            (State::Degraded { .. }, true) if state == before => State::Ok,
-            (State::Degraded { .. } | State::Down | State::Silent, true) => State::Degraded { failures: 0 },
-            (State::Degraded { .. } | State::Down, false) => State::Down,
-            (State::Silent, false) => State::Silent,
+    pub(super) fn probed(&self, before: State, found: Result<(), Failure>) {
+        self.change(|state| match (state, found) {
             (State::Ok, _) => State::Ok,
+            (State::Degraded { .. }, Ok(())) if state == before => State::Ok,
+            (State::Degraded { .. } | State::Down | State::Silent, Ok(())) => State::Degraded { failures: 0 },
+            (State::Silent, Err(_)) => State::Silent,
+            (State::Degraded { .. } | State::Down, Err(failure)) => failure.end(),
         });
+    }
+
+    /// Where readers wait.
+    pub(super) fn turns(&self) -> &DiskTurns {
+        &self.turns
+    }
+
+    /// Runs `work`, which may block on the disk; `None` when the disk does not answer in time, or it panicked.
+    pub(super) async fn in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        if self.is_silent() {
+            return None;
+        }
+        let answer = self.turns.run(work).await;
+        if answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            self.miss_deadline();
+        }
+        answer.ok()
+    }
+
+    /// Waits for background work for as long as it takes. The disk is silent once it answers nobody meanwhile.
+    pub(super) async fn watch_over<T>(&self, mut work: JoinHandle<T>) -> Result<T, JoinError> {
+        loop {
+            if let Ok(done) = timeout(PATIENCE, &mut work).await {
+                self.turns.note_answer();
+                return done;
+            }
+            if self.turns.has_been_stuck_for(PATIENCE) {
+                self.fall_silent();
+            }
+        }
+    }
+
+    /// Returns once the disk is silent.
+    pub(super) async fn silence(&self) {
+        // The sender lives as long as this.
+        self.subscribe().wait_for(|state| *state == State::Silent).await.map(drop).unwrap_or_default();
     }
 
     /// Hears of every change.
@@ -132,6 +218,11 @@ impl Health {
         self.is_silent.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing failed lately.
+    pub(super) fn is_ok(&self) -> bool {
+        self.is_ok.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_degraded(&self) -> bool {
         matches!(self.state(), State::Degraded { .. })
     }
@@ -145,7 +236,7 @@ impl Health {
                 is_above_floor(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
                     && has_inodes(disk.f_files, disk.f_favail)
             } else {
-                self.fail();
+                self.fail(Failure::Write);
                 false
             };
             self.has_room.store(has_room, Ordering::Relaxed);
@@ -157,6 +248,7 @@ impl Health {
         self.state.send_if_modified(|state| {
             let before = std::mem::replace(state, next(*state));
             self.is_silent.store(*state == State::Silent, Ordering::Relaxed);
+            self.is_ok.store(*state == State::Ok, Ordering::Relaxed);
             self.gauge.set(state.level());
             before != *state
         });
@@ -174,6 +266,8 @@ fn has_inodes(all: u64, free: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     #[test]
@@ -184,51 +278,86 @@ mod tests {
         assert!(is_above_floor(1 << 40, 1 << 35));
     }
 
-    #[test]
-    fn disk_that_fails_again_and_again_is_down_and_comes_back_by_probes() {
-        let health = Health::new("/test");
-        health.fail();
-        assert!(health.is_degraded() && health.is_writable(Path::new("/")));
+    fn health() -> Health {
+        Health::new("/test", Handle::current())
+    }
+
+    #[tokio::test]
+    async fn disk_that_fails_again_and_again_is_down_and_comes_back_by_probes() {
+        let health = health();
+        health.fail(Failure::Write);
+        assert!(health.is_degraded() && !health.is_ok() && health.is_writable(Path::new("/")));
         for _ in 1..FAILURES_MAX {
-            health.fail();
+            health.fail(Failure::Write);
         }
         assert!(health.is_down() && !health.is_silent(), "what is there may still be read");
         assert!(!health.is_writable(Path::new("/")));
-        health.probed(health.state(), false);
+        health.probed(health.state(), Err(Failure::Write));
         assert!(health.is_down());
-        health.probed(health.state(), true);
+        health.probed(health.state(), Ok(()));
         assert!(health.is_degraded());
-        health.probed(health.state(), true);
+        health.probed(health.state(), Ok(()));
+        assert_eq!(health.state(), State::Ok);
+        assert!(health.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_failure_of_a_disk_that_answers_its_probe_costs_nothing_more() {
+        let health = health();
+        health.fail(Failure::Read);
+        health.probed(health.state(), Ok(()));
         assert_eq!(health.state(), State::Ok);
     }
 
-    #[test]
-    fn one_failure_of_a_disk_that_answers_its_probe_costs_nothing_more() {
-        let health = Health::new("/test");
-        health.fail();
-        health.probed(health.state(), true);
-        assert_eq!(health.state(), State::Ok);
-    }
-
-    #[test]
-    fn failure_beside_a_probe_that_succeeds_keeps_the_disk_degraded() {
-        let health = Health::new("/test");
-        health.fail();
+    #[tokio::test]
+    async fn failure_beside_a_probe_that_succeeds_keeps_the_disk_degraded() {
+        let health = health();
+        health.fail(Failure::Write);
         let before = health.state();
-        health.fail();
-        health.probed(before, true);
+        health.fail(Failure::Write);
+        health.probed(before, Ok(()));
         assert_eq!(health.state(), State::Degraded { failures: 0 });
     }
 
-    #[test]
-    fn silent_disk_is_not_read_until_a_probe_succeeds() {
-        let health = Health::new("/test");
-        health.fall_silent();
-        health.fail();
-        health.probed(health.state(), false);
+    #[tokio::test]
+    async fn disk_that_cannot_be_read_is_not_read_until_a_probe_succeeds() {
+        let health = health();
+        health.fail(Failure::Write);
+        health.probed(health.state(), Err(Failure::Read));
         assert!(health.is_silent() && health.is_down());
-        health.probed(health.state(), true);
+        health.fail(Failure::Write);
+        health.probed(health.state(), Err(Failure::Write));
+        assert!(health.is_silent(), "nobody has read it since");
+        health.probed(health.state(), Ok(()));
         assert!(!health.is_silent() && health.is_degraded());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reader_of_a_disk_that_hangs_goes_away_after_the_deadline_and_the_next_ones_at_once() {
+        let (health, (release, hang)) = (health(), mpsc::channel::<()>());
+        let begun = Instant::now();
+        let read = health.in_turn(move || hang.recv().is_ok());
+        // Paused time stands still while a thread is at work.
+        let passes = tokio::time::advance(DEADLINE);
+        let (answer, ()) = tokio::join!(read, passes);
+        assert!(answer.is_none() && health.is_silent());
+        let waited = begun.elapsed();
+        assert!(health.in_turn(|| ()).await.is_none());
+        assert_eq!(begun.elapsed(), waited);
+        drop(release);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn background_work_is_waited_for_but_makes_a_disk_silent_that_answers_nobody() {
+        let (health, (release, hang)) = (health(), mpsc::channel::<()>());
+        let work = tokio::task::spawn_blocking(move || hang.recv().is_err());
+        let time = async {
+            tokio::time::advance(PATIENCE).await;
+            health.silence().await;
+            drop(release);
+        };
+        let (done, ()) = tokio::join!(health.watch_over(work), time);
+        assert!(done.expect("no panic") && health.is_silent());
     }
 
     #[test]
@@ -238,9 +367,9 @@ mod tests {
         assert!(!has_inodes(1_000_000, 9_999));
     }
 
-    #[test]
-    fn directory_that_is_gone_takes_no_writes() {
-        let health = Health::new("/test");
+    #[tokio::test]
+    async fn directory_that_is_gone_takes_no_writes() {
+        let health = health();
         assert!(!health.is_writable(Path::new("/nonexistent/forebay")));
         assert!(health.is_degraded());
     }

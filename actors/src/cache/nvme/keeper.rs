@@ -1,8 +1,10 @@
 //! The keeper: puts back what an earlier run left, looks after a disk that failed, and takes in a directory that was
 //! not there.
 
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::NvmeTier;
-use super::health::State;
+use super::health::{Failure, State};
 
 /// Between two probes: each one that succeeds is a step back to ok.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -44,19 +46,24 @@ async fn changed(tier: &Weak<NvmeTier>, states: &mut watch::Receiver<State>) -> 
     tier.upgrade().map(drop).ok_or(())
 }
 
-/// Probes a disk that failed or was away. What is there when it comes back is put back before it is used.
+/// Probes a disk that failed or was away, for as long as that takes: there is one probe at a time. What is there when it
+/// comes back is put back before it is used.
 async fn look_after(tier: Arc<NvmeTier>, state: State) {
-    let probed = Arc::clone(&tier);
-    // One that panicked found nothing good.
-    let outcome = spawn_blocking(move || probed.probe()).await.unwrap_or_else(|e| Err(io::Error::other(e)));
-    match &outcome {
-        Ok(()) => restore(Arc::clone(&tier)).await,
-        Err(error) => tracing::warn!(directory = %tier.root().display(), %error, "cache disk is down"),
+    let directory = tier.root().display();
+    let found = match tier.in_background(NvmeTier::probe).await {
+        Ok(found) => found,
+        Err(panic) => Err((Failure::Write, io::Error::other(panic))),
+    };
+    if found.is_ok() {
+        restore(Arc::clone(&tier)).await;
     }
-    tier.health.probed(state, outcome.is_ok());
+    let (before, was_down) = (tier.health.state(), tier.health.is_down());
+    tier.health.probed(state, found.as_ref().copied().map_err(|(failure, _)| *failure));
     let now = tier.health.state();
-    if outcome.is_ok() && now != state {
-        tracing::info!(directory = %tier.root().display(), state = ?now, "cache disk is back");
+    match found {
+        Err((_, error)) if !was_down => tracing::warn!(%directory, %error, "a cache disk is down"),
+        Ok(()) if now != before => tracing::info!(%directory, state = ?now, "a cache disk is back"),
+        Ok(()) | Err(_) => tracing::debug!(%directory, state = ?now, "a cache disk was probed"),
     }
 }
 
@@ -75,26 +82,32 @@ async fn restore(tier: Arc<NvmeTier>) {
 impl NvmeTier {
     /// Tries whether the directory is there and the disk keeps what is written. A directory that is not there is made,
     /// and what lay in the one before is forgotten. Waits for the disk.
-    fn probe(&self) -> io::Result<()> {
+    fn probe(&self) -> Result<(), (Failure, io::Error)> {
         if !self.directory.is_there() {
             self.health.fall_silent();
             self.lose_all();
-            self.directory.take().map_err(io::Error::other)?;
+            self.directory.take().map_err(|error| (Failure::Read, io::Error::other(error)))?;
         }
         let path = self.directory.root().join("probe");
-        match std::fs::remove_file(&path) {
+        let written = [0x5A; PROBE_BYTES];
+        let file = self.write_probe(&path, &written).map_err(|error| (Failure::Write, error))?;
+        let mut read = [0; PROBE_BYTES];
+        file.read_exact_at(&mut read, 0).map_err(|error| (Failure::Read, error))?;
+        std::fs::remove_file(&path).map_err(|error| (Failure::Write, error))?;
+        if read == written { Ok(()) } else { Err((Failure::Read, ErrorKind::InvalidData.into())) }
+    }
+
+    fn write_probe(&self, path: &Path, bytes: &[u8]) -> io::Result<File> {
+        match std::fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let file = (self.create)(&path)?;
-        let (written, mut read) = ([0x5A; PROBE_BYTES], [0; PROBE_BYTES]);
-        file.write_all_at(&written, 0)?;
+        let file = (self.create)(path)?;
+        file.write_all_at(bytes, 0)?;
         file.sync_data()?;
         // Otherwise the page cache answers.
         rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
-        file.read_exact_at(&mut read, 0)?;
-        std::fs::remove_file(&path)?;
-        if read == written { Ok(()) } else { Err(ErrorKind::InvalidData.into()) }
+        Ok(file)
     }
 
     /// Forgets all that lay in a directory that is gone. Readers keep what they hold.

@@ -12,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -92,7 +92,12 @@ impl IndexLog {
         budget: &Arc<Budget>,
         live: impl FnOnce(&mut dyn FnMut(Record)),
     ) -> io::Result<()> {
-        let mut written = self.written();
+        // Whoever writes just now may hang.
+        let mut written = match self.written.try_lock() {
+            Ok(written) => written,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
         if written.retry_at.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }

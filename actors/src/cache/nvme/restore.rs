@@ -130,7 +130,7 @@ impl NvmeTier {
         let space = self.budget.try_reserve(0)?;
         let born = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(born_s))?;
         let path = self.directory.at(name);
-        Some(SparseFile::restored(path, (name, size_bytes, born), (space, index), unclaimed))
+        Some(SparseFile::restored((path, &self.health), (name, size_bytes, born), (space, index), unclaimed))
     }
 
     fn put_back(&self, file: SparseFile, bytes: u64) -> Option<Arc<SparseFile>> {

@@ -62,8 +62,7 @@ pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>
     let mut verifications = JoinSet::new();
     while let Some(waiting) = queue.recv().await {
         let Some(tier) = tier.upgrade() else { return };
-        let writer = Arc::clone(&tier);
-        let Ok(written) = spawn_blocking(move || writer.write(&waiting.offer)).await else {
+        let Ok(written) = tier.in_background(move |tier| tier.write(&waiting.offer)).await else {
             // A panic costs the page it happened in; its message is in the log.
             tier.counters.refused_disk.inc();
             continue;
@@ -86,9 +85,8 @@ pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting
         let Some(tier) = tier.upgrade() else { return };
         let waiting = std::mem::take(&mut batch);
         // A panic costs the batch it happened in; its message is in the log.
-        spawn_blocking(move || tier.write_packed(waiting.iter().map(|waiting| &waiting.offer)))
-            .await
-            .unwrap_or_default();
+        let write = move |tier: &NvmeTier| tier.write_packed(waiting.iter().map(|waiting| &waiting.offer));
+        tier.in_background(write).await.unwrap_or_default();
     }
 }
 
@@ -104,5 +102,17 @@ pub(super) async fn examine(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Arc<
         let Some(tier) = tier.upgrade() else { return };
         // A panic costs the loan of this file.
         spawn_blocking(move || tier.verify(&file)).await.unwrap_or_default();
+    }
+}
+
+/// Unlinks files that were dropped where nobody may wait for the disk. Runs until the tier is gone.
+pub(super) async fn remove(tier: Weak<NvmeTier>, mut queue: mpsc::UnboundedReceiver<Arc<SparseFile>>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH_OBJECTS).await > 0 {
+        let Some(tier) = tier.upgrade() else { return };
+        let files = std::mem::take(&mut batch);
+        // A panic leaves names that no restart knows, and that it removes.
+        let unlink = move |_: &NvmeTier| files.iter().for_each(|file| file.unlink());
+        tier.in_background(unlink).await.unwrap_or_default();
     }
 }
