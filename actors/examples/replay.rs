@@ -106,10 +106,9 @@ fn config(arguments: &[String]) -> Option<CacheConfig> {
     let [_, memory_bytes, disk_bytes, directory] = arguments else { return None };
     // Pages in files: the policy of entries is what is replayed.
     let (directory, size_bytes) = (PathBuf::from(directory), disk_bytes.parse().ok()?);
-    let nvme = NvmeConfig { directory, size_bytes, packed_bytes: 0 };
     Some(CacheConfig {
         memory_bytes: memory_bytes.parse().ok()?,
-        nvme: (nvme.size_bytes > 0).then_some(nvme),
+        nvme: (size_bytes > 0).then(|| NvmeConfig::in_one(directory, size_bytes, 0)),
         // Without an evictor a tier is filled to its cap.
         high_percent: 100,
         low_percent: 90,

@@ -12,11 +12,12 @@
 //! - What stays is decided by S3-FIFO, and on the disk by what is wanted of each class first, see `policy.rs`. A disk
 //!   with space takes everything; above its low watermark it takes what is wanted a second time while its ghosts
 //!   remember it, what belongs to a file that is there, and what is pinned or a data set. In memory all classes are alike.
-//! - A broken disk tier loses hits, never reads.
+//! - A broken disk loses hits, never reads, and no other disk's hits.
 //! - What a mount's fetches in flight hold of the budget and of the places is a share, see `share.rs`.
 
 mod budget;
 mod class;
+mod disks;
 mod evictor;
 mod file;
 mod filling;
@@ -26,6 +27,7 @@ mod memory;
 mod model;
 mod nvme;
 mod page;
+mod placement;
 mod policy;
 mod rules;
 mod shadow;
@@ -42,14 +44,15 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dashmap::DashMap;
-use forebay_core::{ByteRange, Error, ErrorKind, FileId, Key, METRICS, Result, Version};
+use forebay_core::{ByteRange, FileId, Key, METRICS, Result, Version};
 use prometheus::IntCounter;
 use tokio::runtime::Handle;
 
-use self::evictor::{MemoryEvictor, NvmeEvictor};
+use self::disks::Disks;
+use self::evictor::MemoryEvictor;
 use self::flight::Flights;
 use self::memory::MemoryTier;
-use self::nvme::{CreateFile, IndexLogger, NvmeTier};
+use self::nvme::CreateFile;
 use self::page::{ContentKey, PageKey};
 use self::shadow::Shadow;
 use self::share::{MountShare, Pool, Uncached};
@@ -109,8 +112,7 @@ pub struct Cache(Arc<Tiers>);
 /// What all handles share.
 struct Tiers {
     memory: Arc<MemoryTier>,
-    nvme: Option<Arc<NvmeTier>>,
-    tasks: Arc<Tasks>,
+    disks: Disks,
     flights: Arc<Flights>,
     uncached: Uncached,
     /// Memory for fetches in flight, in bytes.
@@ -132,7 +134,7 @@ impl Cache {
     /// Opens both tiers; what an earlier run left on disk comes back by and by.
     ///
     /// # Errors
-    /// `Busy` when another gateway owns the disk tier's directory; otherwise the disk's error.
+    /// `Busy` when another gateway owns a directory of the disk tier; the disk's error when none can be opened.
     ///
     /// # Panics
     /// Outside a Tokio runtime: fetches and disk writes run on the one it is opened on.
@@ -143,13 +145,11 @@ impl Cache {
     fn open_with(config: &CacheConfig, create: CreateFile) -> Result<Self> {
         let tasks = Arc::new(Tasks::new(Handle::current()));
         let memory = Arc::new(MemoryTier::new(config));
-        let open = |nvme| NvmeTier::open((nvme, config), Arc::clone(&memory), &tasks, create);
-        let nvme = config.nvme.as_ref().map(open).transpose()?;
+        let disks = Disks::open(config, &memory, &tasks, create)?;
         Ok(Self(Arc::new(Tiers {
             memory,
-            nvme,
-            flights: Arc::new(Flights::new(Arc::clone(&tasks))),
-            tasks,
+            disks,
+            flights: Arc::new(Flights::new(tasks)),
             uncached: Uncached::new(),
             fetching: Pool::new(fetching_bytes(config.memory_bytes)),
             ahead: Pool::new(READ_AHEAD_FETCHES),
@@ -163,19 +163,14 @@ impl Cache {
         })))
     }
 
-    /// Starts an evictor for each tier, and what keeps the index of the disk tier.
+    /// Starts an evictor for memory and each cache directory, and what keeps the indexes of these.
     ///
     /// # Errors
     /// As [`Supervisor::child`].
     pub async fn start_evictors(&self, supervisor: &Supervisor) -> Result<()> {
         let memory = Arc::clone(&self.0.memory);
         supervisor.child("MemoryEvictor", move || (MemoryEvictor, Arc::clone(&memory))).await?;
-        if let Some(nvme) = self.0.nvme.clone() {
-            let logged = Arc::clone(&nvme);
-            supervisor.child("NvmeEvictor", move || (NvmeEvictor, Arc::clone(&nvme))).await?;
-            supervisor.child("IndexLogger", move || (IndexLogger, Arc::clone(&logged))).await?;
-        }
-        Ok(())
+        self.0.disks.start_actors(supervisor).await
     }
 
     /// A handle on one content of `size_bytes`, which is treated as its class says; `fetch` fills its misses, which
@@ -209,7 +204,7 @@ impl Cache {
 
     /// Makes the file at `source`, which must hold all of the content and never change again, the cached file of
     /// a content, by rename. `false`, and `source` untouched, when there is no disk tier, no room, or another
-    /// file system between them.
+    /// file system between them and the content's directory.
     ///
     /// # Errors
     /// The disk's error, `Incomplete` when `source` has another length; `source` is then untouched or gone.
@@ -219,11 +214,10 @@ impl Cache {
         source: &Path,
         size_bytes: u64,
     ) -> Result<bool> {
-        let Some(nvme) = self.0.nvme.clone() else { return Ok(false) };
-        let (key, class, path) = (ContentKey::of(content), Arc::clone(class), source.to_owned());
-        let adopted = self.0.run_blocking(move || nvme.adopt((key, &class), &path, size_bytes)).await;
-        let lost = || Error::new(ErrorKind::Internal, "adopting a file ended without an answer");
-        adopted.ok_or_else(lost)?.map_err(|e| e.at("adopt", source.display()))
+        let key = ContentKey::of(content);
+        let Some(nvme) = self.0.disks.of(key) else { return Ok(false) };
+        let adopted = nvme.adopt((key, Arc::clone(class)), source.to_owned(), size_bytes).await;
+        adopted.map_err(|e| e.at("adopt", source.display()))
     }
 }
 
@@ -247,20 +241,12 @@ impl Tiers {
 
     fn forget(&self, content: ContentKey, size_bytes: u64) {
         self.memory.forget(content, size_bytes);
-        if let Some(nvme) = &self.nvme {
-            nvme.forget(content);
-        }
+        self.disks.forget(content);
     }
 
     /// Whether the page is cached or on its way.
     fn contains(&self, key: PageKey) -> bool {
-        let is_on_disk = || self.nvme.as_ref().is_some_and(|nvme| nvme.contains(key));
-        self.memory.contains(key) || is_on_disk() || self.flights.contains(key)
-    }
-
-    /// Waits for `work` on a thread that may block; `None` when it panicked.
-    async fn run_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        self.tasks.runtime().spawn_blocking(work).await.ok()
+        self.memory.contains(key) || self.disks.contains(key) || self.flights.contains(key)
     }
 }
 

@@ -33,12 +33,31 @@ pub struct CacheConfig {
 /// The disk tier.
 #[derive(Clone, Debug)]
 pub struct NvmeConfig {
-    /// Where the files lie; owned by one gateway at a time.
-    pub directory: PathBuf,
-    /// Hard cap in bytes of disk blocks.
-    pub size_bytes: u64,
+    /// Where the files lie: at least one directory, none of them in another.
+    pub directories: Vec<CacheDirectory>,
     /// Contents up to this length are packed together; 0 gives each a file of its own.
     pub packed_bytes: u64,
+}
+
+impl NvmeConfig {
+    /// A tier in one directory.
+    pub fn in_one(path: PathBuf, size_bytes: u64, packed_bytes: u64) -> Self {
+        Self { directories: vec![CacheDirectory { path, size_bytes }], packed_bytes }
+    }
+
+    /// Hard caps of all directories together.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.directories.iter().map(|directory| directory.size_bytes).sum()
+    }
+}
+
+/// One directory of the disk tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheDirectory {
+    /// Where it is; owned by one gateway at a time. What it is called decides what lies in it.
+    pub path: PathBuf,
+    /// Hard cap in bytes of disk blocks; its share of the contents is as large as its share of all sizes.
+    pub size_bytes: u64,
 }
 
 /// One entry of `mounts`.

@@ -20,12 +20,30 @@ pub(super) struct Budget {
     low: u64,
     pressure: Pressure,
     gauge: IntGauge,
+    /// The same of one directory of the tier.
+    directory_gauge: Option<IntGauge>,
 }
 
 impl Budget {
     pub(super) fn new(tier: &'static str, capacity: u64, config: &CacheConfig) -> Self {
-        let share = |percent: u8| (u128::from(capacity) * u128::from(percent.min(100)) / 100) as u64;
         METRICS.cache_capacity_bytes.with_label_values(&[tier]).set(capacity as i64);
+        Self::counted(tier, None, capacity, config)
+    }
+
+    /// That of one directory of the disk tier.
+    pub(super) fn of_directory(path: &str, capacity: u64, config: &CacheConfig) -> Self {
+        METRICS.cache_disk_capacity_bytes.with_label_values(&[path]).set(capacity as i64);
+        let gauge = METRICS.cache_disk_used_bytes.with_label_values(&[path]);
+        Self::counted("nvme", Some(gauge), capacity, config)
+    }
+
+    fn counted(
+        tier: &'static str,
+        directory_gauge: Option<IntGauge>,
+        capacity: u64,
+        config: &CacheConfig,
+    ) -> Self {
+        let share = |percent: u8| (u128::from(capacity) * u128::from(percent.min(100)) / 100) as u64;
         Self {
             used: AtomicU64::new(0),
             capacity,
@@ -33,6 +51,7 @@ impl Budget {
             low: share(config.low_percent),
             pressure: Pressure::default(),
             gauge: METRICS.cache_used_bytes.with_label_values(&[tier]),
+            directory_gauge,
         }
     }
 
@@ -40,11 +59,18 @@ impl Budget {
     pub(super) fn try_reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
         let add = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.capacity);
         let before = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
-        self.gauge.add(bytes as i64);
+        self.show(bytes as i64);
         if before + bytes > self.high {
             self.pressure.raise();
         }
         Some(Reservation { budget: Arc::clone(self), bytes, class: None })
+    }
+
+    fn show(&self, change: i64) {
+        self.gauge.add(change);
+        if let Some(gauge) = &self.directory_gauge {
+            gauge.add(change);
+        }
     }
 
     /// How much must go to reach the low watermark.
@@ -125,7 +151,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.budget.gauge.sub(self.bytes as i64);
+        self.budget.show(-(self.bytes as i64));
         if let Some(class) = &self.class {
             class.give_back(self.bytes);
         }

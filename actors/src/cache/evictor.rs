@@ -130,7 +130,6 @@ impl Actor for NvmeEvictor {
         tier: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         tier.budget().pressure().lower();
-        let tier = Arc::clone(tier);
-        Ok(tokio::task::spawn_blocking(move || tier.evict_to_low()).await?)
+        Ok(tier.in_background(NvmeTier::evict_to_low).await?)
     }
 }

@@ -13,8 +13,9 @@ use futures::FutureExt;
 
 use super::budget::Reservation;
 use super::class::Class;
+use super::disks::Home;
 use super::flight::Flight;
-use super::nvme::{Offer, PackedObject, SparseFile};
+use super::nvme::{NvmeTier, Offer, PackedObject, SparseFile};
 use super::page::{ContentKey, HEAD_BYTES, PAGE_BYTES, PageKey, page_count, page_range, pages, within};
 use super::policy::{Mark, Use};
 use super::shadow::PageRead;
@@ -38,6 +39,7 @@ pub struct CachedFile {
     share: Arc<MountShare>,
     class: Arc<Class>,
     content: ContentKey,
+    home: Home,
     size_bytes: u64,
     fetch: Arc<dyn Fetch>,
     last_page: AtomicU64,
@@ -55,8 +57,8 @@ impl CachedFile {
     ) -> Self {
         class.touch();
         let (last_page, streams) = (AtomicU64::new(NONE), tiers.readings.of(content));
-        let sources = Sources::default();
-        Self { tiers, mount, share, class, content, size_bytes, fetch, last_page, streams, sources }
+        let (home, sources) = (tiers.disks.home_of(content), Sources::default());
+        Self { tiers, mount, share, class, content, home, size_bytes, fetch, last_page, streams, sources }
     }
 
     /// Somebody is going to read all of `range` in order: its pages are fetched ahead from its first read on.
@@ -93,7 +95,7 @@ impl CachedFile {
                 }
                 Found::File(file) => Extent::Lent(file.lend_part(number, wanted)?),
                 Found::Packed(object) => {
-                    let object = self.tiers.nvme.as_ref()?.try_read_packed(&object)?;
+                    let object = self.disk()?.try_read_packed(&object)?;
                     Extent::Bytes(slice(object, wanted))
                 }
             });
@@ -163,10 +165,15 @@ impl CachedFile {
 
     /// The whole content as one verified local file, if the disk tier has it.
     pub fn lend(&self) -> Option<Lent> {
-        let lent = self.tiers.nvme.as_ref()?.lend(self.content, &self.class)?;
+        let lent = self.disk()?.lend(self.content, &self.class)?;
         // Who has the whole file need not ask for its pages, and they are not told.
         self.sources.note(Source::Nvme, 0);
         Some(lent)
+    }
+
+    /// The directory of the disk tier that the content belongs to.
+    fn disk(&self) -> Option<&Arc<NvmeTier>> {
+        self.tiers.disks.at(self.home)
     }
 
     fn find(&self, number: u64) -> Option<Found> {
@@ -180,14 +187,14 @@ impl CachedFile {
             }
             return Some(Found::Page(hit.bytes));
         }
-        let nvme = self.tiers.nvme.as_ref()?;
+        let nvme = self.disk()?;
         let packed = || nvme.find_packed(key, used, &self.class).map(Found::Packed);
         nvme.get(key, used, &self.class).map(Found::File).or_else(packed)
     }
 
     /// Puts a page on the disk that was not worth it when it was fetched.
     fn offer(&self, key: PageKey, bytes: Bytes) {
-        if let Some(nvme) = &self.tiers.nvme {
+        if let Some(nvme) = self.disk() {
             nvme.offer(Offer { key, class: Arc::clone(&self.class), size_bytes: self.size_bytes, bytes });
         }
     }
@@ -201,15 +208,13 @@ impl CachedFile {
                 Some((slice(page, wanted), Source::Memory))
             }
             Found::Packed(object) => {
-                let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
-                let bytes = self.tiers.run_blocking(move || nvme.read_packed(&object)).await??;
+                let bytes = self.disk()?.read_packed(object).await?;
                 self.tiers.nvme_hits.inc();
                 self.share.served().nvme.inc_by(wanted.len);
                 Some((slice(bytes, wanted), Source::Nvme))
             }
             Found::File(file) => {
-                let nvme = Arc::clone(self.tiers.nvme.as_ref()?);
-                let bytes = self.tiers.run_blocking(move || nvme.read(&file, number, wanted)).await??;
+                let bytes = self.disk()?.read(file, number, wanted).await?;
                 self.tiers.nvme_hits.inc();
                 self.share.served().nvme.inc_by(wanted.len);
                 Some((bytes, Source::Nvme))
@@ -231,7 +236,7 @@ impl CachedFile {
                 Some(Ahead { place, room, run }) => (Some(place), Some(room), run),
                 None => (None, self.room(range.len), None),
             };
-            let (class, fetch) = (Arc::clone(&self.class), Arc::clone(&self.fetch));
+            let (class, fetch, home) = (Arc::clone(&self.class), Arc::clone(&self.fetch), self.home);
             let head = room.as_ref().and_then(|_| self.start_head(number));
             async move {
                 let _place = place;
@@ -245,7 +250,7 @@ impl CachedFile {
                     (None, Some(run)) => run.page(range).await?,
                     (None, None) => fetch_exact(&*fetch, range).await?,
                 };
-                let nvme = tiers.nvme.as_ref();
+                let nvme = tiers.disks.at(home);
                 let admitting = nvme.filter(|nvme| nvme.admits(key, &class, range.len));
                 let mark = Mark::new(is_ahead, nvme.is_some() && admitting.is_none());
                 let bytes = tiers.memory.insert(key, bytes, reservation, mark);

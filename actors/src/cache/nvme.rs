@@ -1,5 +1,5 @@
-//! The disk tier: one sparse file per content with a bitmap of its pages, evicted whole by unlink, kept by S3-FIFO and
-//! by what is wanted of their classes.
+//! One directory of the disk tier: one sparse file per content with a bitmap of its pages, evicted whole by unlink, kept
+//! by S3-FIFO and by what is wanted of their classes; small contents are packed.
 //!
 //! Invariants:
 //! - Blocks are reserved before they are written and come back when the last reader of a file lets go of it, so
@@ -7,39 +7,44 @@
 //! - A file that is lent whole is complete, and all of it was read back and matched the checksums taken of the
 //!   bytes that came from the store. It is not evicted while it is lent.
 //! - A file that fails a read or a write is dropped, and its content comes from the store again.
+//! - A directory that is silent (see `health.rs`) has nothing, and what it has keeps its place.
 //! - Nothing is punched or truncated.
 //! - What an earlier run left counts before anything new is written, and no page of it is served before it matched
 //!   its checksum.
 
+mod adopt;
+mod counters;
 mod directory;
 mod health;
+mod keeper;
 mod log;
 mod logger;
 mod packed;
+mod read;
 mod record;
 mod restore;
 mod room;
 mod shown;
 mod small;
 mod sparse;
+mod steady;
 mod writer;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
-use bytes::Bytes;
 use dashmap::{DashMap, Entry};
-use forebay_core::{ByteRange, Error, ErrorKind, Lent, METRICS, Result};
-use prometheus::IntCounter;
+use forebay_core::{Lent, Result};
 use rustix::process::Resource;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinError, spawn_blocking};
 
+use self::counters::Counters;
 use self::directory::Directory;
 pub(super) use self::directory::create as create_file;
-use self::health::Health;
+use self::health::{Failure, Health};
 use self::log::IndexLog;
 pub(super) use self::logger::IndexLogger;
 use self::packed::Packed;
@@ -49,15 +54,16 @@ use self::room::Refusal;
 use self::shown::Shown;
 pub(super) use self::sparse::SparseFile;
 pub(super) use self::writer::Offer;
-use self::writer::{Waiting, WaitingGauges};
+use self::writer::Waiting;
 use super::budget::Budget;
 use super::class::Class;
 use super::memory::MemoryTier;
-use super::page::{ContentKey, KeyHash, PageKey, page_range};
+use super::page::{ContentKey, KeyHash, PageKey};
+use super::placement::Placement;
 use super::policy::{Classed, Resident, Shelves, Use};
 use super::tasks::Tasks;
 use super::trail::Cause;
-use crate::config::{CacheConfig, NvmeConfig};
+use crate::config::{CacheConfig, CacheDirectory};
 
 /// Unit in which file systems give out space.
 const BLOCK_BYTES: u64 = 4096;
@@ -68,17 +74,25 @@ pub(super) const WRITE_QUEUE_PAGES: usize = 32;
 /// Small objects that wait for the disk; more are not cached there.
 const PACKING_QUEUE_OBJECTS: usize = 1024;
 
+/// The same while the disk is degraded.
+const DEGRADED_WRITES: usize = 4;
+
+/// Files adopted at once.
+const ADOPTIONS: usize = 4;
+
 /// Complete files of an earlier run that wait to be read back.
 const EXAMINATION_QUEUE_FILES: usize = 64;
 
 /// How a file is made; tests give other disks.
 pub(super) type CreateFile = fn(&Path) -> io::Result<File>;
 
-/// Files on a local disk.
+/// Files in one directory.
 pub(super) struct NvmeTier {
     directory: Directory,
+    /// Where contents belong, and which directory this is.
+    place: (Arc<Placement>, usize),
     log: IndexLog,
-    /// Whether all that an earlier run left is back or gone. Nothing is written before.
+    /// Whether all that was left in the directory is back or gone. Nothing is written before.
     restored: watch::Sender<bool>,
     packed: Option<Packed>,
     files: DashMap<ContentKey, Arc<SparseFile>, KeyHash>,
@@ -88,94 +102,80 @@ pub(super) struct NvmeTier {
     budget: Arc<Budget>,
     /// Bitmaps and checksums count there.
     memory: Arc<MemoryTier>,
-    health: Health,
+    health: Arc<Health>,
+    /// Held by who brings the directory below its watermark.
+    evicting: Mutex<()>,
+    adopting: Semaphore,
     create: CreateFile,
-    tasks: Arc<Tasks>,
     offers: mpsc::Sender<Waiting>,
     examinations: mpsc::Sender<Arc<SparseFile>>,
     packed_offers: mpsc::Sender<Waiting>,
+    /// Files to unlink, as many as there were: their bytes count until they are gone.
+    removals: mpsc::UnboundedSender<Arc<SparseFile>>,
     counters: Counters,
     shown: Shown,
 }
 
-struct Counters {
-    evicted: IntCounter,
-    evicted_inline: IntCounter,
-    evicted_version: IntCounter,
-    evicted_segments: IntCounter,
-    expired: IntCounter,
-    refused_full: IntCounter,
-    refused_queue: IntCounter,
-    refused_disk: IntCounter,
-    damaged: IntCounter,
-    refused_quota: IntCounter,
-    refused_epoch: IntCounter,
-    refused_admission: IntCounter,
-    waiting: WaitingGauges,
-}
-
-impl Counters {
-    fn new() -> Self {
-        let evictions = |cause| METRICS.cache_evictions.with_label_values(&["nvme", cause]);
-        let refusals = |cause| METRICS.cache_refusals.with_label_values(&["nvme", cause]);
-        Self {
-            evicted: evictions("watermark"),
-            evicted_inline: evictions("inline"),
-            evicted_version: evictions("version"),
-            evicted_segments: evictions("segment"),
-            expired: evictions("expired"),
-            refused_full: refusals("full"),
-            refused_queue: refusals("queue"),
-            refused_disk: refusals("disk"),
-            damaged: METRICS.cache_damaged_pages.with_label_values(&["nvme"]),
-            refused_quota: refusals("quota"),
-            refused_epoch: refusals("epoch"),
-            refused_admission: refusals("admission"),
-            waiting: WaitingGauges::new(),
-        }
-    }
-}
-
 impl NvmeTier {
-    /// Takes the directory and starts the writer, which begins with what an earlier run left.
+    /// Directory `number` of the configuration, with the tasks that look after it, which begin with what an earlier
+    /// run left; the second is why it could not be taken. It is down then until it can.
+    ///
+    /// # Panics
+    /// Without a disk tier in `config` that has such a directory.
     pub(super) fn open(
-        (nvme, config): (&NvmeConfig, &CacheConfig),
+        config: &CacheConfig,
+        (placement, number): (Arc<Placement>, usize),
         memory: Arc<MemoryTier>,
         tasks: &Arc<Tasks>,
         create: CreateFile,
-    ) -> Result<Arc<Self>> {
-        let directory = Directory::open(&nvme.directory)?;
-        METRICS.cache_lent_files.with_label_values(&["nvme"]);
-        METRICS.cache_lent_bytes.with_label_values(&["nvme"]);
-        METRICS.cache_restore_seconds.with_label_values(&["nvme"]);
+    ) -> (Arc<Self>, Result<()>) {
+        let nvme = config.nvme.as_ref().expect("there is a disk tier");
+        let CacheDirectory { path, size_bytes } = &nvme.directories[number];
+        let (directory, shown) = (Directory::new(path), path.display().to_string());
+        let taken = directory.take();
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
         let (packed_offers, packing) = mpsc::channel(PACKING_QUEUE_OBJECTS);
-        let limits = (nvme.packed_bytes, nvme.size_bytes);
-        let limit = rustix::process::getrlimit(Resource::Nofile).current;
+        let (removals, removed) = mpsc::unbounded_channel();
+        let health = Arc::new(Health::new(&shown, tasks.runtime().clone()));
+        let limits = (nvme.packed_bytes, *size_bytes);
+        let files = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let tier = Arc::new(Self {
             log: IndexLog::new(directory.index().to_owned()),
-            packed: Packed::new(directory.segments(), limits, Arc::clone(&memory), create),
-            restored: watch::Sender::new(directory.is_new()),
+            packed: Packed::new(directory.segments(), limits, Arc::clone(&memory), (&health, create)),
+            restored: watch::Sender::new(taken.is_ok() && directory.is_new()),
             directory,
             files: DashMap::default(),
-            shelves: Mutex::new(Shelves::new(nvme.size_bytes)),
-            files_max: limit.map_or(usize::MAX, |files| (files / 2) as usize),
-            budget: Arc::new(Budget::new("nvme", nvme.size_bytes, config)),
+            shelves: Mutex::new(Shelves::new(*size_bytes)),
+            files_max: usize::try_from(files / 2).unwrap_or(usize::MAX) / nvme.directories.len(),
+            budget: Arc::new(Budget::of_directory(&shown, *size_bytes, config)),
+            place: (placement, number),
             memory,
-            health: Health::new(),
+            health,
+            evicting: Mutex::default(),
+            adopting: Semaphore::new(ADOPTIONS),
             create,
-            tasks: Arc::clone(tasks),
             offers,
             examinations,
             packed_offers,
+            removals,
             counters: Counters::new(),
             shown: Shown::new(),
         });
+        if taken.is_err() {
+            tier.health.fall_silent();
+        }
+        tasks.spawn(keeper::run(Arc::downgrade(&tier)));
         tasks.spawn(writer::run(Arc::downgrade(&tier), queue));
         tasks.spawn(writer::pack(Arc::downgrade(&tier), packing));
         tasks.spawn(writer::examine(Arc::downgrade(&tier), examined));
-        Ok(tier)
+        tasks.spawn(writer::remove(Arc::downgrade(&tier), removed));
+        (tier, taken)
+    }
+
+    /// The directory.
+    pub(super) fn root(&self) -> &Path {
+        self.directory.root()
     }
 
     pub(super) fn budget(&self) -> &Arc<Budget> {
@@ -189,7 +189,7 @@ impl NvmeTier {
     /// Brings the index log up to date. Waits for the disk.
     pub(super) fn write_log(&self) {
         // Before that the log still knows more than the tier.
-        if !self.is_restored() {
+        if !self.is_restored() || self.is_down() {
             return;
         }
         let live = |note: &mut dyn FnMut(Record)| {
@@ -216,8 +216,39 @@ impl NvmeTier {
         self.offers.capacity() == WRITE_QUEUE_PAGES && is_packed && Arc::strong_count(self) == 1
     }
 
-    pub(super) fn is_broken(&self) -> bool {
-        self.health.is_broken()
+    /// Whether it takes nothing.
+    pub(super) fn is_down(&self) -> bool {
+        self.health.is_down()
+    }
+
+    /// Whether nothing of it failed lately.
+    #[cfg(test)]
+    pub(super) fn is_ok(&self) -> bool {
+        self.health.is_ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn fall_silent(&self) {
+        self.health.fall_silent();
+    }
+
+    /// Waits for work that may block on the disk and no reader waits for: of each kind there are few at a time, so that
+    /// a disk that hangs holds few threads.
+    ///
+    /// # Errors
+    /// The panic of `work`.
+    pub(super) async fn in_background<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> std::result::Result<T, JoinError> {
+        let tier = Arc::clone(self);
+        self.health.watch_over(spawn_blocking(move || work(&tier))).await
+    }
+
+    /// Whether a content belongs here.
+    fn is_home_of(&self, content: ContentKey) -> bool {
+        let (placement, number) = &self.place;
+        placement.home(content) == *number
     }
 
     /// The file, if it has the page and is not older than its class may be; counts as use if `used`.
@@ -228,8 +259,8 @@ impl NvmeTier {
     }
 
     pub(super) fn contains(&self, key: PageKey) -> bool {
-        let is_in_file = self.files.get(&key.content).is_some_and(|file| file.has(key.number));
-        is_in_file || self.contains_packed(key.content)
+        let is_in_file = || self.files.get(&key.content).is_some_and(|file| file.has(key.number));
+        !self.health.is_silent() && (is_in_file() || self.contains_packed(key.content))
     }
 
     /// Whether all of a content is there and verified.
@@ -237,8 +268,12 @@ impl NvmeTier {
         self.files.get(&content).is_some_and(|file| file.is_verified())
     }
 
-    /// The whole content, if all of it is there and verified, and not older than its class may be.
+    /// The whole content, if all of it is there and verified, and not older than its class may be. Nothing on a disk
+    /// that failed lately: who reads it from the kernel cannot be helped.
     pub(super) fn lend(&self, content: ContentKey, class: &Arc<Class>) -> Option<Lent> {
+        if !self.health.is_ok() {
+            return None;
+        }
         let file = self.usable(content, class)?;
         if file.claim_examination() && self.examinations.try_send(Arc::clone(&file)).is_err() {
             file.return_examination();
@@ -247,6 +282,9 @@ impl NvmeTier {
     }
 
     fn usable(&self, content: ContentKey, class: &Arc<Class>) -> Option<Arc<SparseFile>> {
+        if self.health.is_silent() {
+            return None;
+        }
         let file = Arc::clone(&*self.files.get(&content)?);
         let is_expired = class.oldest().is_some_and(|oldest| file.is_older_than(oldest));
         if is_expired {
@@ -264,8 +302,7 @@ impl NvmeTier {
     /// Drops a file without waiting for the disk.
     fn drop_unusable(&self, file: &Arc<SparseFile>) {
         if self.detach(file) {
-            let file = Arc::clone(file);
-            self.tasks.spawn_blocking(move || file.unlink());
+            self.remove_later(Arc::clone(file));
         }
     }
 
@@ -273,7 +310,7 @@ impl NvmeTier {
     pub(super) fn offer(&self, offer: Offer) {
         let bytes = offer.bytes.len() as u64;
         let content = offer.key.content;
-        if self.is_broken() {
+        if self.is_down() {
             self.counters.refused_disk.inc();
             return self.note(content, Cause::Disk);
         }
@@ -282,7 +319,13 @@ impl NvmeTier {
         if let Some(refusal) = self.closed_to(&offer.class, bytes).filter(|_| !is_packed) {
             return self.refuse(content, &refusal);
         }
-        if self.queue_of(&offer).try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
+        let queue = self.queue_of(&offer);
+        let waiting = queue.max_capacity() - queue.capacity();
+        if self.health.is_degraded() && waiting >= DEGRADED_WRITES {
+            self.counters.refused_disk.inc();
+            return;
+        }
+        if queue.try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
             self.counters.refused_queue.inc();
             self.note(content, Cause::Queue);
         }
@@ -294,14 +337,20 @@ impl NvmeTier {
 
     /// As [`NvmeTier::offer`], waiting for a place in the queue and until the page was tried.
     pub(super) async fn keep(&self, offer: Offer) {
-        if self.is_broken() || self.contains(offer.key) {
+        if self.is_down() || self.contains(offer.key) {
             return;
         }
-        let queue = self.queue_of(&offer);
+        let (queue, silence) = (self.queue_of(&offer), self.health.silence());
         let (waiting, done) = Waiting::new(offer, &self.counters.waiting).followed();
-        if queue.send(waiting).await.is_ok() {
-            // Nothing is ever sent: the offer is dropped.
-            done.await.unwrap_or_default();
+        let tried = async {
+            if queue.send(waiting).await.is_ok() {
+                // Nothing is ever sent: the offer is dropped.
+                done.await.unwrap_or_default();
+            }
+        };
+        tokio::select! {
+            () = tried => {}
+            () = silence => {}
         }
     }
 
@@ -323,27 +372,6 @@ impl NvmeTier {
         is_admitted
     }
 
-    /// Reads `range`, which lies in page `number`, waiting for the disk; a whole page is checked. `None` when that
-    /// fails: the file is dropped then.
-    pub(super) fn read(&self, file: &Arc<SparseFile>, number: u64, range: ByteRange) -> Option<Bytes> {
-        match file.read(number, range) {
-            Ok(bytes) => Some(bytes),
-            Err(error) if file.is_suspect(number) && is_damage(&error) => {
-                tracing::warn!(file = %file.path().display(), page = number, %error, "page of an earlier run dropped");
-                self.counters.damaged.inc();
-                self.note(file.content(), Cause::Damaged);
-                file.drop_page(number);
-                None
-            }
-            Err(error) => {
-                tracing::warn!(file = %file.path().display(), page = number, %error, "cached file dropped: read failed");
-                self.note(file.content(), Cause::Damaged);
-                self.discard(file);
-                None
-            }
-        }
-    }
-
     /// Drops a content. Its file goes once the last reader lets go of it.
     pub(super) fn forget(&self, content: ContentKey) {
         if self.forget_packed(content) {
@@ -355,8 +383,13 @@ impl NvmeTier {
             self.dequeue(&file);
             self.note(content, Cause::Dropped);
             self.counters.evicted_version.inc();
-            self.tasks.spawn_blocking(move || file.unlink());
+            self.remove_later(file);
         }
+    }
+
+    fn remove_later(&self, file: Arc<SparseFile>) {
+        // Without who removes it, it is removed by the next start.
+        self.removals.send(file).unwrap_or_default();
     }
 
     /// Writes a page; the file if that completed it. Waits for the disk.
@@ -394,7 +427,6 @@ impl NvmeTier {
         self.grow(&file, space.bytes());
         match file.write(key.number, bytes, space) {
             Ok(is_complete) => {
-                self.health.recover();
                 self.log.note(file.page_record(key.number));
                 Ok(is_complete.then_some(file))
             }
@@ -405,16 +437,6 @@ impl NvmeTier {
         }
     }
 
-    /// Reads a complete file back, and lets it be lent or drops it.
-    fn verify(&self, file: &Arc<SparseFile>) {
-        for number in 0..file.page_count() {
-            if self.read(file, number, page_range(number, file.size_bytes())).is_none() {
-                return;
-            }
-        }
-        file.set_verified();
-    }
-
     fn refuse(&self, content: ContentKey, refusal: &Refusal) {
         self.note(content, refusal.cause());
         match refusal {
@@ -423,9 +445,8 @@ impl NvmeTier {
             Refusal::Quota => self.counters.refused_quota.inc(),
             Refusal::Disk(error) => {
                 self.counters.refused_disk.inc();
-                self.health.break_down();
-                let directory = self.directory.path().display();
-                tracing::warn!(%directory, %error, "disk cache takes no pages for a while: write failed");
+                self.health.fail(Failure::Write);
+                tracing::warn!(directory = %self.root().display(), %error, "a write to the disk cache failed");
             }
         }
     }
@@ -439,7 +460,8 @@ impl NvmeTier {
         let name = self.directory.name(content);
         let path = self.directory.at(name);
         let file = (self.create)(&path).map_err(Refusal::Disk)?;
-        let file = Arc::new(SparseFile::new(file, path, (name, size_bytes), (space, index), &offer.class));
+        let place = (path, &self.health);
+        let file = Arc::new(SparseFile::new(file, place, (name, size_bytes), (space, index), &offer.class));
         match self.files.entry(content) {
             Entry::Occupied(adopted) => {
                 file.unlink();
@@ -450,52 +472,6 @@ impl NvmeTier {
         self.log.note(file.made_record());
         self.enqueue(&file);
         Ok(file)
-    }
-
-    /// Makes `source` the file of a content; see [`super::Cache::adopt`]. Waits for the disk.
-    pub(super) fn adopt(
-        &self,
-        (content, class): (ContentKey, &Arc<Class>),
-        source: &Path,
-        size_bytes: u64,
-    ) -> Result<bool> {
-        let found = std::fs::symlink_metadata(source)?;
-        if found.len() != size_bytes {
-            let message = format!("file to adopt has {} bytes, its content {size_bytes}", found.len());
-            return Err(Error::new(ErrorKind::Incomplete, message));
-        }
-        let takes_files = self.is_restored() && !self.is_broken();
-        if size_bytes == 0 || found.dev() != self.directory.device() || !takes_files {
-            return Ok(false);
-        }
-        let bytes = blocks(size_bytes).max(found.blocks() * 512);
-        if bytes > self.budget.capacity() {
-            self.counters.refused_full.inc();
-            return Ok(false);
-        }
-        let Some(index) = self.index(size_bytes, class) else { return Ok(false) };
-        let space = match self.reserve(bytes, class, None, usize::MAX) {
-            Ok(space) => space,
-            Err(refusal) => {
-                self.refuse(content, &refusal);
-                return Ok(false);
-            }
-        };
-        let name = self.directory.name(content);
-        let opened = File::open(source)?;
-        let path = self.directory.at(name);
-        let file = Arc::new(SparseFile::new(opened, path, (name, size_bytes), (space, index), class));
-        file.fill_checksums()?;
-        std::fs::rename(source, file.path())?;
-        file.set_verified();
-        if let Some(old) = self.files.insert(content, Arc::clone(&file)) {
-            self.log.note(Record::Gone { serial: old.name().serial });
-            self.dequeue(&old);
-            old.unlink();
-        }
-        file.records(&mut |record| self.log.note(record));
-        self.enqueue(&file);
-        Ok(true)
     }
 
     /// Takes a file off the tier and unlinks it; `false` when it was off already. Waits for the disk.

@@ -102,7 +102,7 @@ impl Shadow {
             SIZES.map(|(times, _)| Simulation::new(bytes * times, FIRST_SHIFT, config, is_disk))
         };
         let memory = Tier::new("memory", copies(config.memory_bytes, false), false);
-        let nvme = config.nvme.as_ref().map(|nvme| Tier::new("nvme", copies(nvme.size_bytes, true), true));
+        let nvme = config.nvme.as_ref().map(|nvme| Tier::new("nvme", copies(nvme.size_bytes(), true), true));
         let threshold = Apart(AtomicU64::new(threshold(FIRST_SHIFT)));
         Self { threshold, reads: Default::default(), model: Mutex::new(Model { memory, nvme }) }
     }

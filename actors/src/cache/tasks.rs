@@ -32,13 +32,6 @@ impl Tasks {
         running.spawn_on(tracing::Instrument::in_current_span(task), &self.runtime);
     }
 
-    /// Runs `work`, which may wait for the disk.
-    pub(super) fn spawn_blocking(&self, work: impl FnOnce() + Send + 'static) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        while running.try_join_next().is_some() {}
-        running.spawn_blocking_on(work, &self.runtime);
-    }
-
     pub(super) fn runtime(&self) -> &Handle {
         &self.runtime
     }

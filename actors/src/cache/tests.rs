@@ -2,7 +2,9 @@
 
 mod class;
 mod disk;
+mod disks;
 mod evict;
+mod faults;
 mod fetch;
 mod fill;
 mod packed;
@@ -19,6 +21,7 @@ use forebay_core::{ByteRange, Content, Error, ErrorKind, FileId, Result, Version
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
+use super::nvme::NvmeTier;
 use super::{Cache, CachedFile, Class, ContentId, Fetch, PAGE_BYTES, Treatment};
 use crate::config::{CacheConfig, NvmeConfig};
 
@@ -96,12 +99,13 @@ fn in_memory(pages: u64) -> CacheConfig {
 }
 
 fn on_disk(directory: &TempDir, memory_pages: u64, disk_pages: u64) -> CacheConfig {
-    let nvme = NvmeConfig {
-        directory: directory.path().join("cache"),
-        size_bytes: disk_pages * PAGE_BYTES,
-        packed_bytes: 0,
-    };
+    let nvme = NvmeConfig::in_one(directory.path().join("cache"), disk_pages * PAGE_BYTES, 0);
     CacheConfig { nvme: Some(nvme), ..in_memory(memory_pages) }
+}
+
+/// The first directory of the disk tier.
+fn tier(cache: &Cache) -> &Arc<NvmeTier> {
+    cache.0.disks.directories().first().expect("configured")
 }
 
 fn open(cache: &Cache, name: &str, size_bytes: u64, store: &Arc<Store>) -> CachedFile {
@@ -130,6 +134,15 @@ async fn read_all(file: &CachedFile, range: ByteRange) {
 
 async fn read_page(file: &CachedFile, number: u64) {
     read_all(file, ByteRange::new(number * PAGE_BYTES, PAGE_BYTES)).await;
+}
+
+/// The same under paused time, which goes on while the others wait.
+async fn in_time(what: &str, condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Waits for a condition that other tasks bring about.

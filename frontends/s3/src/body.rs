@@ -7,8 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use forebay_core::{ByteRange, Content, Error, ErrorKind, Extent, Lent, OpenFile, Result};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use s3s::Body;
 use tokio::task::JoinHandle;
@@ -35,7 +37,7 @@ pub(crate) async fn body_of(file: Arc<dyn OpenFile>, range: ByteRange) -> Result
     };
     if content.len() == range.len
         && range.len <= LENT_STEP_BYTES
-        && let Some(mut pieces) = content.try_bytes()?
+        && let Ok(Some(mut pieces)) = content.try_bytes()
         && pieces.len() == 1
     {
         return Ok(Body::from(pieces.remove(0)));
@@ -77,7 +79,7 @@ struct Outgoing {
     queue: VecDeque<Extent>,
     queued_bytes: u64,
     /// The next step of a lent extent at the front of the queue, read off the workers.
-    copying: Option<Owned<Result<Bytes>>>,
+    copying: Option<BoxFuture<'static, Result<Bytes>>>,
     /// The piece after the queue.
     ahead: Option<Owned<Result<Content>>>,
 }
@@ -112,7 +114,7 @@ impl Outgoing {
     /// The next bytes of the extent at the front, if the queue holds one.
     fn poll_front(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         if let Some(copying) = &mut self.copying {
-            let answer = ready!(copying.poll(cx));
+            let answer = ready!(copying.as_mut().poll(cx));
             self.copying = None;
             return Poll::Ready(Some(answer));
         }
@@ -122,19 +124,15 @@ impl Outgoing {
             Extent::Lent(lent) => lent,
         };
         let step = self.take_step(&lent);
-        match step.try_read() {
-            Ok(Some(bytes)) => Poll::Ready(Some(Ok(bytes))),
-            Ok(None) => {
-                let copy = tokio::task::spawn_blocking(move || step.read().map_err(Error::from));
-                let mut copying = Owned(copy);
-                let polled = copying.poll(cx);
-                if polled.is_pending() {
-                    self.copying = Some(copying);
-                }
-                polled.map(Some)
-            }
-            Err(e) => Poll::Ready(Some(Err(Error::from(e)))),
+        if let Ok(Some(bytes)) = step.try_read() {
+            return Poll::Ready(Some(Ok(bytes)));
         }
+        let mut copying = copied(Arc::clone(&self.file), step).boxed();
+        let polled = copying.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.copying = Some(copying);
+        }
+        polled.map(Some)
     }
 
     /// The first step of a lent extent; the rest of it goes back to the front of the queue.
@@ -167,6 +165,26 @@ impl Outgoing {
         self.read_ahead();
         self.poll_refill(cx)
     }
+}
+
+/// Reads one step of a lent file, waiting for its disk. A loan whose disk fails is taken back, and `file` reads it from
+/// elsewhere.
+async fn copied(file: Arc<dyn OpenFile>, step: Lent) -> Result<Bytes> {
+    let mut rest = step.range();
+    if let Ok(bytes) = step.load().await {
+        return Ok(bytes);
+    }
+    let mut copy = BytesMut::with_capacity(rest.len as usize);
+    while !rest.is_empty() {
+        let before = copy.len();
+        file.read_bytes(rest).await?.iter().for_each(|piece| copy.extend_from_slice(piece));
+        let len = (copy.len() - before) as u64;
+        if len == 0 || len > rest.len {
+            return Err(Error::new(ErrorKind::Internal, "a read returned a wrong number of bytes"));
+        }
+        rest = ByteRange::new(rest.offset + len, rest.len - len);
+    }
+    Ok(copy.freeze())
 }
 
 impl HttpBody for Outgoing {

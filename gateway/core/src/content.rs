@@ -8,12 +8,16 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use rustix::io::ReadWriteFlags;
 
-use crate::ByteRange;
+use crate::{ByteRange, DiskTurns};
 
-/// Hears of failed reads of what it lent, so that it can stop lending it: the reader's next try then succeeds.
-pub trait LentAlarm: Send + Sync {
-    /// A read of the loan failed with `error`. Must not block.
+/// The tier that lent a file: bounds the reads that wait for its disk, and hears of failed ones, so that it can stop
+/// lending: the reader's next try then succeeds.
+pub trait Lender: Send + Sync {
+    /// A read of the loan failed with `error`, `TimedOut` if the disk did not answer in time. Must not block.
     fn read_failed(&self, error: &io::Error);
+
+    /// Where reads wait for the disk.
+    fn turns(&self) -> &DiskTurns;
 }
 
 /// A local file that holds a file's bytes, lent by the tier that owns it.
@@ -24,20 +28,20 @@ pub trait LentAlarm: Send + Sync {
 pub struct Lent {
     file: Arc<File>,
     range: ByteRange,
-    alarm: Option<Arc<dyn LentAlarm>>,
+    lender: Option<Arc<dyn Lender>>,
     _guard: Arc<dyn Any + Send + Sync>,
 }
 
 impl Lent {
     /// Lends `range` of `file`; `guard` is dropped with the last clone.
     pub fn new(file: Arc<File>, range: ByteRange, guard: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { file, range, alarm: None, _guard: guard }
+        Self { file, range, lender: None, _guard: guard }
     }
 
-    /// Tells `alarm` when a read of this loan fails.
+    /// Reads wait where `lender` says, and it is told when one fails.
     #[must_use]
-    pub fn with_alarm(self, alarm: Arc<dyn LentAlarm>) -> Self {
-        Self { alarm: Some(alarm), ..self }
+    pub fn with_lender(self, lender: Arc<dyn Lender>) -> Self {
+        Self { lender: Some(lender), ..self }
     }
 
     /// The file; its offset 0 is the content's offset 0.
@@ -83,9 +87,24 @@ impl Lent {
         }
     }
 
+    /// Reads the lent range, waiting for the disk off the runtime's workers, as long as its lender allows.
+    ///
+    /// # Errors
+    /// As [`Lent::read`], or `TimedOut`.
+    pub async fn load(self) -> io::Result<Bytes> {
+        if let Some(bytes) = self.try_read()? {
+            return Ok(bytes);
+        }
+        let Some(lender) = self.lender.clone() else {
+            return tokio::task::spawn_blocking(move || self.read()).await.map_err(io::Error::other)?;
+        };
+        let answer = lender.turns().run(move || self.read()).await;
+        answer.inspect_err(|error| lender.read_failed(error))?
+    }
+
     fn raise(&self, error: &io::Error) {
-        if let Some(alarm) = &self.alarm {
-            alarm.read_failed(error);
+        if let Some(lender) = &self.lender {
+            lender.read_failed(error);
         }
     }
 
@@ -181,13 +200,16 @@ impl Content {
     /// The bytes in pieces, read off the runtime's workers where a disk has to be waited for.
     ///
     /// # Errors
-    /// As [`Lent::read`].
+    /// As [`Lent::load`].
     pub async fn into_bytes(self) -> crate::Result<Vec<Bytes>> {
-        if let Some(pieces) = self.try_bytes()? {
-            return Ok(pieces);
+        let mut pieces = Vec::with_capacity(self.0.len());
+        for extent in self.0 {
+            pieces.push(match extent {
+                Extent::Bytes(bytes) => bytes,
+                Extent::Lent(lent) => lent.load().await?,
+            });
         }
-        let read = tokio::task::spawn_blocking(move || self.read()).await;
-        Ok(read.map_err(|e| crate::Error::new(crate::ErrorKind::Internal, "a read task died").because(e))??)
+        Ok(pieces)
     }
 
     /// The bytes in pieces; blocks on the disk for lent extents, so call it off the runtime's workers.

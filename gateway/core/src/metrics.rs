@@ -94,7 +94,9 @@ declare! {
     counter cache_refusals "forebay_cache_refusals_total" ["tier", "cause"] "Pages not cached; cause is full, queue, disk, admission, quota or epoch.";
     counter cache_damaged_pages "forebay_cache_damaged_pages_total" ["tier"] "Pages of an earlier run that did not match their checksum and were dropped.";
     counter cache_packed_bytes "forebay_cache_packed_bytes_total" ["kind"] "Bytes written to segments of small objects; kind is new or carried.";
-    gauge cache_disk_state "forebay_cache_disk_state" ["tier"] "Writes to the cache disk: 0 ok, 1 degraded (the next write is a probe), 2 down.";
+    gauge cache_disk_state "forebay_cache_disk_state" ["directory"] "What a cache directory does: 0 ok, 1 degraded (it failed lately, takes few writes and is probed), 2 down (takes no writes, and is read only if its reads still succeed).";
+    gauge cache_disk_used_bytes "forebay_cache_disk_used_bytes" ["directory"] "Bytes reserved in a cache directory.";
+    gauge cache_disk_capacity_bytes "forebay_cache_disk_capacity_bytes" ["directory"] "Hard cap of a cache directory.";
     gauge cache_disk_bytes "forebay_cache_disk_bytes" ["tier", "form"] "Bytes of disk reserved for files (of one content each) and segments (of small objects).";
     gauge cache_disk_contents "forebay_cache_disk_contents" ["tier", "form"] "Contents that have something in files, and in segments.";
     gauge cache_dead_bytes "forebay_cache_dead_bytes" ["tier"] "Bytes of segments that hold nothing any more.";

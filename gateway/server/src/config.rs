@@ -4,6 +4,7 @@
 //! composes them. Relative paths count from the directory of the file.
 
 mod access;
+mod cache;
 mod gateway;
 mod hdfs;
 mod mounts;

@@ -20,9 +20,9 @@ impl CachedFile {
             Known::OtherContent => ((0, 0), Some("what was read last under this name was another content")),
             Known::Nothing => ((0, 0), None),
         };
-        let nvme = self.tiers.nvme.as_ref();
+        let disk = self.disk();
         Explained {
-            is_lent_whole: nvme.is_some_and(|nvme| nvme.is_whole(self.content)),
+            is_lent_whole: disk.is_some_and(|disk| disk.is_whole(self.content)),
             fetched_requests: fetched.0,
             fetched_bytes: fetched.1,
             reasons: if is_missing { self.reasons(known, fetched.0 > 0) } else { Vec::new() },
@@ -32,7 +32,7 @@ impl CachedFile {
 
     fn reasons(&self, known: Option<&str>, is_fetched: bool) -> Vec<String> {
         let memory = self.tiers.memory.trail().find(self.content);
-        let disk = self.tiers.nvme.as_ref().and_then(|_| self.tiers.memory.disk_trail().find(self.content));
+        let disk = self.disk().and_then(|_| self.tiers.memory.disk_trail().find(self.content));
         let told = [("memory", memory), ("disk", disk)];
         let mut reasons: Vec<String> = known.map(str::to_owned).into_iter().collect();
         reasons.extend(told.iter().filter_map(|(tier, cause)| Some(format!("{tier}: {}", (*cause)?))));
@@ -60,8 +60,8 @@ impl CachedFile {
     }
 
     fn place(&self, key: PageKey) -> Place {
-        let is_packed = || self.tiers.nvme.as_ref().is_some_and(|nvme| nvme.contains_packed(key.content));
-        let is_on_disk = self.tiers.nvme.as_ref().is_some_and(|nvme| nvme.contains(key));
+        let is_packed = || self.disk().is_some_and(|disk| disk.contains_packed(key.content));
+        let is_on_disk = self.disk().is_some_and(|disk| disk.contains(key));
         match (self.tiers.memory.contains(key), is_on_disk) {
             (true, true) => Place::MemoryAndDisk,
             (true, false) => Place::Memory,

@@ -19,12 +19,12 @@ impl CachedFile {
         for number in pages(range) {
             let (key, bytes) = (self.content.page(number), within(range, number).len);
             let is_in_memory = self.tiers.memory.contains(key);
-            let is_on_disk = self.tiers.nvme.as_ref().is_some_and(|nvme| nvme.contains(key));
+            let is_on_disk = self.disk().is_some_and(|nvme| nvme.contains(key));
             cached.memory_bytes += if is_in_memory { bytes } else { 0 };
             cached.disk_bytes += if is_on_disk { bytes } else { 0 };
             cached.bytes += if is_in_memory || is_on_disk { bytes } else { 0 };
         }
-        cached.kept_bytes = if self.tiers.nvme.is_some() { cached.disk_bytes } else { cached.memory_bytes };
+        cached.kept_bytes = if self.tiers.disks.is_empty() { cached.memory_bytes } else { cached.disk_bytes };
         cached
     }
 
@@ -55,7 +55,7 @@ impl CachedFile {
     async fn fill_page(&self, number: u64) -> Result<u64> {
         let (key, oldest) = (self.content.page(number), self.class.oldest());
         let in_memory = || Some(self.tiers.memory.get(key, Use::Again, oldest)?.bytes);
-        let Some(nvme) = &self.tiers.nvme else {
+        let Some(nvme) = self.disk() else {
             return Ok(if in_memory().is_some() {
                 0
             } else {

@@ -19,6 +19,7 @@ use crate::cache::ContentId;
 use crate::cache::class::{Class, Treatment};
 use crate::cache::memory::MemoryTier;
 use crate::cache::page::ContentKey;
+use crate::cache::placement::Placement;
 use crate::cache::policy::Use;
 use crate::cache::tasks::Tasks;
 use crate::config::{CacheConfig, NvmeConfig};
@@ -27,11 +28,13 @@ const OBJECT: u64 = 16 << 10;
 const SEGMENT: u64 = 64 << 20;
 
 fn tier(directory: &TempDir, packed_bytes: u64) -> Arc<NvmeTier> {
-    let nvme = NvmeConfig { directory: directory.path().to_owned(), size_bytes: 64 << 30, packed_bytes };
-    let config = CacheConfig { memory_bytes: 1 << 30, nvme: None, high_percent: 95, low_percent: 90 };
+    let nvme = NvmeConfig::in_one(directory.path().to_owned(), 64 << 30, packed_bytes);
+    let placement = Arc::new(Placement::new(&nvme.directories));
+    let config = CacheConfig { memory_bytes: 1 << 30, nvme: Some(nvme), high_percent: 95, low_percent: 90 };
     let memory = Arc::new(MemoryTier::new(&config));
     let tasks = Arc::new(Tasks::new(Handle::current()));
-    let tier = NvmeTier::open((&nvme, &config), memory, &tasks, create_file).expect("opens");
+    let (tier, taken) = NvmeTier::open(&config, (placement, 0), memory, &tasks, create_file);
+    taken.expect("opens");
     // Its tasks are aborted: what they do is called here.
     drop(tasks);
     tier
@@ -121,7 +124,7 @@ async fn small_objects_packed_and_in_files_of_their_own() {
             let before = cpu();
             for number in 0..OBJECTS {
                 let object = tier.find_packed(content(number).page(0), Use::First, &class).expect("packed");
-                assert_eq!(tier.read_packed(&object).expect("read").len() as u64, OBJECT);
+                assert_eq!(tier.try_read_packed(&object).expect("in the page cache").len() as u64, OBJECT);
             }
             println!(
                 "read of 16 KiB: {:.1} µs",

@@ -2,11 +2,12 @@
 //!
 //! It holds the lock, the index log and, below `clean` and `segments`, the files. Nothing else in it is touched.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use forebay_core::{Error, ErrorKind, Result};
 use rustix::fs::FlockOperation;
@@ -20,31 +21,85 @@ const CLEAN: &str = "clean";
 const INDEX: &str = "index";
 const SEGMENTS: &str = "segments";
 
-/// A locked directory; unlocked when dropped.
+/// One directory; locked once it is taken, unlocked when dropped.
 pub(super) struct Directory {
+    root: PathBuf,
     clean: PathBuf,
     index: PathBuf,
     segments: PathBuf,
-    device: u64,
     serials: AtomicU64,
-    _lock: File,
+    /// Held for a look or a change by who takes or probes it.
+    taken: Mutex<Option<Taken>>,
+}
+
+/// What was locked.
+struct Taken {
+    lock: File,
+    device: u64,
+    /// Of `clean`.
+    inode: u64,
 }
 
 impl Directory {
-    /// Locks `root`, making it if need be.
-    pub(super) fn open(root: &Path) -> Result<Self> {
-        let failed = |e: io::Error| Error::from(e).at("open cache directory", root.display());
+    /// Touches nothing yet.
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            clean: root.join(CLEAN),
+            index: root.join(INDEX),
+            segments: root.join(SEGMENTS),
+            serials: AtomicU64::new(0),
+            taken: Mutex::default(),
+        }
+    }
+
+    /// Makes the directory if need be and locks it. One that was taken before and is not there any more is made again
+    /// on the same file system only: on another one its disk is not mounted, and what is below must not be filled.
+    ///
+    /// # Errors
+    /// `Busy` when another gateway uses it; otherwise the disk's error.
+    pub(super) fn take(&self) -> Result<()> {
+        let failed = |e: io::Error| Error::from(e).at("open cache directory", self.root.display());
+        let mut taken = self.taken();
+        let device = taken.as_ref().map(|taken| taken.device);
+        if device.is_some_and(|device| !self.may_be_made_on(device)) {
+            let message = "it was on another file system: mount its disk, or restart to use this one";
+            return Err(
+                Error::new(ErrorKind::Unavailable, message).at("open cache directory", self.root.display())
+            );
+        }
         let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(root).map_err(failed)?;
-        let lock = lock(&root.join(LOCK)).map_err(failed)?.ok_or_else(|| {
+        builder.recursive(true).mode(0o700).create(&self.root).map_err(failed)?;
+        let lock = lock(&self.root.join(LOCK)).map_err(failed)?.ok_or_else(|| {
             Error::new(ErrorKind::Busy, "another gateway uses it, give each gateway a directory of its own")
-                .at("open cache directory", root.display())
+                .at("open cache directory", self.root.display())
         })?;
-        let (clean, index) = (root.join(CLEAN), root.join(INDEX));
-        let segments = root.join(SEGMENTS);
-        builder.create(&clean).and_then(|()| builder.create(&segments)).map_err(failed)?;
-        let device = std::fs::metadata(&clean).map_err(failed)?.dev();
-        Ok(Self { clean, index, segments, device, serials: AtomicU64::new(0), _lock: lock })
+        builder.create(&self.clean).and_then(|()| builder.create(&self.segments)).map_err(failed)?;
+        let clean = std::fs::metadata(&self.clean).map_err(failed)?;
+        *taken = Some(Taken { lock, device: clean.dev(), inode: clean.ino() });
+        Ok(())
+    }
+
+    /// Whether what is there is what was taken. Waits for the disk.
+    pub(super) fn is_there(&self) -> bool {
+        let taken = self.taken();
+        let Some(taken) = taken.as_ref() else { return false };
+        let is_lock = |found: &Metadata| {
+            taken.lock.metadata().is_ok_and(|lock| (lock.dev(), lock.ino()) == (found.dev(), found.ino()))
+        };
+        let is_clean = |found: &Metadata| (taken.device, taken.inode) == (found.dev(), found.ino());
+        std::fs::metadata(self.root.join(LOCK)).is_ok_and(|found| is_lock(&found))
+            && std::fs::metadata(&self.clean).is_ok_and(|found| is_clean(&found))
+            && self.segments.is_dir()
+    }
+
+    fn may_be_made_on(&self, device: u64) -> bool {
+        let nearest = self.root.ancestors().find_map(|path| std::fs::metadata(path).ok());
+        nearest.is_some_and(|nearest| nearest.dev() == device) || self.root.join(LOCK).exists()
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where the files lie.
@@ -62,15 +117,20 @@ impl Directory {
         &self.index
     }
 
-    pub(super) fn device(&self) -> u64 {
-        self.device
+    /// Whether it is taken, and lies on this device.
+    pub(super) fn is_on(&self, device: u64) -> bool {
+        self.taken().as_ref().is_some_and(|taken| taken.device == device)
     }
 
-    /// Whether an earlier run left nothing.
+    /// Whether it is taken and an earlier run left nothing.
     pub(super) fn is_new(&self) -> bool {
         let is_empty =
             |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
         is_empty(&self.clean) && is_empty(&self.segments) && !self.index.exists()
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Option<Taken>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A name never given before, so that unlinking an old file of a content cannot hit its new one.
@@ -111,26 +171,59 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
 mod tests {
     use super::*;
 
+    fn taken(root: &Path) -> Result<Directory> {
+        let directory = Directory::new(root);
+        directory.take().map(|()| directory)
+    }
+
     #[test]
     fn second_gateway_is_refused_until_the_first_is_gone() {
         let root = tempfile::tempdir().expect("temporary directory");
-        let first = Directory::open(root.path()).expect("free");
-        let refused = Directory::open(root.path()).err().expect("locked");
+        let first = taken(root.path()).expect("free");
+        let refused = taken(root.path()).err().expect("locked");
         assert_eq!(refused.kind(), ErrorKind::Busy);
         assert!(refused.to_string().contains("another gateway"), "{refused}");
         drop(first);
-        assert!(Directory::open(root.path()).is_ok());
+        assert!(taken(root.path()).is_ok());
     }
 
     #[test]
     fn names_go_on_after_those_of_earlier_runs() {
         let root = tempfile::tempdir().expect("temporary directory");
-        let directory = Directory::open(root.path()).expect("free");
+        let directory = taken(root.path()).expect("free");
         assert!(directory.is_new());
         directory.skip(41);
         let name = directory.name(ContentKey::from_bits(7));
         assert_eq!(name.serial, 42);
         std::fs::write(directory.at(name), b"").expect("write");
         assert!(!directory.is_new());
+    }
+
+    #[test]
+    fn deleted_directory_is_noticed_and_made_again() {
+        let parent = tempfile::tempdir().expect("temporary directory");
+        let root = parent.path().join("cache");
+        let directory = taken(&root).expect("free");
+        assert!(directory.is_there());
+        std::fs::remove_dir_all(&root).expect("removed");
+        assert!(!directory.is_there());
+        directory.take().expect("made again");
+        assert!(directory.is_there() && directory.is_new());
+        assert_eq!(taken(&root).err().expect("locked").kind(), ErrorKind::Busy);
+    }
+
+    #[test]
+    fn directory_of_a_disk_that_is_not_mounted_is_not_made_below() {
+        let parent = tempfile::tempdir().expect("temporary directory");
+        let root = parent.path().join("cache");
+        let directory = taken(&root).expect("free");
+        directory.taken().as_mut().expect("taken").device += 1;
+        std::fs::remove_dir_all(&root).expect("removed");
+        let refused = directory.take().expect_err("another file system");
+        assert!(refused.to_string().contains("mount its disk"), "{refused}");
+        assert!(!root.exists());
+        // A cache directory that is there is a disk that was mounted again.
+        std::fs::create_dir(&root).and_then(|()| std::fs::write(root.join(LOCK), b"")).expect("made");
+        directory.take().expect("taken");
     }
 }

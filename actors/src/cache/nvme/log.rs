@@ -12,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -42,7 +42,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct IndexLog {
     path: PathBuf,
     pending: Mutex<Pending>,
-    /// Taken by the logger only.
+    /// Taken by the logger, and by who found the log gone.
     written: Mutex<Written>,
 }
 
@@ -92,7 +92,12 @@ impl IndexLog {
         budget: &Arc<Budget>,
         live: impl FnOnce(&mut dyn FnMut(Record)),
     ) -> io::Result<()> {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever writes just now may hang.
+        let mut written = match self.written.try_lock() {
+            Ok(written) => written,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
         if written.retry_at.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
@@ -106,6 +111,12 @@ impl IndexLog {
         tail.sync()?;
         *written = Written { tail: Some(tail), retry_at: None };
         Ok(())
+    }
+
+    /// The log that was appended to is gone: the next one is written anew. Waits for who writes just now.
+    pub(super) fn start_over(&self) {
+        *self.written() = Written::default();
+        *self.pending() = Pending::default();
     }
 
     /// Writes all of the tier beside the old log and puts it in its place.
@@ -127,6 +138,10 @@ impl IndexLog {
         tail.rewrite_bytes = (tail.bytes * REWRITE_FACTOR).max(REWRITE_BYTES_MIN);
         tail.is_synced = true;
         Ok(tail)
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {

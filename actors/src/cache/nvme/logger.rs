@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::NvmeTier;
 
 /// How long a change may wait to be noted: what a kill makes cold.
 const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Longest time for the last write.
+const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// Writes the index log.
 pub(in crate::cache) struct IndexLogger;
@@ -45,14 +48,16 @@ impl Actor for IndexLogger {
         Tick: Tick,
         tier: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        let logged = Arc::clone(tier);
-        spawn_blocking(move || logged.write_log()).await?;
+        tier.in_background(NvmeTier::write_log).await?;
         myself.send_after(INTERVAL, || Tick);
         Ok(())
     }
 
     async fn post_stop(&self, _: ActorRef<Tick>, tier: &mut Self::State) -> Result<(), ActorProcessingErr> {
-        let logged = Arc::clone(tier);
-        Ok(spawn_blocking(move || logged.write_log()).await?)
+        // A disk that hangs must not keep the gateway.
+        match timeout(LAST_WRITE, tier.in_background(NvmeTier::write_log)).await {
+            Ok(written) => Ok(written?),
+            Err(_) => Ok(()),
+        }
     }
 }

@@ -30,9 +30,10 @@ use self::index::Index;
 pub(super) use self::index::Place;
 use self::segment::Segment;
 pub(super) use self::segment::record_bytes;
-use super::CreateFile;
+use super::health::{Failure, Health};
 use super::log::IndexLog;
 use super::record::Record;
+use super::{CreateFile, is_damage};
 use crate::cache::budget::Reservation;
 use crate::cache::memory::MemoryTier;
 use crate::cache::page::ContentKey;
@@ -61,6 +62,7 @@ pub(super) struct Packed {
     /// Held while a segment is reclaimed.
     reclaiming: Mutex<()>,
     next_id: AtomicU32,
+    health: Arc<Health>,
     create: CreateFile,
     /// Bytes that the evictor owes to the sparse files, see [`Packed::share_of`].
     owed_bytes: AtomicU64,
@@ -104,7 +106,7 @@ impl Packed {
         directory: &Path,
         (object_bytes_max, capacity): (u64, u64),
         memory: Arc<MemoryTier>,
-        create: CreateFile,
+        (health, create): (&Arc<Health>, CreateFile),
     ) -> Option<Self> {
         let segment_bytes = (capacity / SEGMENTS_MIN).min(SEGMENT_BYTES_MAX);
         let object = u32::try_from(object_bytes_max).ok().filter(|bytes| *bytes > 0)?;
@@ -118,6 +120,7 @@ impl Packed {
             active: Mutex::default(),
             reclaiming: Mutex::default(),
             next_id: AtomicU32::new(0),
+            health: Arc::clone(health),
             create,
             owed_bytes: AtomicU64::new(0),
             counters: Counters {
@@ -181,6 +184,9 @@ impl Packed {
         match record.and_then(|record| segment::verified(&record, object.content)) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
+                if !is_damage(&error) {
+                    self.health.fail(Failure::Read);
+                }
                 tracing::warn!(segment = %object.segment.path.display(), ?object.place, %error, "packed object dropped");
                 self.counters.damaged.inc();
                 self.index.trail().note(object.content, Cause::Damaged);

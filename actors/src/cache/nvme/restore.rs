@@ -84,6 +84,10 @@ impl NvmeTier {
             match record {
                 Record::Made { file, size_bytes, born_s } => {
                     self.directory.skip(file.serial);
+                    // What belongs elsewhere now is removed as what nobody named.
+                    if !self.is_home_of(file.content) {
+                        continue;
+                    }
                     if let Some(restored) = self.noted(file, (size_bytes, born_s), &unclaimed) {
                         found.insert(file.serial, restored);
                     }
@@ -108,6 +112,8 @@ impl NvmeTier {
         let Some(packed) = &self.packed else { return };
         // Without memory for all of them some stay out.
         match record {
+            // What belongs elsewhere now is not noted, so its place is dead.
+            Record::Packed { content, .. } if !self.is_home_of(content) => {}
             Record::Packed { content, place, born_s } => drop(packed.restore_object(content, place, born_s)),
             Record::Unpacked { content } => drop(packed.forget(content)),
             Record::Made { .. } | Record::Page { .. } | Record::Gone { .. } => {}
@@ -124,7 +130,7 @@ impl NvmeTier {
         let space = self.budget.try_reserve(0)?;
         let born = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(born_s))?;
         let path = self.directory.at(name);
-        Some(SparseFile::restored(path, (name, size_bytes, born), (space, index), unclaimed))
+        Some(SparseFile::restored((path, &self.health), (name, size_bytes, born), (space, index), unclaimed))
     }
 
     fn put_back(&self, file: SparseFile, bytes: u64) -> Option<Arc<SparseFile>> {

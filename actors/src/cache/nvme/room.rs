@@ -1,7 +1,7 @@
 //! Room on the disk: who makes it for whom, and why there is none.
 
 use std::io;
-use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError, Weak};
 
 use super::{NvmeTier, SparseFile, blocks, sparse};
 use crate::cache::budget::Reservation;
@@ -128,9 +128,15 @@ impl NvmeTier {
         self.reserve(blocks(bytes), class, keep, INLINE_EVICTIONS)
     }
 
-    /// Evicts down to the low watermark if above the high one. Waits for the disk.
+    /// Evicts down to the low watermark if above the high one, unless somebody does. Waits for the disk.
     pub(in crate::cache) fn evict_to_low(&self) {
-        if !self.budget.is_above_high() {
+        // Whoever does may hang.
+        let only_one = match self.evicting.try_lock() {
+            Ok(only_one) => only_one,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if !self.budget.is_above_high() || self.health.is_silent() {
             return;
         }
         let open = self.shelves().open_bytes();
@@ -142,6 +148,7 @@ impl NvmeTier {
             self.counters.evicted.inc();
             goal = goal.saturating_sub(freed);
         }
+        drop(only_one);
     }
 
     pub(super) fn evict_inline(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> Option<u64> {

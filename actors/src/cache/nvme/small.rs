@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use forebay_core::Clock;
 
 use super::NvmeTier;
 use super::packed::{Object, Packed, PackedObject};
 use super::record::Record;
 use super::room::Refusal;
+use super::steady;
 use super::writer::Offer;
 use crate::cache::budget::Reservation;
 use crate::cache::class::Class;
@@ -35,7 +35,7 @@ impl NvmeTier {
         used: Use,
         class: &Arc<Class>,
     ) -> Option<PackedObject> {
-        let packed = self.packed.as_ref()?;
+        let packed = self.packed.as_ref().filter(|_| !self.health.is_silent())?;
         let (object, born_s) = packed.find(key.content, used)?;
         if is_expired(class, born_s) {
             self.counters.expired.inc();
@@ -51,9 +51,10 @@ impl NvmeTier {
         self.packed.as_ref()?.try_read(object)
     }
 
-    /// The content. Waits for the disk.
-    pub(in crate::cache) fn read_packed(&self, object: &PackedObject) -> Option<Bytes> {
-        self.packed.as_ref()?.read(object)
+    /// The content; `None` when it fails or the disk does not answer in time.
+    pub(in crate::cache) async fn read_packed(self: &Arc<Self>, object: PackedObject) -> Option<Bytes> {
+        let tier = Arc::clone(self);
+        self.health.in_turn(move || tier.packed.as_ref()?.read(&object)).await?
     }
 
     pub(in crate::cache) fn contains_packed(&self, content: ContentKey) -> bool {
@@ -72,7 +73,7 @@ impl NvmeTier {
     /// Writes small objects. Waits for the disk.
     pub(super) fn write_packed<'a>(&self, offers: impl Iterator<Item = &'a Offer>) {
         let Some(packed) = &self.packed else { return };
-        let born_s = seconds(Clock::system().now());
+        let born_s = seconds(steady::now());
         let new = offers.filter(|offer| !packed.contains(offer.key.content));
         let objects: Vec<_> = new
             .map(|offer| Object {
@@ -99,7 +100,6 @@ impl NvmeTier {
                         self.note_all(rest, Cause::Full);
                         return;
                     }
-                    self.health.recover();
                     rest = &rest[done.objects..];
                 }
                 Err(error) => {
@@ -161,7 +161,7 @@ fn is_expired(class: &Class, born_s: u32) -> bool {
     class.oldest().is_some_and(|oldest| {
         let born = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(born_s));
         // What a clock that was put back makes younger than nothing is as old as can be.
-        Clock::system().now().duration_since(born).map_or(true, |age| age > oldest.elapsed())
+        steady::now().duration_since(born).map_or(true, |age| age > oldest.elapsed())
     })
 }
 

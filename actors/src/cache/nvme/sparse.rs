@@ -17,12 +17,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use forebay_core::{ByteRange, Clock, Lent, LentAlarm, METRICS};
+use forebay_core::{ByteRange, DiskTurns, Lender, Lent, METRICS};
 use tokio::time::Instant;
 
-use super::blocks;
 use super::directory::reopen;
+use super::health::{Failure, Health};
 use super::record::{FileName, Record, checksum};
+use super::steady;
+use super::{blocks, is_damage};
 use crate::cache::budget::Reservation;
 use crate::cache::class::Class;
 use crate::cache::page::{ContentKey, PAGE_BYTES, page_count, page_range};
@@ -42,6 +44,8 @@ pub(in crate::cache) struct SparseFile {
     /// A file that an earlier run left is opened for its first read.
     file: OnceLock<Arc<File>>,
     path: PathBuf,
+    /// Of the disk that it lies on.
+    health: Arc<Health>,
     name: FileName,
     size_bytes: u64,
     present: Box<[AtomicU64]>,
@@ -72,12 +76,12 @@ impl SparseFile {
     /// An empty file for a content of some length, with what is reserved for its blocks and its index.
     pub(super) fn new(
         file: File,
-        path: PathBuf,
+        place: (PathBuf, &Arc<Health>),
         (name, size_bytes): (FileName, u64),
         (space, index): (Reservation, Reservation),
         class: &Arc<Class>,
     ) -> Self {
-        let restored = Self::restored(path, (name, size_bytes, Clock::system().now()), (space, index), class);
+        let restored = Self::restored(place, (name, size_bytes, steady::now()), (space, index), class);
         Self {
             file: OnceLock::from(Arc::new(file)),
             suspect: Box::default(),
@@ -88,17 +92,18 @@ impl SparseFile {
 
     /// A file that an earlier run made at some time and left; its class is not known.
     pub(super) fn restored(
-        path: PathBuf,
+        (path, health): (PathBuf, &Arc<Health>),
         (name, size_bytes, born_at): (FileName, u64, SystemTime),
         (space, index): (Reservation, Reservation),
         unclaimed: &Arc<Class>,
     ) -> Self {
         // A clock that was put back makes it as old as can be.
-        let age = Clock::system().now().duration_since(born_at).ok();
+        let age = steady::now().duration_since(born_at).ok();
         let pages = page_count(size_bytes);
         Self {
             file: OnceLock::new(),
             path,
+            health: Arc::clone(health),
             name,
             size_bytes,
             present: bits(pages),
@@ -279,8 +284,8 @@ impl SparseFile {
     }
 
     fn lend_range(self: &Arc<Self>, range: ByteRange, guard: Arc<dyn Any + Send + Sync>) -> Option<Lent> {
-        let alarm = Arc::clone(self) as Arc<dyn LentAlarm>;
-        Some(Lent::new(Arc::clone(self.file.get()?), range, guard).with_alarm(alarm))
+        let lender = Arc::clone(self) as Arc<dyn Lender>;
+        Some(Lent::new(Arc::clone(self.file.get()?), range, guard).with_lender(lender))
     }
 
     fn extent(&self, range: ByteRange) -> io::Result<Lent> {
@@ -369,10 +374,22 @@ impl Classed for SparseFile {
     }
 }
 
-impl LentAlarm for SparseFile {
+impl Lender for SparseFile {
     fn read_failed(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::TimedOut {
+            // The file may be as good as ever.
+            self.health.miss_deadline();
+            return;
+        }
         self.has_failed.store(true, Ordering::Relaxed);
+        if !is_damage(error) {
+            self.health.fail(Failure::Read);
+        }
         tracing::warn!(path = %self.path.display(), %error, "a reader of a cached file failed");
+    }
+
+    fn turns(&self) -> &DiskTurns {
+        self.health.turns()
     }
 }
 

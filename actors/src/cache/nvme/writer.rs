@@ -1,5 +1,5 @@
-//! The writer: takes pages off the queue and puts them on the disk, one after the other, on blocking threads. Before
-//! that it puts back what an earlier run left.
+//! The writer: takes pages off the queue and puts them on the disk, one after the other, on blocking threads, once what
+//! an earlier run left is back.
 
 use std::sync::{Arc, Weak};
 
@@ -75,12 +75,13 @@ impl Drop for Waiting {
 
 /// Runs until the tier is gone.
 pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>) {
-    restore(&tier).await;
+    if !is_restored(&tier).await {
+        return;
+    }
     let mut verifications = JoinSet::new();
     while let Some(waiting) = queue.recv().await {
         let Some(tier) = tier.upgrade() else { return };
-        let writer = Arc::clone(&tier);
-        let Ok(written) = spawn_blocking(move || writer.write(&waiting.offer)).await else {
+        let Ok(written) = tier.in_background(move |tier| tier.write(&waiting.offer)).await else {
             // A panic costs the page it happened in; its message is in the log.
             tier.counters.refused_disk.inc();
             continue;
@@ -95,8 +96,7 @@ pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>
 
 /// Packs small objects, as many at a time as wait. Runs until the tier is gone.
 pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>) {
-    let Some(mut restored) = tier.upgrade().map(|tier| tier.restored.subscribe()) else { return };
-    if restored.wait_for(|is_restored| *is_restored).await.is_err() {
+    if !is_restored(&tier).await {
         return;
     }
     let mut batch = Vec::new();
@@ -104,22 +104,15 @@ pub(super) async fn pack(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting
         let Some(tier) = tier.upgrade() else { return };
         let waiting = std::mem::take(&mut batch);
         // A panic costs the batch it happened in; its message is in the log.
-        spawn_blocking(move || tier.write_packed(waiting.iter().map(|waiting| &waiting.offer)))
-            .await
-            .unwrap_or_default();
+        let write = move |tier: &NvmeTier| tier.write_packed(waiting.iter().map(|waiting| &waiting.offer));
+        tier.in_background(write).await.unwrap_or_default();
     }
 }
 
-/// Puts back what an earlier run left; if that panics, nothing of it.
-async fn restore(tier: &Weak<NvmeTier>) {
-    let Some(restored) = tier.upgrade().filter(|tier| !tier.is_restored()) else { return };
-    if spawn_blocking(move || restored.restore()).await.is_ok() {
-        return;
-    }
-    if let Some(cold) = tier.upgrade() {
-        // A second panic leaves the tier without writes.
-        spawn_blocking(move || cold.start_cold()).await.unwrap_or_default();
-    }
+/// Waits until what an earlier run left is back; `false` when the tier is gone.
+async fn is_restored(tier: &Weak<NvmeTier>) -> bool {
+    let Some(mut restored) = tier.upgrade().map(|tier| tier.restored.subscribe()) else { return false };
+    restored.wait_for(|is_restored| *is_restored).await.is_ok()
 }
 
 /// Reads complete files of earlier runs back, so that they can be lent whole. Runs until the tier is gone.
@@ -128,5 +121,17 @@ pub(super) async fn examine(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Arc<
         let Some(tier) = tier.upgrade() else { return };
         // A panic costs the loan of this file.
         spawn_blocking(move || tier.verify(&file)).await.unwrap_or_default();
+    }
+}
+
+/// Unlinks files that were dropped where nobody may wait for the disk. Runs until the tier is gone.
+pub(super) async fn remove(tier: Weak<NvmeTier>, mut queue: mpsc::UnboundedReceiver<Arc<SparseFile>>) {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, BATCH_OBJECTS).await > 0 {
+        let Some(tier) = tier.upgrade() else { return };
+        let files = std::mem::take(&mut batch);
+        // A panic leaves names that no restart knows, and that it removes.
+        let unlink = move |_: &NvmeTier| files.iter().for_each(|file| file.unlink());
+        tier.in_background(unlink).await.unwrap_or_default();
     }
 }

@@ -15,7 +15,7 @@ const PAGE: u64 = 4096;
 const IN_MEMORY: u64 = PAGE + PAGE_OVERHEAD_BYTES;
 
 fn config(memory_pages: u64, disk_pages: u64) -> CacheConfig {
-    let nvme = NvmeConfig { directory: "/nowhere".into(), size_bytes: disk_pages * PAGE, packed_bytes: 0 };
+    let nvme = NvmeConfig::in_one("/nowhere".into(), disk_pages * PAGE, 0);
     CacheConfig {
         memory_bytes: memory_pages * IN_MEMORY,
         nvme: (disk_pages > 0).then_some(nvme),
@@ -36,7 +36,7 @@ struct Pair {
 impl Pair {
     /// Of the tier behind, if there is one.
     fn new(config: &CacheConfig) -> Self {
-        let bytes = config.nvme.as_ref().map_or(config.memory_bytes, |nvme| nvme.size_bytes);
+        let bytes = config.nvme.as_ref().map_or(config.memory_bytes, NvmeConfig::size_bytes);
         let exact = SIZES.map(|(times, _)| Simulation::new(bytes * times, 0, config, config.nvme.is_some()));
         Self { shadow: Shadow::new(config), exact, hits: [0.0; 3], reads: 0.0, keys: HashMap::new() }
     }

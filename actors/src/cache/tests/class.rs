@@ -6,7 +6,7 @@ use std::time::Duration;
 use forebay_core::ByteRange;
 use tempfile::{TempDir, tempdir};
 
-use super::{Store, content, eventually, on_disk, plain, read_all};
+use super::{Store, content, eventually, on_disk, plain, read_all, tier};
 use crate::cache::policy::IDLE;
 use crate::cache::{Cache, CachedFile, Class, ContentKey, Fetch, PAGE_BYTES, Priority, Treatment};
 
@@ -44,12 +44,12 @@ impl Bench {
 
     /// Waits until nothing is on its way to the disk: pages there hold their memory.
     async fn settle(&self) {
-        let tier = self.cache.0.nvme.as_ref().expect("configured");
+        let tier = tier(&self.cache);
         eventually("the disk has taken what it was offered", || tier.is_settled()).await;
     }
 
     fn kept(&self, prefix: &str, count: u64) -> usize {
-        let tier = self.cache.0.nvme.as_ref().expect("configured");
+        let tier = tier(&self.cache);
         let is_kept =
             |number: &u64| tier.contains(ContentKey::of(&content(&format!("{prefix} {number}"))).page(0));
         (0..count).filter(is_kept).count()

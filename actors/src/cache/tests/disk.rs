@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::{
     HEAD, Store, bytes_of, content, eventually, expected, in_memory, on_disk, open, plain, read_all,
-    read_page,
+    read_page, tier,
 };
 use crate::cache::nvme::{WRITE_QUEUE_PAGES, create_file};
 use crate::cache::{Cache, CachedFile, PAGE_BYTES};
@@ -25,7 +25,7 @@ pub(super) fn disk_cache(directory: &TempDir, disk_pages: u64) -> Cache {
 pub(super) async fn fill(cache: &Cache, name: &str, pages: u64, store: &Arc<Store>) -> CachedFile {
     let file = open(cache, name, pages * PAGE_BYTES, store);
     let key = crate::cache::ContentKey::of(&content(name));
-    let tier = cache.0.nvme.as_ref().expect("configured");
+    let tier = tier(cache);
     for number in 0..pages {
         // Twice, because a full disk takes what is wanted again.
         for _ in 0..2 {
@@ -74,7 +74,7 @@ async fn lent_file_is_not_evicted_and_its_bytes_count() {
     for number in 0..6 {
         fill(&cache, &format!("other {number}"), 1, &store).await;
     }
-    let tier = cache.0.nvme.as_ref().expect("configured");
+    let tier = tier(&cache);
     assert_eq!(tier.budget().used(), 4 * PAGE_BYTES);
     assert!(open(&cache, "lent", 2 * PAGE_BYTES, &store).lend().is_some());
     // Forgotten while lent: the name goes, the bytes stay until the loan ends.
@@ -92,7 +92,7 @@ async fn full_of_lent_files_the_disk_refuses_and_reads_go_on() {
     let directory = tempdir().expect("temporary directory");
     let (cache, store) = (disk_cache(&directory, 2), Store::open());
     let _loan = fill(&cache, "lent", 2, &store).await.lend().expect("complete");
-    let tier = cache.0.nvme.as_ref().expect("configured");
+    let tier = tier(&cache);
     for number in 0..4 {
         let name = format!("other {number}");
         read_page(&open(&cache, &name, PAGE_BYTES, &store), 0).await;
@@ -110,8 +110,8 @@ async fn disk_full_keeps_serving_and_leaves_no_file() {
     let store = Store::open();
     let file = open(&cache, "a", 4 * PAGE_BYTES, &store);
     read_page(&file, 0).await;
-    let tier = cache.0.nvme.as_ref().expect("configured");
-    eventually("the disk is left alone", || tier.is_broken()).await;
+    let tier = tier(&cache);
+    eventually("the disk is left alone", || tier.is_down()).await;
     read_all(&file, ByteRange::new(0, 4 * PAGE_BYTES)).await;
     assert!(file.lend().is_none());
     eventually("nothing stays reserved", || tier.budget().used() == 0).await;

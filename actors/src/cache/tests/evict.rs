@@ -6,7 +6,7 @@ use std::time::Duration;
 use forebay_core::ByteRange;
 use tempfile::tempdir;
 
-use super::{Store, content, eventually, in_memory, on_disk, open, read_all, read_page};
+use super::{Store, content, eventually, in_memory, on_disk, open, read_all, read_page, tier};
 use crate::cache::{Cache, Class, Fetch, PAGE_BYTES, Treatment};
 use crate::supervisor::Supervisor;
 
@@ -25,7 +25,7 @@ async fn read_three_times_capacity(cache: &Cache) {
 fn assert_caps(cache: &Cache) {
     let memory = cache.0.memory.budget();
     assert!(memory.used() <= memory.capacity());
-    if let Some(nvme) = &cache.0.nvme {
+    for nvme in cache.0.disks.directories() {
         assert!(nvme.budget().used() <= nvme.budget().capacity());
     }
 }
@@ -68,7 +68,7 @@ async fn evictors_bring_both_tiers_below_the_high_watermark() {
 }
 
 async fn assert_settles(cache: &Cache) {
-    let nvme = cache.0.nvme.as_ref().expect("configured");
+    let nvme = tier(cache);
     eventually("memory is below its watermark", || !cache.0.memory.budget().is_above_high()).await;
     eventually("the disk is below its watermark", || !nvme.budget().is_above_high()).await;
 }
@@ -165,7 +165,7 @@ async fn policy_and_tiers_agree_whatever_happens_at_once() {
     for task in tasks {
         task.await.expect("no panic");
     }
-    let nvme = cache.0.nvme.as_ref().expect("configured");
+    let nvme = tier(&cache);
     eventually("the disk's shelves are what is there", || nvme.is_consistent()).await;
     eventually("memory's queues are what is there", || cache.0.memory.is_consistent()).await;
     supervisor.stop(Duration::from_secs(5)).await;

@@ -10,8 +10,8 @@ use forebay_core::ByteRange;
 use tempfile::{TempDir, tempdir};
 
 use super::disk::files;
-use super::restart::{end, tier};
-use super::{Store, content, eventually, on_disk, open, read_all};
+use super::restart::end;
+use super::{Store, content, eventually, on_disk, open, read_all, tier};
 use crate::cache::{Cache, ContentKey};
 use crate::config::CacheConfig;
 use crate::supervisor::Supervisor;

@@ -10,14 +10,9 @@ use forebay_core::{ByteRange, Extent};
 use tempfile::{TempDir, tempdir};
 
 use super::disk::{disk_cache, files, fill};
-use super::{HEAD, Store, bytes_of, content, eventually, expected, on_disk, open, read_all, read_page};
-use crate::cache::nvme::NvmeTier;
+use super::{HEAD, Store, bytes_of, content, eventually, expected, on_disk, open, read_all, read_page, tier};
 use crate::cache::{Cache, Class, Fetch, PAGE_BYTES, Treatment};
 use crate::supervisor::Supervisor;
-
-pub(super) fn tier(cache: &Cache) -> &Arc<NvmeTier> {
-    cache.0.nvme.as_ref().expect("configured")
-}
 
 /// Ends a gateway as a kill would, after its log was written.
 pub(super) fn end(cache: Cache) {

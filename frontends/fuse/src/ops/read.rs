@@ -76,8 +76,9 @@ pub(crate) async fn read_stored(file: &dyn OpenFile, range: ByteRange) -> Result
     if rest.is_empty() {
         return Ok(Vec::new());
     }
+    // A loan whose disk fails is taken back, and the file reads it from elsewhere.
     if let Some(content) = file.try_read(rest)
-        && let Some(pieces) = content.try_bytes()?
+        && let Ok(Some(pieces)) = content.try_bytes()
     {
         return Ok(pieces);
     }

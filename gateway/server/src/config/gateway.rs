@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_actors::cache::PAGE_BYTES;
 use forebay_actors::config::{CacheConfig, MountLimits, NvmeConfig};
 use forebay_core::Access;
 use forebay_webhdfs::ColonPolicy;
@@ -13,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::reader::{Bytes, Parse, Section};
-use super::{access, rooted};
+use super::{access, cache, rooted};
 
 /// Everything that is not a mount.
 #[derive(Clone, Debug)]
@@ -79,9 +78,7 @@ impl GatewayConfig {
     /// A gateway that serves nothing but one FUSE mount.
     pub(crate) fn for_one_mount(var: &Path, mountpoint: PathBuf, cache_gib: u64, allow_other: bool) -> Self {
         let mut config = Self::defaults(var.to_owned());
-        if let Some(nvme) = &mut config.cache.nvme {
-            nvme.size_bytes = cache_gib << 30;
-        }
+        config.cache.nvme = Some(default_nvme(var, cache_gib << 30));
         let attr_ttl = Duration::from_secs(1);
         config.fuse = Some(FuseOptions { mountpoint, allow_other, attr_ttl, passthrough: true });
         config
@@ -95,11 +92,7 @@ impl GatewayConfig {
             fuse: None,
             cache: CacheConfig {
                 memory_bytes: 256 << 20,
-                nvme: Some(NvmeConfig {
-                    directory: var.join("cache"),
-                    size_bytes: 4 << 30,
-                    packed_bytes: 64 << 10,
-                }),
+                nvme: Some(default_nvme(&var, 4 << 30)),
                 high_percent: 95,
                 low_percent: 90,
             },
@@ -108,6 +101,10 @@ impl GatewayConfig {
             var,
         }
     }
+}
+
+fn default_nvme(var: &Path, size_bytes: u64) -> NvmeConfig {
+    NvmeConfig::in_one(var.join("cache"), size_bytes, 64 << 10)
 }
 
 pub(super) fn read(section: Option<Section<'_>>, base: &Path) -> (GatewayConfig, Access) {
@@ -120,7 +117,7 @@ pub(super) fn read(section: Option<Section<'_>>, base: &Path) -> (GatewayConfig,
         read_listeners(&mut config, &listeners, base, &access);
         listeners.finish();
     }
-    read_cache(&mut config.cache, section.section("cache"), base);
+    cache::read(&mut config.cache, section.section("cache"), base);
     config.limits = limits(section.section("limits"), &config.limits);
     if let Some(shutdown) = section.section("shutdown") {
         config.shutdown_deadline = shutdown.value("deadline", config.shutdown_deadline);
@@ -217,36 +214,6 @@ fn server_tls(cert: &Path, key: &Path) -> Result<Arc<rustls::ServerConfig>, Stri
         .with_single_cert(chain, secret)
         .map_err(|e| named(cert, &e))?;
     Ok(Arc::new(config))
-}
-
-fn read_cache(config: &mut CacheConfig, section: Option<Section<'_>>, base: &Path) {
-    let Some(section) = section else { return };
-    if let Some(memory) = section.section("memory") {
-        config.memory_bytes = memory.value("size", Bytes(config.memory_bytes)).0;
-        memory.finish();
-    }
-    if let (Some(section), Some(nvme)) = (section.section("nvme"), &mut config.nvme) {
-        let is_enabled = section.value("enabled", true);
-        nvme.size_bytes = section.value("size", Bytes(nvme.size_bytes)).0;
-        nvme.packed_bytes = section.value("packed", Bytes(nvme.packed_bytes)).0;
-        if nvme.packed_bytes > PAGE_BYTES {
-            section.problem("packed", "at most 1MiB");
-        }
-        if let Some(directory) = section.optional("directory") {
-            nvme.directory = rooted(base, directory);
-        }
-        section.finish();
-        if !is_enabled {
-            config.nvme = None;
-        }
-    }
-    let (high, low) = (section.value("high_percent", 95_u64), section.value("low_percent", 90_u64));
-    if low < high && high <= 99 {
-        (config.high_percent, config.low_percent) = (high as u8, low as u8);
-    } else {
-        section.problem("high_percent", "watermarks must satisfy low_percent < high_percent <= 99");
-    }
-    section.finish();
 }
 
 pub(super) fn limits(section: Option<Section<'_>>, defaults: &MountLimits) -> MountLimits {

@@ -1,4 +1,4 @@
-use forebay_actors::config::StoreConfig;
+use forebay_actors::config::{CacheDirectory, StoreConfig};
 
 use super::*;
 
@@ -129,7 +129,8 @@ fn relative_paths_count_from_the_file() {
     let text = "gateway: {var: ./v}\nmounts:\n  /abc: {store: fs, options: {root: ./data}}\n";
     let config = parse(Path::new("m.yaml"), text, Path::new("/base")).expect("valid");
     assert_eq!(config.gateway.var, Path::new("/base/v"));
-    assert_eq!(config.gateway.cache.nvme.expect("on by default").directory, Path::new("/base/v/cache"));
+    let nvme = config.gateway.cache.nvme.expect("on by default");
+    assert_eq!(nvme.directories, [CacheDirectory { path: "/base/v/cache".into(), size_bytes: 4 << 30 }]);
 }
 
 #[test]

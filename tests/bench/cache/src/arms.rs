@@ -77,11 +77,8 @@ pub struct Forebay {
 
 impl Forebay {
     pub async fn filled(count: usize, size: usize, memory: usize, directory: Option<&Path>) -> Self {
-        let nvme = directory.map(|directory| NvmeConfig {
-            directory: directory.join("forebay"),
-            size_bytes: TIER_BYTES as u64,
-            packed_bytes: PACKED_BYTES,
-        });
+        let nvme = directory
+            .map(|path| NvmeConfig::in_one(path.join("forebay"), TIER_BYTES as u64, PACKED_BYTES));
         let config = CacheConfig { memory_bytes: memory as u64, nvme, high_percent: 95, low_percent: 90 };
         let cache = Cache::open(&config).expect("opens");
         let (mount, class): (Arc<str>, _) = ("/bench".into(), Class::new("/bench", Treatment::default()));

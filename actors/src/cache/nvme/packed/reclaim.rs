@@ -158,10 +158,15 @@ impl Packed {
 
     /// Forgets and removes everything.
     pub(in crate::cache::nvme) fn clear(&self, budget: &Arc<Budget>) -> io::Result<()> {
+        self.lose_all();
+        self.restore_segments(budget)
+    }
+
+    /// Forgets everything. Readers keep what they hold.
+    pub(in crate::cache::nvme) fn lose_all(&self) {
         self.index.retain(|_| false);
         self.segments.clear();
         *self.active() = None;
-        self.restore_segments(budget)
     }
 }
 

@@ -221,8 +221,7 @@ async fn rename_goes_on_when_its_caller_goes_away() {
 async fn published_file_of_some_size_is_cached_without_a_fetch() {
     let f = fixture(TRUSTED);
     let cache_directory = TempDir::new().expect("a temporary directory");
-    let nvme =
-        NvmeConfig { directory: cache_directory.path().to_owned(), size_bytes: 64 << 20, packed_bytes: 0 };
+    let nvme = NvmeConfig::in_one(cache_directory.path().to_owned(), 64 << 20, 0);
     let cache = CacheConfig { memory_bytes: 32 << 20, nvme: Some(nvme), high_percent: 95, low_percent: 90 };
     drop(f.mount);
     let mount = mount_over(&f.store, &f.clock, &f.directory, (TRUSTED, &cache));

@@ -65,7 +65,7 @@ impl Download {
                 return Ok(None);
             }
             if self.ahead.is_none() {
-                if let Some(pieces) = self.hit()? {
+                if let Some(pieces) = self.hit() {
                     self.received(pieces)?;
                     continue;
                 }
@@ -90,12 +90,10 @@ impl Download {
         Some(piece)
     }
 
-    fn hit(&self) -> Result<Option<Vec<Bytes>>> {
+    /// What is at hand. A loan whose disk fails is not: it is taken back, and read from elsewhere.
+    fn hit(&self) -> Option<Vec<Bytes>> {
         let range = ByteRange::new(self.rest.offset, self.rest.len.min(HIT_BYTES));
-        match self.file.try_read(range) {
-            Some(content) => Ok(content.try_bytes()?),
-            None => Ok(None),
-        }
+        self.file.try_read(range)?.try_bytes().ok()?
     }
 
     fn start(&mut self) {

@@ -1,0 +1,126 @@
+//! The disk tier as the rest of the cache sees it: the cache directories, and which of them a content belongs to.
+//!
+//! Invariants:
+//! - A content lies in one directory, its home, for as long as the configuration stays, see `placement.rs`. One that is
+//!   down keeps its contents' place: they are served from the store until it is back.
+//! - Directories share nothing but the memory budget: each has its own cap, files, policy, log, evictor and health.
+
+use std::sync::Arc;
+
+use forebay_core::{Error, ErrorKind, METRICS, Result};
+
+use super::evictor::NvmeEvictor;
+use super::memory::MemoryTier;
+use super::nvme::{CreateFile, IndexLogger, NvmeTier};
+use super::page::{ContentKey, PageKey};
+use super::placement::Placement;
+use super::tasks::Tasks;
+use crate::config::{CacheConfig, NvmeConfig};
+use crate::supervisor::Supervisor;
+
+/// All cache directories; none when the disk tier is off.
+pub(super) struct Disks {
+    directories: Box<[Arc<NvmeTier>]>,
+    placement: Arc<Placement>,
+}
+
+/// One of the directories.
+#[derive(Clone, Copy)]
+pub(super) struct Home(usize);
+
+impl Disks {
+    /// Opens all directories. One that cannot be opened is down until it can, as long as there are others.
+    ///
+    /// # Errors
+    /// `Busy` when another gateway owns one of them; the first directory's error when none can be opened.
+    pub(super) fn open(
+        config: &CacheConfig,
+        memory: &Arc<MemoryTier>,
+        tasks: &Arc<Tasks>,
+        create: CreateFile,
+    ) -> Result<Self> {
+        let Some(nvme) = &config.nvme else { return Ok(Self::none()) };
+        let placement = Arc::new(Placement::new(&nvme.directories));
+        show_tier(nvme);
+        let open = |number| {
+            let place = (Arc::clone(&placement), number);
+            NvmeTier::open(config, place, Arc::clone(memory), tasks, create)
+        };
+        let (directories, taken): (Vec<_>, Vec<_>) = (0..nvme.directories.len()).map(open).unzip();
+        let mut failed: Vec<_> = taken.into_iter().filter_map(Result::err).collect();
+        let is_fatal = |error: &Error| failed.len() == directories.len() || error.kind() == ErrorKind::Busy;
+        if let Some(fatal) = failed.iter().position(is_fatal) {
+            return Err(failed.swap_remove(fatal));
+        }
+        for error in failed {
+            tracing::warn!(%error, "a cache directory is down: what belongs there comes from the store until it is back");
+        }
+        Ok(Self { directories: directories.into(), placement })
+    }
+
+    fn none() -> Self {
+        Self { directories: Box::default(), placement: Arc::new(Placement::new(&[])) }
+    }
+
+    /// Whether there is no disk tier.
+    pub(super) fn is_empty(&self) -> bool {
+        self.directories.is_empty()
+    }
+
+    /// Where a content belongs: worth remembering, because it is drawn for.
+    pub(super) fn home_of(&self, content: ContentKey) -> Home {
+        Home(self.placement.home(content))
+    }
+
+    /// The directory; `None` when there is no disk tier.
+    pub(super) fn at(&self, home: Home) -> Option<&Arc<NvmeTier>> {
+        self.directories.get(home.0)
+    }
+
+    /// The directory that a content belongs to; `None` when there is no disk tier.
+    pub(super) fn of(&self, content: ContentKey) -> Option<&Arc<NvmeTier>> {
+        self.at(self.home_of(content))
+    }
+
+    pub(super) fn contains(&self, key: PageKey) -> bool {
+        self.of(key.content).is_some_and(|directory| directory.contains(key))
+    }
+
+    pub(super) fn forget(&self, content: ContentKey) {
+        if let Some(directory) = self.of(content) {
+            directory.forget(content);
+        }
+    }
+
+    /// Starts an evictor and a logger for each directory; they carry its path where there are several.
+    ///
+    /// # Errors
+    /// As [`Supervisor::child`].
+    pub(super) async fn start_actors(&self, supervisor: &Supervisor) -> Result<()> {
+        for directory in &self.directories {
+            let named = |actor: &str| match self.directories.len() {
+                1 => actor.to_owned(),
+                _ => format!("{actor}:{}", directory.root().display()),
+            };
+            let (evicted, logged) = (Arc::clone(directory), Arc::clone(directory));
+            supervisor.child(&named("NvmeEvictor"), move || (NvmeEvictor, Arc::clone(&evicted))).await?;
+            supervisor.child(&named("IndexLogger"), move || (IndexLogger, Arc::clone(&logged))).await?;
+        }
+        Ok(())
+    }
+
+    /// The directories, for tests of what lies in them.
+    #[cfg(test)]
+    pub(super) fn directories(&self) -> &[Arc<NvmeTier>] {
+        &self.directories
+    }
+}
+
+/// Brings the series of the whole tier to their start.
+fn show_tier(nvme: &NvmeConfig) {
+    let capacity: u64 = nvme.directories.iter().map(|directory| directory.size_bytes).sum();
+    METRICS.cache_capacity_bytes.with_label_values(&["nvme"]).set(capacity as i64);
+    METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
+    METRICS.cache_lent_bytes.with_label_values(&["nvme"]);
+    METRICS.cache_restore_seconds.with_label_values(&["nvme"]);
+}
