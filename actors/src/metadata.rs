@@ -14,6 +14,8 @@ mod listings;
 mod proof;
 mod ranges;
 mod store;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::collections::VecDeque;

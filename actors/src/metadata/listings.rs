@@ -13,8 +13,9 @@ use std::time::SystemTime;
 
 use forebay_core::{ListQuery, Result};
 
-use super::proof::{descend, ranges};
+use super::proof::{descend, ranges, split};
 use super::ranges::{Fact, Range};
+use super::store::Place;
 use super::walk::{Trust, page};
 use super::{Job, Shared};
 use crate::backend::{Object, ObjectPage};
@@ -35,6 +36,14 @@ pub struct Listings {
     is_hierarchical: bool,
     /// Held for look-ups in memory only, and inside the writer's changes.
     commits: Mutex<Commits>,
+}
+
+/// What a store said of one name.
+pub(crate) struct Known {
+    /// `None` where nothing is there.
+    pub(crate) object: Option<Object>,
+    /// When it was asked.
+    pub(crate) since: SystemTime,
 }
 
 #[derive(Default)]
@@ -126,6 +135,46 @@ impl Listings {
                 && !self.commits().concern(directory, token, |name| name >= at && chunk.covers(name))
         };
         page(&*view, self.mount, query, trust)
+    }
+
+    /// What is known of the file and of the directory `name`, a key, and from when that is.
+    pub(crate) async fn look(
+        self: &Arc<Self>,
+        name: &str,
+        is_fresh: impl Fn(SystemTime) -> bool + Send + 'static,
+    ) -> Option<[Option<Known>; 2]> {
+        let (own, name) = (Arc::clone(self), name.to_owned());
+        let found = blocking(move || {
+            let (directory, file) = split(&name);
+            Ok([
+                own.known(directory, file, &is_fresh)?,
+                own.known(directory, &format!("{file}/"), &is_fresh)?,
+            ])
+        });
+        found.await.inspect_err(|error| self.shared.fail(error)).ok()
+    }
+
+    fn known(
+        &self,
+        directory: &str,
+        name: &str,
+        is_fresh: &dyn Fn(SystemTime) -> bool,
+    ) -> Result<Option<Known>> {
+        let token = self.token();
+        if !self.shared.is_usable() {
+            return Ok(None);
+        }
+        let place = Place { mount: self.mount, directory };
+        let chunk = self.shared.store.view()?.floor(place, name)?;
+        let Some(mut chunk) = chunk.filter(|chunk| chunk.covers(name) && is_fresh(chunk.since)) else {
+            return Ok(None);
+        };
+        if self.commits().concern(directory, token, |concerned| concerned == name) {
+            return Ok(None);
+        }
+        let found = chunk.place(name).ok().map(|at| chunk.names.swap_remove(at));
+        let object = found.map(|object| Object { key: format!("{directory}{name}"), ..object });
+        Ok(Some(Known { object, since: chunk.since }))
     }
 
     /// Whether listings like this are kept: a flat one of a hierarchical store does not show its directories.

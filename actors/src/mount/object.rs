@@ -4,8 +4,8 @@
 //! Invariants:
 //! - A directory exists by its marker (`dir/`) or by a key below it, or as a directory of a hierarchical store; the
 //!   mount's root always exists.
-//! - Whatever this mount commits is in its attribute cache, or is dropped from it, before the call returns; an
-//!   answer that was under way meanwhile never overwrites it.
+//! - Whatever this mount commits is in its attribute cache and in what it knows of listings, or is dropped from them,
+//!   before the call returns; an answer that was under way meanwhile never overwrites it.
 //! - A failure is never remembered; that a key is missing is remembered for a second at most.
 //! - Reads name the version they belong to, so one open file never mixes two.
 //! - A store request goes through the mount's [`Vitals`] and nothing else.

@@ -107,6 +107,33 @@ async fn changes_at_the_store_are_listed_when_the_mount_says_so() {
 }
 
 #[tokio::test]
+async fn entries_of_known_listings_are_looked_up_without_the_store() {
+    let k = kept(Revalidate::Never);
+    for name in ["d/a", "d/sub/x"] {
+        k.f.store.put_outside(name, name.as_bytes()).await;
+    }
+    k.names("", false).await;
+    let k = k.restart(Revalidate::Never);
+    k.f.store.calls("list");
+    assert_eq!(k.f.stat("d/a").await.expect("there").size_bytes, 3);
+    assert!(k.f.stat("d/sub").await.expect("there").is_directory());
+    assert!(k.f.stat("d").await.expect("there").is_directory());
+    assert_eq!(kind(k.f.stat("d/none").await), Some(ErrorKind::NotFound));
+    assert_eq!((k.f.store.calls("stat"), k.f.store.calls("list")), (0, 0));
+    k.f.clock.advance(Duration::from_secs(1));
+    k.f.store.put_outside("d/none", b"x").await;
+    k.f.stat("d/none").await.expect("that something is missing is trusted for a second");
+    assert!(k.f.mount.stat(&key("d/a"), Want::File).await.expect("there").headers.is_some());
+    k.f.put("d/a", b"changed").await;
+    assert_eq!(k.f.stat("d/a").await.expect("there").size_bytes, 7);
+    k.idle().await;
+    let k = k.restart(Revalidate::Never);
+    assert_eq!(k.f.stat("d/a").await.expect("there").size_bytes, 7);
+    k.f.mount.delete(&key("d/a"), DeleteMode::File).await.expect("deletes");
+    assert_eq!(kind(k.f.stat("d/a").await), Some(ErrorKind::NotFound));
+}
+
+#[tokio::test]
 async fn listings_are_known_after_a_restart() {
     let k = kept(Revalidate::Never);
     k.f.store.put_outside("d/a", b"one").await;
