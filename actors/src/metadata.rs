@@ -2,7 +2,8 @@
 //! the process.
 //!
 //! Invariants:
-//! - Everything here can be asked for again: what is damaged, or was not closed in order, is thrown away and learned anew.
+//! - Everything here can be asked for again: what is damaged is thrown away and learned anew. After a kill the names of
+//!   the last commits are, after a failure of the machine everything ([`journal`]).
 //! - One thread writes; it makes many changes in one transaction. Readers wait for nobody.
 //! - What is being changed is not answered ([`listings`]), so nobody waits for the writer, and nothing is stale when it
 //!   falls behind or dies.
@@ -10,6 +11,7 @@
 
 mod chunk;
 mod codec;
+mod journal;
 mod listings;
 mod proof;
 mod ranges;
@@ -22,15 +24,16 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use forebay_core::{Error, ErrorKind, Result};
 use rustix::fs::FlockOperation;
 
+use self::journal::{Journal, Left, Record};
 pub use self::listings::Listings;
 pub(crate) use self::listings::{Announced, Outcome};
 use self::ranges::{Fact, Range};
@@ -40,20 +43,24 @@ use self::store::{Disk, Edit, Place, Store};
 const LEARNING_MAX: usize = 256;
 /// Most changes of one transaction.
 const BATCH_MAX: usize = 256;
-/// Transactions between two that are durable, which is when the database gives space free again.
+/// Transactions between two that are durable, which is when the database gives space free again and the journal begins
+/// anew.
 const DURABLE_EVERY: usize = 256;
+/// The same where nothing more is to be written.
+const DURABLE_AFTER: Duration = Duration::from_secs(2);
 
 /// The open metadata store.
 pub struct Metadata {
     shared: Arc<Shared>,
     /// Taken once, to wait for its end.
     writer: Mutex<Option<JoinHandle<()>>>,
-    _lock: Option<File>,
+    _lock: File,
 }
 
 /// What the mounts share.
 struct Shared {
     store: Arc<dyn Store>,
+    journal: Journal,
     /// Taken for one look or push.
     queue: Mutex<Queue>,
     /// The queue is not empty, or there will be no more.
@@ -61,10 +68,6 @@ struct Shared {
     /// Set once, before anything is told to be done that is not.
     is_broken: AtomicBool,
     is_closed: AtomicBool,
-    /// Commits that are announced and not in the database.
-    commits: AtomicUsize,
-    /// Its being there says that the database was closed in order and has all commits.
-    mark: Option<PathBuf>,
 }
 
 #[derive(Default)]
@@ -76,7 +79,7 @@ struct Queue {
 
 enum Job {
     Learn { listings: Arc<Listings>, token: listings::Token, since: SystemTime, ranges: Vec<Range> },
-    Settle { listings: Arc<Listings>, facts: Vec<(String, String, Fact)>, trees: Vec<String> },
+    Settle { listings: Arc<Listings>, number: u64, facts: Vec<(String, String, Fact)>, trees: Vec<String> },
 }
 
 impl Metadata {
@@ -92,32 +95,24 @@ impl Metadata {
             let message = "another gateway uses this metadata store; give each its own `var` directory";
             return Err(Error::new(ErrorKind::Busy, message).because(io::Error::from(e)));
         }
-        let (path, mark) = (directory.join("listings.redb"), directory.join("closed"));
-        let was_closed = remove(&mark).map_err(at)?;
-        // So that the mark cannot come back after a power failure.
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(at)?;
-        if !was_closed && remove(&path).map_err(at)? {
-            tracing::warn!(
-                "the gateway was not stopped in order; what it knew of listings is asked for again"
-            );
+        let (path, (journal, left)) = (directory.join("listings.redb"), Journal::open(directory)?);
+        if matches!(left, Left::Nothing) && remove(&path).map_err(at)? {
+            tracing::warn!("what was known of listings may be old, and is asked for again");
         }
-        let store = Disk::open(&path).or_else(|error| {
-            tracing::error!(%error, "what was known of listings is damaged, and asked for again");
-            remove(&path).map_err(at)?;
-            Disk::open(&path)
-        })?;
-        Self::over(Arc::new(store), Some(mark), Some(lock))
-    }
-
-    fn over(store: Arc<dyn Store>, mark: Option<PathBuf>, lock: Option<File>) -> Result<Self> {
+        let store =
+            Disk::open(&path).and_then(|store| correct(&store, &left).map(|()| store)).or_else(|error| {
+                tracing::error!(%error, "what was known of listings is damaged, and asked for again");
+                remove(&path).map_err(at)?;
+                Disk::open(&path)
+            })?;
+        journal.begin()?;
         let shared = Arc::new(Shared {
-            store,
+            store: Arc::new(store),
+            journal,
             queue: Mutex::default(),
             wake: Condvar::new(),
             is_broken: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
-            commits: AtomicUsize::new(0),
-            mark,
         });
         let writing = Arc::clone(&shared);
         let writer = thread::Builder::new().name("metadata".into()).spawn(move || {
@@ -144,7 +139,7 @@ impl Metadata {
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         let queue = self.shared.queue();
-        queue.jobs.is_empty() && queue.learning == 0 && self.shared.commits.load(Ordering::SeqCst) == 0
+        queue.jobs.is_empty() && queue.learning == 0 && !self.shared.journal.is_busy()
     }
 
     /// Writes what is under way and closes the store; nothing is known from then on. Blocks on the disk.
@@ -154,12 +149,14 @@ impl Metadata {
         self.shared.wake.notify_all();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(writer) = writer else { return };
-        let is_whole = writer.join().is_ok() && !self.shared.is_broken.load(Ordering::SeqCst);
-        let Some(mark) = self.shared.mark.as_ref().filter(|_| is_whole) else { return };
-        if let Err(error) = File::create(mark).and_then(|mark| mark.sync_all()) {
-            tracing::warn!(%error, "what is known of listings will be asked for again at the next start");
+        let is_joined = writer.join().is_ok();
+        if !is_joined || self.shared.is_incomplete() {
+            return;
         }
-        if self.shared.commits.load(Ordering::SeqCst) > 0 {
+        if let Err(error) = self.shared.journal.close() {
+            tracing::warn!(%error, "the metadata store was not closed in order");
+        }
+        if self.shared.is_incomplete() {
             self.shared.distrust();
         }
     }
@@ -169,6 +166,22 @@ impl Drop for Metadata {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Forgets what the database may be wrong about.
+fn correct(store: &dyn Store, left: &Left) -> Result<()> {
+    let Left::But(records) = left else { return Ok(()) };
+    store.edit(true, &mut |edit| {
+        for Record { mount, names, trees } in records {
+            for directory in trees {
+                edit.remove_tree(Place { mount: *mount, directory })?;
+            }
+            for (directory, name) in names {
+                ranges::change(edit, Place { mount: *mount, directory }, name, Fact::Unknown)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Whether there was something to remove.
@@ -189,20 +202,24 @@ impl Shared {
         !self.is_broken.load(Ordering::SeqCst) && !self.is_closed.load(Ordering::SeqCst)
     }
 
-    /// A commit begins, of which the store is told next.
-    fn begin(&self) {
-        self.commits.fetch_add(1, Ordering::SeqCst);
+    /// Whether the database lacks commits.
+    fn is_incomplete(&self) -> bool {
+        self.is_broken.load(Ordering::SeqCst) || self.journal.is_busy()
+    }
+
+    /// A commit begins, of which the store is told next; its number in the journal.
+    fn begin(&self, record: &Record) -> u64 {
+        let number = self.journal.announce(record);
         if self.is_closed.load(Ordering::SeqCst) {
             self.distrust();
         }
+        number
     }
 
-    /// A commit goes on after the database was closed without it.
+    /// The database is not what the next start may believe.
     fn distrust(&self) {
-        if let Some(mark) = &self.mark
-            && let Err(error) = remove(mark)
-        {
-            tracing::error!(%error, mark = %mark.display(), "remove this file before the next start, or what it shows may be old");
+        if let Err(error) = self.journal.distrust() {
+            tracing::error!(%error, "remove the metadata store before the next start, or what it shows may be old");
         }
     }
 
@@ -211,6 +228,7 @@ impl Shared {
         if !self.is_broken.swap(true, Ordering::SeqCst) {
             let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
             tracing::error!(%error, cause, "the metadata store is not used until the next start; stores are asked");
+            self.distrust();
         }
     }
 
@@ -225,6 +243,10 @@ impl Shared {
         }
         if queue.is_closed || self.is_broken.load(Ordering::SeqCst) {
             drop(queue);
+            if matches!(job, Job::Settle { .. }) {
+                self.is_broken.store(true, Ordering::SeqCst);
+                self.distrust();
+            }
             job.ended(self);
             return;
         }
@@ -233,37 +255,58 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// The next jobs; `None` when there will be no more.
-    fn next(&self) -> Option<Vec<Job>> {
+    /// The next jobs, none where it took `patience`; `None` when there will be no more.
+    fn next(&self, patience: Duration) -> Option<Vec<Job>> {
         let mut queue = self.queue();
-        while queue.jobs.is_empty() && !queue.is_closed {
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        if queue.jobs.is_empty() && !queue.is_closed {
+            let woken = self.wake.wait_timeout(queue, patience);
+            queue = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         let count = queue.jobs.len().min(BATCH_MAX);
-        let jobs: Vec<_> = queue.jobs.drain(..count).collect();
-        (!jobs.is_empty()).then_some(jobs)
+        (count > 0 || !queue.is_closed).then(|| queue.jobs.drain(..count).collect())
     }
 
     /// The life of the writer.
     fn write(&self) {
-        let mut transactions = 0;
-        while let Some(mut jobs) = self.next() {
-            transactions += 1;
-            let is_durable = transactions % DURABLE_EVERY == 0;
-            if !self.is_broken.load(Ordering::SeqCst) {
-                self.commit(is_durable, &mut |edit| jobs.iter_mut().try_for_each(|job| job.run(edit)));
+        let mut undurable = 0;
+        while let Some(mut jobs) = self.next(DURABLE_AFTER) {
+            let is_quiet = jobs.is_empty();
+            if !is_quiet {
+                undurable += 1;
+                self.commit(false, &mut |edit| jobs.iter_mut().try_for_each(|job| job.run(edit)));
             }
             for job in jobs {
                 job.ended(self);
             }
+            if undurable >= DURABLE_EVERY || (is_quiet && undurable > 0) {
+                self.settle();
+                undurable = 0;
+            }
         }
-        if !self.is_broken.load(Ordering::SeqCst) {
-            self.commit(true, &mut |_| Ok(()));
+        self.settle();
+    }
+
+    /// Makes all that was committed durable.
+    fn settle(&self) {
+        if self.is_broken.load(Ordering::SeqCst) {
+            return;
+        }
+        let generation = match self.journal.rotate() {
+            Ok(generation) => generation,
+            Err(error) => return self.fail(&error.into()),
+        };
+        self.commit(true, &mut |_| Ok(()));
+        if !self.is_broken.load(Ordering::SeqCst)
+            && let Err(error) = self.journal.rotated(generation)
+        {
+            self.fail(&error);
         }
     }
 
     fn commit(&self, is_durable: bool, work: &mut dyn FnMut(&mut dyn Edit) -> Result<()>) {
-        if let Err(error) = self.store.edit(is_durable, work) {
+        if !self.is_broken.load(Ordering::SeqCst)
+            && let Err(error) = self.store.edit(is_durable, work)
+        {
             self.fail(&error);
         }
     }
@@ -278,7 +321,7 @@ impl Job {
                 }
                 Ok(())
             }
-            Self::Settle { listings, facts, trees } => {
+            Self::Settle { listings, facts, trees, .. } => {
                 let mount = listings.mount();
                 for directory in trees {
                     edit.remove_tree(Place { mount, directory })?;
@@ -294,9 +337,9 @@ impl Job {
     fn ended(self, shared: &Shared) {
         match self {
             Self::Learn { .. } => shared.queue().learning -= 1,
-            Self::Settle { listings, facts, trees } => {
+            Self::Settle { listings, number, facts, trees } => {
                 listings.applied(&facts, &trees);
-                shared.commits.fetch_sub(1, Ordering::SeqCst);
+                shared.journal.end(number);
             }
         }
     }

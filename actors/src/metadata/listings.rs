@@ -17,7 +17,7 @@ use super::proof::{descend, ranges, split};
 use super::ranges::{Fact, Range};
 use super::store::Place;
 use super::walk::{Trust, page};
-use super::{Job, Shared};
+use super::{Job, Record, Shared};
 use crate::backend::{Object, ObjectPage};
 use crate::staging::blocking;
 
@@ -68,6 +68,8 @@ struct Recent {
 /// A commit under way. However it ends, [`Announced::settle`] or a drop must say so.
 pub(crate) struct Announced {
     listings: Arc<Listings>,
+    /// In the journal.
+    number: u64,
     /// The name that is changed first, then those that may come or go with it.
     names: Vec<(String, String)>,
     trees: Vec<String>,
@@ -227,13 +229,15 @@ impl Listings {
     }
 
     fn announce_all(self: &Arc<Self>, names: Vec<(String, String)>, trees: Vec<String>) -> Announced {
-        self.shared.begin();
+        let record = Record { mount: self.mount, names, trees };
+        let number = self.shared.begin(&record);
+        let Record { names, trees, .. } = record;
         let mut commits = self.commits();
         commits.open(&names);
         commits.trees.extend(trees.iter().cloned());
         let token = Token(commits.now);
         drop(commits);
-        Announced { listings: Arc::clone(self), names, trees, token, outcome: Outcome::Unknown }
+        Announced { listings: Arc::clone(self), number, names, trees, token, outcome: Outcome::Unknown }
     }
 
     /// Announces a commit of all that lies at and below the keys.
@@ -373,6 +377,11 @@ impl Drop for Announced {
     fn drop(&mut self) {
         let facts = self.facts();
         let (listings, trees) = (Arc::clone(&self.listings), std::mem::take(&mut self.trees));
-        listings.shared.push(Job::Settle { listings: Arc::clone(&listings), facts, trees });
+        listings.shared.push(Job::Settle {
+            listings: Arc::clone(&listings),
+            number: self.number,
+            facts,
+            trees,
+        });
     }
 }

@@ -147,20 +147,41 @@ async fn listings_are_known_after_a_restart() {
 }
 
 #[tokio::test]
-async fn nothing_is_known_after_a_stop_out_of_order() {
+async fn kill_costs_what_was_being_changed_and_a_restart_of_the_machine_costs_all() {
     let k = kept(Revalidate::Never);
     k.f.store.put_outside("d/a", b"one").await;
+    k.f.store.put_outside("e/x", b"one").await;
     k.names("", false).await;
     let k = k.restart(Revalidate::Never);
-    // As a kill leaves it.
-    let copy = TempDir::new().expect("a directory");
-    std::fs::copy(k.state.path().join("listings.redb"), copy.path().join("listings.redb")).expect("copies");
+    let database = k.state.path().join("listings.redb");
+    let before = std::fs::read(&database).expect("reads");
     k.f.put("d/b", b"two").await;
+    // As a kill leaves it, and as the machine's end does.
+    let copy_to = |copy: &TempDir, mark: Option<&str>| {
+        for file in std::fs::read_dir(k.state.path()).expect("lists").map(|file| file.expect("is there")) {
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).expect("copies");
+        }
+        std::fs::write(copy.path().join("listings.redb"), &before).expect("writes");
+        if let Some(mark) = mark {
+            std::fs::write(copy.path().join("state"), mark).expect("writes");
+        }
+    };
+    let (killed, broken) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
+    copy_to(&killed, None);
+    copy_to(&broken, Some("another boot"));
     let Kept { f: Fixture { store, mount, clock, directory }, metadata, .. } = k;
     drop((mount, metadata));
-    let k = open(store, clock, directory, copy, Revalidate::Never);
+    let k = open(store, clock, directory, killed, Revalidate::Never);
     k.f.store.calls("list");
-    assert_eq!(k.names("", false).await, ["d/a", "d/b"]);
+    assert_eq!(k.names("e/", true).await, ["e/x"]);
+    assert_eq!(k.f.store.calls("list"), 0, "nothing was changed there");
+    assert_eq!(k.names("", false).await, ["d/a", "d/b", "e/x"]);
+    assert_eq!(k.f.store.calls("list"), 1);
+    let Kept { f: Fixture { store, mount, clock, directory }, metadata, .. } = k;
+    drop((mount, metadata));
+    let k = open(store, clock, directory, broken, Revalidate::Never);
+    k.f.store.calls("list");
+    assert_eq!(k.names("e/", true).await, ["e/x"]);
     assert_eq!(k.f.store.calls("list"), 1);
 }
 
@@ -196,10 +217,12 @@ async fn commit_that_outlives_the_database_leaves_nothing_to_trust() {
     };
     gate.arrived().await;
     k.metadata.close();
-    assert!(!k.state.path().join("closed").exists());
+    let is_closed =
+        || std::fs::read_to_string(k.state.path().join("state")).is_ok_and(|mark| mark == "closed");
+    assert!(!is_closed());
     gate.open();
     put.await.expect("joins").expect("publishes");
-    assert!(!k.state.path().join("closed").exists());
+    assert!(!is_closed());
     assert_eq!(k.names("", false).await, ["d/a", "d/b"], "without a database the store is asked");
 }
 
