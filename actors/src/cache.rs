@@ -22,12 +22,15 @@ mod file;
 mod filling;
 mod flight;
 mod memory;
+#[cfg(all(test, feature = "shuttle"))]
+mod model;
 mod nvme;
 mod page;
 mod policy;
 mod rules;
 mod share;
 mod stream;
+mod sync;
 mod tasks;
 
 use std::path::Path;

@@ -17,7 +17,10 @@ def lint(context: Context) -> Outcome:
 
 
 def unit(context: Context) -> Outcome:
-    return cargo_tests(context, ["cargo", "test", "--locked", "--workspace", "--no-fail-fast"])
+    outcome = cargo_tests(context, ["cargo", "test", "--locked", "--workspace", "--no-fail-fast"])
+    models = ["--features", "shuttle", "--lib", "cache::model"]
+    outcome.add(cargo_tests(context, ["cargo", "test", "--locked", "-p", "forebay-actors", *models]))
+    return outcome
 
 
 def docs(context: Context) -> Outcome:

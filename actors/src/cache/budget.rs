@@ -3,13 +3,13 @@
 //! Invariant: the reserved bytes never exceed the capacity, with or without an evictor.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay_core::METRICS;
 use prometheus::IntGauge;
 
 use super::class::Class;
 use super::evictor::Pressure;
+use super::sync::atomic::{AtomicU64, Ordering};
 use crate::config::CacheConfig;
 
 /// Bytes of one tier.

@@ -3,12 +3,13 @@
 //! Every cached page and file belongs to one class: that of the longest prefix with a rule of its own, else its mount's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+use super::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// No time to live.
 const FOREVER: u64 = u64::MAX;

@@ -5,13 +5,13 @@
 //! - The signal that wakes them is a level, not a queue: at most one message waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwapOption;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::memory::MemoryTier;
 use super::nvme::NvmeTier;
+use super::sync::atomic::{AtomicBool, Ordering};
 
 /// Pages evicted between two yields to the runtime.
 const BATCH_PAGES: usize = 32;

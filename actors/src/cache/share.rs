@@ -5,13 +5,13 @@
 //! time and leave one part in `n + 1` to the others, and nothing has to be configured for a number of mounts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay_core::METRICS;
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::filling::Filling;
+use super::sync::atomic::{AtomicU64, Ordering};
 
 /// Fetches at once, of one mount, that share the places of [`Uncached`] with other mounts.
 const UNCACHED_PER_MOUNT: usize = 4;
