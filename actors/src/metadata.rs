@@ -3,9 +3,9 @@
 //!
 //! Invariants:
 //! - Everything here can be asked for again: what is damaged is thrown away and learned anew. After a kill the names of
-//!   the last commits are, after a failure of the machine everything ([`journal`]).
+//!   the last commits are, after a failure of the machine everything (module `journal`).
 //! - One thread writes; it makes many changes in one transaction. Readers wait for nobody.
-//! - What is being changed is not answered ([`listings`]), so nobody waits for the writer, and nothing is stale when it
+//! - What is being changed is not answered (module `listings`), so nobody waits for the writer, and nothing is stale when it
 //!   falls behind or dies.
 //! - Without a database that works, all stores are asked, as if nothing was known.
 
