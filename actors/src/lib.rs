@@ -11,6 +11,7 @@ pub mod cache;
 pub mod config;
 pub mod conformance;
 pub mod load;
+pub mod metadata;
 pub mod mount;
 pub mod mounts;
 pub mod patience;

@@ -25,6 +25,7 @@ use vitals::Vitals;
 use crate::backend::{Backend, Exchange, Hdfs, Memory, ObjectStore};
 use crate::cache::{Cache, Rules};
 use crate::config::{MountConfig, StoreConfig};
+use crate::metadata::Metadata;
 use crate::staging::{Staging, blocking};
 use crate::supervisor::Supervisor;
 
@@ -45,6 +46,8 @@ pub struct Environment {
     pub rules: Arc<Rules>,
     /// Looks after the mounts' actors.
     pub supervisor: Supervisor,
+    /// What is known of stores over restarts.
+    pub metadata: Option<Arc<Metadata>>,
     /// Where the gateway keeps its own state.
     pub var_directory: PathBuf,
     /// The time of day.
@@ -135,9 +138,15 @@ async fn open_object(config: &MountConfig, environment: &Environment, store: Fla
         mounted: environment.clock.now(),
         capability: exchange.capability(),
     };
+    // A memory store is another one after each start, and answers as fast.
+    let listings =
+        environment.metadata.as_ref().filter(|_| store.memory.is_none()).map(|metadata| {
+            metadata.listings(&info.name, exchange.fingerprint(), info.capability.hierarchical)
+        });
     let mount = ObjectMount::open(Parts {
         info,
         revalidate: config.revalidate,
+        listings,
         backend: Arc::clone(&exchange) as Arc<dyn Backend>,
         cache: environment.cache.clone(),
         rules: Arc::clone(&environment.rules),
@@ -203,6 +212,7 @@ mod tests {
             cache: Cache::open(&cache).expect("opens"),
             rules: crate::cache::Rules::in_memory(),
             supervisor,
+            metadata: None,
             var_directory: directory.to_owned(),
             clock: Clock::system(),
         }

@@ -32,6 +32,7 @@ fn object_mount(backend: Arc<dyn Backend>, directory: &Path) -> Arc<dyn Mount> {
             capability: backend.capability(),
         },
         revalidate: Revalidate::Always,
+        listings: None,
         backend,
         cache: Cache::open(&CACHE).expect("opens"),
         rules: crate::cache::Rules::in_memory(),

@@ -33,6 +33,7 @@ impl Fixture {
         let supervisor = Supervisor::start("loads").await.expect("starts");
         let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
         let environment = Environment {
+            metadata: None,
             cache: Cache::open(&cache).expect("opens"),
             rules: crate::cache::Rules::in_memory(),
             supervisor: supervisor.clone(),

@@ -4,8 +4,8 @@
 //! Invariants:
 //! - A directory exists by its marker (`dir/`) or by a key below it, or as a directory of a hierarchical store; the
 //!   mount's root always exists.
-//! - Whatever this mount commits is in its attribute cache, or is dropped from it, before the call returns; an
-//!   answer that was under way meanwhile never overwrites it.
+//! - Whatever this mount commits is in its attribute cache and in what it knows of listings, or is dropped from them,
+//!   before the call returns; an answer that was under way meanwhile never overwrites it.
 //! - A failure is never remembered; that a key is missing is remembered for a second at most.
 //! - Reads name the version they belong to, so one open file never mixes two.
 //! - A store request goes through the mount's [`Vitals`] and nothing else.
@@ -17,6 +17,7 @@
 mod ahead;
 mod attributes;
 mod bounded;
+mod change;
 mod directory;
 mod file;
 mod hierarchy;
@@ -56,6 +57,7 @@ use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
 use crate::cache::{Cache, Class, Rules};
 use crate::config::Revalidate;
+use crate::metadata::Listings;
 use crate::staging::Staging;
 
 /// Entries that a mount remembers of each kind: attributes, identities, POSIX attributes.
@@ -67,6 +69,8 @@ pub struct Parts {
     pub info: MountInfo,
     /// How long attributes may be trusted.
     pub revalidate: Revalidate,
+    /// What is known of its directories over restarts; `None` where that is not worth it.
+    pub listings: Option<Arc<Listings>>,
     /// The store.
     pub backend: Arc<dyn Backend>,
     /// Where its content is cached.
@@ -103,6 +107,8 @@ struct Core {
     clock: Clock,
     usage: Box<dyn Fn() -> Usage + Send + Sync>,
     attributes: AttributeCache,
+    /// What is known of directories.
+    listings: Option<Arc<Listings>>,
     identities: Identities,
     overlay: Overlay,
     siblings: Siblings,
@@ -119,7 +125,8 @@ impl ObjectMount {
     /// # Panics
     /// Outside a Tokio runtime: what must be finished runs on the one it is opened on.
     pub fn open(parts: Parts) -> Arc<Self> {
-        let Parts { info, revalidate, backend, cache, rules, staging, vitals, clock, usage } = parts;
+        let Parts { info, revalidate, listings, backend, cache, rules, staging, vitals, clock, usage } =
+            parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let core = Arc::new(Core {
             label: Arc::from(info.name.as_str()),
@@ -132,6 +139,7 @@ impl ObjectMount {
             clock,
             usage,
             attributes: AttributeCache::new(revalidate, REMEMBERED_ENTRIES, info.capability.hierarchical),
+            listings,
             identities: Identities::new(REMEMBERED_ENTRIES),
             overlay: Overlay::new(REMEMBERED_ENTRIES),
             siblings: Siblings::new(),

@@ -57,6 +57,7 @@ fn s3(bucket: &str, secret: &str) -> StoreConfig {
 fn environment(directory: &Path, supervisor: Supervisor) -> Environment {
     let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
     Environment {
+        metadata: None,
         cache: Cache::open(&cache).expect("opens"),
         rules: crate::cache::Rules::in_memory(),
         supervisor,

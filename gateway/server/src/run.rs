@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use forebay_actors::cache::{Cache, Rules};
 use forebay_actors::load::{self, Loads};
+use forebay_actors::metadata::Metadata;
 use forebay_actors::mount::Environment;
 use forebay_actors::mounts::Mounts;
 use forebay_actors::supervisor::Supervisor;
@@ -28,6 +29,7 @@ pub(crate) struct Stores {
     namespace: Arc<Namespace>,
     mounts: Arc<Mounts>,
     rules: Arc<Rules>,
+    metadata: Arc<Metadata>,
 }
 
 /// Opens the cache and all mounts. A store that does not answer is mounted all the same and shows as degraded.
@@ -41,8 +43,13 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
     let cache = Cache::open(&config.gateway.cache)?;
     cache.start_evictors(&supervisor).await?;
     let rules = Rules::open(&var.join("rules.json")).await?;
+    let metadata = {
+        let directory = var.join("metadata");
+        Arc::new(tokio::task::spawn_blocking(move || Metadata::open(&directory)).await??)
+    };
     let environment = Environment {
         cache,
+        metadata: Some(Arc::clone(&metadata)),
         rules: Arc::clone(&rules),
         supervisor: supervisor.clone(),
         var_directory: var.clone(),
@@ -54,7 +61,7 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
         let lines: Vec<_> = refused.iter().map(ToString::to_string).collect();
         anyhow::bail!(lines.join("\n"));
     }
-    Ok(Stores { table: namespace.table(), supervisor, namespace, mounts, rules })
+    Ok(Stores { table: namespace.table(), supervisor, namespace, mounts, rules, metadata })
 }
 
 /// Serves until SIGTERM or SIGINT; a second signal exits at once.
@@ -82,7 +89,7 @@ fn raise_file_limit() {
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     METRICS.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let deadline = config.gateway.shutdown_deadline;
-    let Stores { table, supervisor, namespace, mounts, rules } = stores(&config).await?;
+    let Stores { table, supervisor, namespace, mounts, rules, metadata } = stores(&config).await?;
     // Mounts come and go from now on, and a snapshot of them would keep those that went.
     drop(table);
     let readiness = Readiness::default();
@@ -111,6 +118,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         }
         frontends::stop(&supervisor, deadline).await;
         supervisor.stop(deadline / 3).await;
+        if let Err(e) = tokio::task::spawn_blocking(move || metadata.close()).await {
+            tracing::error!(error = %e, "the metadata store could not be closed");
+        }
     };
     tokio::select! {
         outcome = tokio::time::timeout(deadline, stopped) => {

@@ -19,6 +19,9 @@ use crate::config::Revalidate;
 /// How long it is remembered that something is missing.
 const MISSING_TTL: Duration = Duration::from_secs(1);
 
+/// The shortest trust for which listings are written to the metadata store: below it they cost more than they save.
+const LISTING_TTL_MIN: Duration = Duration::from_secs(5);
+
 /// Stamps per kind of commit; keys that share one merely cost a second look at the store.
 const STAMPS: usize = 4096;
 
@@ -79,9 +82,19 @@ impl<T> Answer<T> {
 
 /// How long something may be trusted.
 #[derive(Clone, Copy)]
-enum Ttl {
+pub(super) enum Ttl {
     For(Duration),
     Ever,
+}
+
+impl Ttl {
+    /// Whether what was said at `since` is trusted at `now`.
+    pub(super) fn covers(self, since: SystemTime, now: SystemTime) -> bool {
+        match self {
+            Self::For(ttl) => now.duration_since(since).is_ok_and(|age| age < ttl),
+            Self::Ever => true,
+        }
+    }
 }
 
 /// One remembered answer; `None` says that nothing is there.
@@ -131,6 +144,14 @@ impl AttributeCache {
         self.revalidate.store(Arc::new(revalidate));
     }
 
+    /// Whether answers are trusted for so long that whole listings are worth keeping.
+    pub(super) fn keeps_listings(&self) -> bool {
+        match self.ttl() {
+            Ttl::For(ttl) => ttl >= LISTING_TTL_MIN,
+            Ttl::Ever => true,
+        }
+    }
+
     /// Whether nothing is remembered, because nothing may be trusted.
     fn is_blind(&self) -> bool {
         **self.revalidate.load() == Revalidate::Always
@@ -164,7 +185,7 @@ impl AttributeCache {
             let file = self.fresh(slot.file.as_ref()?, now)?;
             let is_missing = directory.value.is_none();
             match file {
-                Some(entry) if is_missing && Self::is_young(directory.since, self.ttl(), now) => {
+                Some(entry) if is_missing && self.ttl().covers(directory.since, now) => {
                     Some(Answer::There(Found::File(entry.clone())))
                 }
                 None if is_missing && self.fresh(directory, now).is_some() => Some(Answer::Missing),
@@ -179,21 +200,15 @@ impl AttributeCache {
             (Ttl::For(ttl), None) => Ttl::For(ttl.min(MISSING_TTL)),
             (Ttl::Ever, None) => Ttl::For(MISSING_TTL),
         };
-        Self::is_young(known.since, ttl, now).then_some(&known.value)
+        ttl.covers(known.since, now).then_some(&known.value)
     }
 
-    fn ttl(&self) -> Ttl {
+    /// How long what is there may be trusted.
+    pub(super) fn ttl(&self) -> Ttl {
         match **self.revalidate.load() {
             Revalidate::Always => Ttl::For(Duration::ZERO),
             Revalidate::After(ttl) => Ttl::For(ttl),
             Revalidate::Never => Ttl::Ever,
-        }
-    }
-
-    fn is_young(since: SystemTime, ttl: Ttl, now: SystemTime) -> bool {
-        match ttl {
-            Ttl::For(ttl) => now.duration_since(since).is_ok_and(|age| age < ttl),
-            Ttl::Ever => true,
         }
     }
 

@@ -51,7 +51,7 @@ impl Core {
         match mode {
             DeleteMode::Tree if !is_file => {
                 let keys = [key.as_str()];
-                let _change = self.attributes.change_trees(&keys);
+                let _change = self.change_trees(&keys);
                 self.vitals.run("delete", Repeat::Safe, || self.backend.delete_tree(&object.key)).await?;
                 self.identities.forget_tree(&object.key);
                 self.overlay.forget_tree(&object.key);
@@ -90,20 +90,21 @@ impl Core {
 
     async fn rename_file(&self, source: &Object, to: &Key, mode: RenameMode) -> Result<()> {
         let (old, new) = (source.key.as_str(), to.as_str());
-        let now = self.clock.now();
-        let (left, arrived) = (self.attributes.change(old, now), self.attributes.change(new, now));
+        let (left, arrived) = (self.change(old), self.change(new));
         self.send_rename(source, new, mode).await?;
         self.identities.rename(old, new);
         self.overlay.rename(old, new, &source.etag);
         left.removed();
-        arrived.wrote_file(&self.file_entry(&Object { key: new.to_owned(), ..source.clone() }));
+        let moved = Object { key: new.to_owned(), ..source.clone() };
+        let entry = self.file_entry(&moved);
+        arrived.wrote_file(moved, &entry);
         Ok(())
     }
 
     async fn rename_tree(&self, source: &Object, (from, to): (&Key, &Key), mode: RenameMode) -> Result<()> {
         let (old, new) = (source.key.as_str(), to.directory_prefix());
         let keys = [from.as_str(), to.as_str()];
-        let _change = self.attributes.change_trees(&keys);
+        let _change = self.change_trees(&keys);
         self.send_rename(source, &new, mode).await?;
         self.identities.rename(old, &new);
         self.overlay.rename_tree(old, &new);

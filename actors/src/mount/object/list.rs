@@ -13,12 +13,8 @@ impl Core {
     pub(super) async fn list(&self, query: &ListQuery) -> Result<ListPage> {
         let mut query = query.clone();
         loop {
-            let token = self.attributes.token();
-            let page = self.page(&query).await?;
+            let (page, token) = self.known_or_asked(&query).await?;
             let last = page.objects.last().map(|object| object.key.clone());
-            if query.shallow {
-                self.learn_plain_files(&page, token);
-            }
             let items: Vec<_> =
                 page.objects.into_iter().filter_map(|object| self.item(object, token)).collect();
             // An empty page ends a listing, so one full of refused names must not be shown.
@@ -27,6 +23,37 @@ impl Core {
             }
             query.start_after = last;
         }
+    }
+
+    /// The page, and the token that was taken before the store was asked for it, if it was.
+    async fn known_or_asked(&self, query: &ListQuery) -> Result<(ObjectPage, Option<Token>)> {
+        if let Some(page) = self.known_page(query).await {
+            return Ok((page, None));
+        }
+        let token = self.attributes.token();
+        let page = self.learned_page(query).await?;
+        if query.shallow {
+            self.learn_plain_files(&page, token);
+        }
+        Ok((page, Some(token)))
+    }
+
+    /// The page out of the metadata store, if it has all of it and that may be trusted.
+    async fn known_page(&self, query: &ListQuery) -> Option<ObjectPage> {
+        let listings = self.listings.as_ref().filter(|_| self.attributes.keeps_listings())?;
+        let (trusted, now) = (self.attributes.ttl(), self.clock.now());
+        listings.page(query, move |since| trusted.covers(since, now)).await
+    }
+
+    /// The page as the store has it now, which the metadata store is told.
+    async fn learned_page(&self, query: &ListQuery) -> Result<ObjectPage> {
+        let Some(listings) = self.listings.as_ref().filter(|_| self.attributes.keeps_listings()) else {
+            return self.page(query).await;
+        };
+        let asked = (listings.token(), self.clock.now());
+        let page = self.page(query).await?;
+        listings.learn(query, &page, asked);
+        Ok(page)
     }
 
     /// Remembers of which listed files there is no directory of the same name: `a/` would have come after `a`.
@@ -45,17 +72,22 @@ impl Core {
         }
     }
 
-    fn item(&self, object: Object, token: Token) -> Option<ListItem> {
+    /// The item of an object; `token` was taken before the store was asked for it, if it was now.
+    fn item(&self, object: Object, token: Option<Token>) -> Option<ListItem> {
         let now = self.clock.now();
         let directory = object.key.strip_suffix('/');
         let key = Key::parse(directory.unwrap_or(&object.key)).ok().filter(|key| !key.is_root())?;
         let entry = if directory.is_some() {
             let existence = existence(&object);
-            self.attributes.learn_directory(key.as_str(), Some(existence), token, now);
+            if let Some(token) = token {
+                self.attributes.learn_directory(key.as_str(), Some(existence), token, now);
+            }
             self.directory_entry(&key, existence)
         } else {
             let entry = self.file_entry(&object);
-            self.learn_listed(&key, &entry, token);
+            if let Some(token) = token {
+                self.learn_listed(&key, &entry, token);
+            }
             entry
         };
         let entry = self.shown(&key, entry);

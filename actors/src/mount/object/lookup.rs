@@ -9,6 +9,7 @@ use forebay_core::{
 use super::Core;
 use super::attributes::{Answer, Existence, Found};
 use super::file::ObjectFile;
+use super::request::existence;
 use crate::backend::Object;
 
 /// Tag of all directories: the MD5 of nothing, which is what S3 shows for a marker.
@@ -48,12 +49,39 @@ impl Core {
         if let Some(answer) = self.try_stat(key, want) {
             return answer;
         }
+        if (want != Want::File || !self.info.capability.headers)
+            && self.recall(key).await
+            && let Some(answer) = self.try_stat(key, want)
+        {
+            return answer;
+        }
         let found = match want {
             Want::File => self.find_file(key, Detail::Headers).await?,
             Want::Directory => self.find_directory(key).await?,
             Want::Any => self.find_any(key).await?,
         };
         found.map(|entry| self.shown(key, entry)).ok_or_else(not_found)
+    }
+
+    /// Remembers what the metadata store knows of `key`, where nothing else is remembered; whether it knew anything.
+    async fn recall(&self, key: &Key) -> bool {
+        let Some(listings) = self.listings.as_ref().filter(|_| self.attributes.keeps_listings()) else {
+            return false;
+        };
+        let (token, trusted, now) = (self.attributes.token(), self.attributes.ttl(), self.clock.now());
+        let known = listings.look(key.as_str(), move |since| trusted.covers(since, now)).await;
+        let Some([file, directory]) = known else { return false };
+        let name = key.as_str();
+        let is_known = file.is_some() || directory.is_some();
+        if let Some(file) = file.filter(|_| self.attributes.file(name, now).is_none()) {
+            let entry = file.object.map(|object| self.file_entry(&object));
+            self.attributes.learn_file(name, entry, token, file.since);
+        }
+        if let Some(directory) = directory.filter(|_| self.attributes.directory(name, now).is_none()) {
+            let existence = directory.object.map(|object| existence(&object));
+            self.attributes.learn_directory(name, existence, token, directory.since);
+        }
+        is_known
     }
 
     /// The directory at `key`, else the file.

@@ -30,14 +30,14 @@ impl Core {
     ) -> Result<Entry> {
         self.check_key(to, 0)?;
         let source = self.look(from.as_str()).await?.ok_or_else(not_found)?;
-        let change = self.attributes.change(to.as_str(), self.clock.now());
+        let change = self.change(to.as_str());
         let mut object = self.copy_inside(&source, to.as_str(), headers, condition).await?;
         if object.headers.is_none() {
             object.headers = headers.map(|headers| Arc::new(headers.clone())).or(source.headers);
         }
         self.identities.release(to.as_str());
         let entry = self.file_entry(&object);
-        change.wrote_file(&entry);
+        change.wrote_file(object, &entry);
         Ok(self.shown(to, entry))
     }
 
@@ -168,7 +168,7 @@ impl Core {
 
     /// Copies a file or marker; a file at the new name is the one it was at the old.
     async fn copy_to(&self, from: &Object, to: &str, condition: &Condition) -> Result<()> {
-        let change = self.attributes.change(to, self.clock.now());
+        let change = self.change(to);
         if to.ends_with('/') {
             self.copy_or_stream(from, to, condition).await?;
             change.wrote_directory(Existence::Marked);
@@ -183,7 +183,8 @@ impl Core {
         object.headers = object.headers.or_else(|| from.headers.clone());
         self.identities.keep(to, &object.etag, identity);
         self.overlay.rename(&from.key, to, &object.etag);
-        change.wrote_file(&self.file_entry(&object));
+        let entry = self.file_entry(&object);
+        change.wrote_file(object, &entry);
         Ok(())
     }
 

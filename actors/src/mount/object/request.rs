@@ -107,7 +107,7 @@ impl Core {
         stored: impl Future<Output = Result<Object>>,
     ) -> Result<Entry> {
         let name = key.as_str();
-        let change = self.attributes.change(name, self.clock.now());
+        let change = self.change(name);
         let mut object = stored.await?;
         object.headers.get_or_insert_with(|| headers.clone().into());
         match identity {
@@ -115,14 +115,14 @@ impl Core {
             None => self.identities.release(name),
         }
         let entry = self.file_entry(&object);
-        change.wrote_file(&entry);
+        change.wrote_file(object, &entry);
         Ok(entry)
     }
 
     /// Stores the marker of a directory.
     pub(super) async fn put_marker(&self, key: &Key, condition: &Condition) -> Result<Existence> {
         let name = key.directory_prefix();
-        let change = self.attributes.change(&name, self.clock.now());
+        let change = self.change(&name);
         let marker = self.put(&name, &Source { files: Vec::new() }, &Headers::default(), condition).await?;
         let existence = existence(&marker);
         change.wrote_directory(existence);
@@ -131,7 +131,7 @@ impl Core {
 
     /// Removes a file or marker by its exact name, with all that was remembered of it.
     pub(super) async fn remove(&self, name: &str) -> Result<()> {
-        let change = self.attributes.change(name, self.clock.now());
+        let change = self.change(name);
         self.vitals.run("delete", Repeat::Safe, || self.backend.delete(name)).await?;
         change.removed();
         self.identities.release(name);

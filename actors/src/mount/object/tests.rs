@@ -2,6 +2,7 @@
 
 mod ahead;
 mod faulty;
+mod listings;
 mod reading;
 mod trees;
 mod writing;
@@ -43,6 +44,15 @@ fn mount_over(
     directory: &TempDir,
     (revalidate, cache): (Revalidate, &CacheConfig),
 ) -> Arc<ObjectMount> {
+    mount_with(store, clock, directory, (revalidate, cache, None))
+}
+
+fn mount_with(
+    store: &Arc<Faulty>,
+    clock: &ManualClock,
+    directory: &TempDir,
+    (revalidate, cache, listings): (Revalidate, &CacheConfig, Option<Arc<Listings>>),
+) -> Arc<ObjectMount> {
     let limits = MountLimits { attempts: 1, staging_bytes: 1 << 20, ..MountLimits::default() };
     let capability: Capability = store.capability();
     ObjectMount::open(Parts {
@@ -54,6 +64,7 @@ fn mount_over(
             capability,
         },
         revalidate,
+        listings,
         backend: Arc::clone(store) as Arc<dyn Backend>,
         cache: Cache::open(cache).expect("opens"),
         rules: crate::cache::Rules::in_memory(),

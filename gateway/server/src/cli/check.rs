@@ -132,6 +132,7 @@ async fn examine_all(config: &Config, depth: Depth) -> anyhow::Result<Option<Vec
     let supervisor = Supervisor::start("check").await?;
     let memory = CacheConfig { memory_bytes: CACHE_BYTES, nvme: None, high_percent: 95, low_percent: 90 };
     let environment = &Environment {
+        metadata: None,
         cache: Cache::open(&memory)?,
         rules: Rules::in_memory(),
         supervisor: supervisor.clone(),

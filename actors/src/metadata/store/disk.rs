@@ -1,0 +1,163 @@
+//! The database on disk: redb, whose reads never wait for writes.
+
+use std::ops::Bound;
+use std::path::Path;
+
+use forebay_core::{Error, ErrorKind, Result};
+use redb::{
+    Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition,
+};
+
+use super::{Edit, Place, Store, View};
+use crate::metadata::chunk::Chunk;
+
+const CHUNKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("chunks");
+/// What redb keeps in memory beside the kernel's page cache; its own default is a gibibyte.
+const CACHE_BYTES: usize = 8 << 20;
+/// Separates directory and name, which have none.
+const END: u8 = 0;
+
+/// The database in one file.
+pub(crate) struct Disk(Database);
+
+impl Disk {
+    /// Opens a database, making it if missing.
+    ///
+    /// # Errors
+    /// The disk's; `Internal` where the file is damaged.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let database = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(failed)?;
+        let disk = Self(database);
+        // Makes the table.
+        disk.edit(true, &mut |_| Ok(()))?;
+        Ok(disk)
+    }
+}
+
+impl Store for Disk {
+    fn view(&self) -> Result<Box<dyn View>> {
+        let transaction = self.0.begin_read().map_err(failed)?;
+        Ok(Box::new(Snapshot(transaction.open_table(CHUNKS).map_err(failed)?)))
+    }
+
+    fn edit(&self, is_durable: bool, work: &mut dyn FnMut(&mut dyn Edit) -> Result<()>) -> Result<()> {
+        let mut transaction = self.0.begin_write().map_err(failed)?;
+        if is_durable {
+            // So that a start after a crash need not read the whole file.
+            transaction.set_quick_repair(true);
+        } else {
+            transaction.set_durability(Durability::None).map_err(failed)?;
+        }
+        let outcome = work(&mut Open(transaction.open_table(CHUNKS).map_err(failed)?));
+        match outcome {
+            Ok(()) => transaction.commit().map_err(failed),
+            Err(e) => {
+                transaction.abort().map_err(failed)?;
+                Err(e)
+            }
+        }
+    }
+}
+
+struct Snapshot(ReadOnlyTable<&'static [u8], &'static [u8]>);
+
+struct Open<'a>(Table<'a, &'static [u8], &'static [u8]>);
+
+impl View for Snapshot {
+    fn floor(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
+        floor(&self.0, place, name)
+    }
+
+    fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
+        after(&self.0, place, name)
+    }
+}
+
+impl View for Open<'_> {
+    fn floor(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
+        floor(&self.0, place, name)
+    }
+
+    fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
+        after(&self.0, place, name)
+    }
+}
+
+impl Edit for Open<'_> {
+    fn put(&mut self, place: Place<'_>, chunk: &Chunk) -> Result<()> {
+        let (key, value) = (key(place, &chunk.first), chunk.encode());
+        self.0.insert(&*key, &*value).map(drop).map_err(failed)
+    }
+
+    fn remove(&mut self, place: Place<'_>, first: &str) -> Result<()> {
+        self.0.remove(&*key(place, first)).map(drop).map_err(failed)
+    }
+
+    fn remove_tree(&mut self, place: Place<'_>) -> Result<()> {
+        let low = head(place);
+        let is_below = |key: &[u8]| key.starts_with(&low);
+        // Directories whose names begin alike come together, and after them all others.
+        loop {
+            let mut found = Vec::new();
+            for item in self.0.range(&*low..).map_err(failed)?.take(1024) {
+                let (key, _) = item.map_err(failed)?;
+                if !is_below(key.value()) {
+                    break;
+                }
+                found.push(key.value().to_vec());
+            }
+            for key in &found {
+                self.0.remove(&**key).map_err(failed)?;
+            }
+            if found.len() < 1024 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+type Bytes = &'static [u8];
+
+fn floor(table: &impl ReadableTable<Bytes, Bytes>, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
+    let key = key(place, name);
+    let range = (Bound::<&[u8]>::Unbounded, Bound::Included(&*key));
+    chunk(table.range::<&[u8]>(range).map_err(failed)?.next_back(), place)
+}
+
+fn after(table: &impl ReadableTable<Bytes, Bytes>, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
+    let key = key(place, name);
+    let range = (Bound::Excluded(&*key), Bound::<&[u8]>::Unbounded);
+    chunk(table.range::<&[u8]>(range).map_err(failed)?.next(), place)
+}
+
+type Item<'a> =
+    redb::Result<(redb::AccessGuard<'a, Bytes>, redb::AccessGuard<'a, Bytes>), redb::StorageError>;
+
+/// The chunk in `item`, if it is one of `place`.
+fn chunk(item: Option<Item<'_>>, place: Place<'_>) -> Result<Option<Chunk>> {
+    let Some((key, value)) = item.transpose().map_err(failed)? else { return Ok(None) };
+    let mut own = head(place);
+    own.push(END);
+    let Some(first) = key.value().strip_prefix(&*own) else { return Ok(None) };
+    let chunk = std::str::from_utf8(first).ok().and_then(|first| Chunk::decode(first, value.value()));
+    chunk
+        .map(Some)
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "a record of the metadata store is damaged"))
+}
+
+fn head(place: Place<'_>) -> Vec<u8> {
+    let mut head = place.mount.to_be_bytes().to_vec();
+    head.extend_from_slice(place.directory.as_bytes());
+    head
+}
+
+fn key(place: Place<'_>, first: &str) -> Vec<u8> {
+    let mut key = head(place);
+    key.push(END);
+    key.extend_from_slice(first.as_bytes());
+    key
+}
+
+fn failed(error: impl Into<redb::Error>) -> Error {
+    Error::new(ErrorKind::Internal, "the metadata store failed").because(error.into())
+}
