@@ -138,6 +138,7 @@ async fn open_object(config: &MountConfig, environment: &Environment, store: Fla
     let mount = ObjectMount::open(Parts {
         info,
         revalidate: config.revalidate,
+        write: config.write,
         backend: Arc::clone(&exchange) as Arc<dyn Backend>,
         cache: environment.cache.clone(),
         rules: Arc::clone(&environment.rules),
@@ -214,6 +215,7 @@ mod tests {
             store,
             read_only: false,
             revalidate: Revalidate::Always,
+            write: crate::config::WriteMode::default(),
             rule: crate::cache::Rule::default(),
             preload: None,
             limits: MountLimits::default(),

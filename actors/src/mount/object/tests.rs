@@ -1,6 +1,7 @@
 //! Behaviour of an object mount over the memory store, with requests counted, held and failed on their way.
 
 mod ahead;
+mod back;
 mod faulty;
 mod reading;
 mod trees;
@@ -43,6 +44,15 @@ fn mount_over(
     directory: &TempDir,
     (revalidate, cache): (Revalidate, &CacheConfig),
 ) -> Arc<ObjectMount> {
+    mount_in_mode(store, clock, directory, (revalidate, cache, WriteMode::Through))
+}
+
+fn mount_in_mode(
+    store: &Arc<Faulty>,
+    clock: &ManualClock,
+    directory: &TempDir,
+    (revalidate, cache, write): (Revalidate, &CacheConfig, WriteMode),
+) -> Arc<ObjectMount> {
     let limits = MountLimits { attempts: 1, staging_bytes: 1 << 20, ..MountLimits::default() };
     let capability: Capability = store.capability();
     ObjectMount::open(Parts {
@@ -54,6 +64,7 @@ fn mount_over(
             capability,
         },
         revalidate,
+        write,
         backend: Arc::clone(store) as Arc<dyn Backend>,
         cache: Cache::open(cache).expect("opens"),
         rules: crate::cache::Rules::in_memory(),
