@@ -79,7 +79,15 @@ async fn write_is_acknowledged_and_seen_before_the_store_has_it() {
     gate.arrived().await;
     assert_eq!(f.listed("", 10).await, ["d/"]);
     assert_eq!(f.listed("d/", 1).await, ["d/large", "d/small"]);
-    assert_eq!(f.mount.dirty().await.expect("known").writes, 1, "the other is uploaded, or about to be");
+    let pending = f.mount.core.staging.pending();
+    let mut applied = pending.watch();
+    let only_the_held = async {
+        while pending.names(2).len() > 1 {
+            applied.changed().await.expect("the mount lives");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), only_the_held).await.expect("the other is not held up");
+    assert_eq!(f.mount.dirty().await.expect("known").writes, 1);
     gate.open();
     f.uploaded().await;
     assert_eq!((f.stored("d/small").await, f.stored("d/large").await), (b"one".to_vec(), LARGE.to_vec()));
