@@ -71,6 +71,8 @@ pub struct MountConfig {
     pub read_only: bool,
     /// How long attributes may be trusted.
     pub revalidate: Revalidate,
+    /// When a write is acknowledged, and what stays of it in the cache.
+    pub write: WriteMode,
     /// How its content is treated in the cache.
     pub rule: Rule,
     /// Whether all of it is loaded into the cache.
@@ -79,6 +81,30 @@ pub struct MountConfig {
     pub limits: MountLimits,
     /// What the operator knows better than the probes of the store.
     pub quirks: Quirks,
+}
+
+/// When a write is acknowledged, and what stays of it in the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteMode {
+    /// When the store has it; the content is cached.
+    #[default]
+    Through,
+    /// When the store has it; the content is not cached.
+    Around,
+    /// When a local disk has it; it is brought to the store later and the content is cached.
+    Back(Ack),
+}
+
+/// What a write-back mount waits for before it acknowledges a write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// The store has it.
+    Uploaded,
+    /// The disk has it: it survives a power cut.
+    #[default]
+    NvmeFsync,
+    /// It is written to the disk: it survives the end of the process, not one of the machine.
+    Nvme,
 }
 
 /// That a mount is loaded into the cache once it is ready.

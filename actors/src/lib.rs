@@ -10,6 +10,7 @@ pub mod backend;
 pub mod cache;
 pub mod config;
 pub mod conformance;
+mod frame;
 pub mod load;
 pub mod metadata;
 pub mod mount;

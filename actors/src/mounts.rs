@@ -12,6 +12,7 @@
 //!   last open file. A mount that comes back meanwhile goes on where it was.
 //! - One change at a time. A change that is cut off anywhere leaves what the next one can start from.
 
+mod pending;
 mod plan;
 #[cfg(test)]
 mod tests;

@@ -7,13 +7,17 @@
 //!   of the directory after a crash. Nothing in it is ever read back.
 //! - `uploads/<id>/` holds multipart uploads, which survive a restart. A part exists once its record is renamed into
 //!   place; the record names the data, so the two can never disagree.
+//! - `pending/` holds the larger contents that were acknowledged and are not at the store yet; the journal beside it
+//!   names them and holds the small ones. See [`back`].
 //! - One process owns the directory, by a lock on it.
-//!
-//! Deliberately absent: a journal. A write is acknowledged when it is published, not when it is staged.
 
+mod back;
 mod file;
+mod journal;
 mod part;
+mod record;
 mod space;
+mod table;
 mod upload;
 
 use std::fs::{self, DirBuilder, File};
@@ -26,8 +30,11 @@ use forebay_core::{Dirty, Error, ErrorKind, METRICS, Result};
 use rustix::fs::FlockOperation;
 use uuid::Uuid;
 
+pub(crate) use self::back::{Back, Sharing};
 pub use self::file::{StagingFile, Stamp};
+pub(crate) use self::record::{Base, Put, Shown};
 use self::space::Space;
+pub(crate) use self::table::{Backlog, Table};
 pub use self::upload::Parts;
 
 /// The staging directory of one mount. Clones share it.
@@ -41,6 +48,7 @@ struct Shared {
     mount: String,
     /// Taken to change the set of parts, in blocking tasks only.
     commits: Mutex<()>,
+    back: Back,
     _lock: File,
 }
 
@@ -68,9 +76,10 @@ impl Staging {
         empty(&writes).map_err(at)?;
         let space = Space::new(limit_bytes, mount);
         let commits = Mutex::new(());
-        let shared = Shared { writes, uploads, space, mount: mount.to_owned(), commits, _lock: lock };
+        let (back, pending_bytes) = Back::open(directory, mount).map_err(at)?;
+        let shared = Shared { writes, uploads, space, mount: mount.to_owned(), commits, back, _lock: lock };
         let kept_bytes = shared.reap_uploads().map_err(at)?;
-        shared.space.take(kept_bytes);
+        shared.space.take(kept_bytes + pending_bytes);
         Ok(Self(Arc::new(shared)))
     }
 
@@ -83,12 +92,18 @@ impl Staging {
         blocking(move || Ok(Arc::new(StagingFile::create(shared, false)?))).await
     }
 
+    /// What was acknowledged and is not at the store yet.
+    pub(crate) fn pending(&self) -> &Arc<Table> {
+        self.0.back.table()
+    }
+
     /// Exchanges the quota for what is written from now on.
     pub fn set_limit(&self, limit_bytes: u64) {
         self.0.space.set_limit(limit_bytes);
     }
 
-    /// What lies here and in no store: files of writes in progress, and multipart uploads with their parts.
+    /// What lies here and in no store: files of writes in progress, acknowledged contents that are not uploaded yet, and
+    /// multipart uploads with their parts.
     ///
     /// # Errors
     /// The disk's.
@@ -103,6 +118,11 @@ impl Staging {
                     dirty.writes += 1;
                     dirty.add(metadata.len(), metadata.created().or_else(|_| metadata.modified())?);
                 }
+            }
+            let Backlog { objects, bytes, since, .. } = shared.back.table().backlog();
+            dirty.writes += objects;
+            if let Some(since) = since {
+                dirty.add(bytes, since);
             }
             shared.count_uploads(&mut dirty)?;
             Ok(dirty)

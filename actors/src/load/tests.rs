@@ -47,6 +47,7 @@ impl Fixture {
             store: StoreConfig::Memory { size_bytes: 64 << 20 },
             read_only: false,
             revalidate: Revalidate::Always,
+            write: crate::config::WriteMode::default(),
             rule: crate::cache::Rule::default(),
             preload: None,
             limits: MountLimits::default(),

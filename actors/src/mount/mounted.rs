@@ -205,7 +205,7 @@ impl Body {
                 }
                 let read_only = config.read_only || !exchange.capability().write;
                 Self::Object {
-                    mount: mount.changed(read_only, config.revalidate, staging_bytes),
+                    mount: mount.changed(read_only, (config.revalidate, config.write), staging_bytes),
                     exchange: Arc::clone(exchange),
                     memory: memory.clone(),
                 }

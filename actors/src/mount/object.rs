@@ -16,6 +16,7 @@
 
 mod ahead;
 mod attributes;
+mod back;
 mod bounded;
 mod change;
 mod directory;
@@ -30,17 +31,19 @@ mod request;
 mod siblings;
 #[cfg(test)]
 mod tests;
+mod uploader;
 mod work;
 mod write;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{
     AttributeChange, Clock, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage, ListQuery,
-    MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, Precondition, RenameMode, Result, Staged,
-    Target, UploadId, UploadInfo, Usage, Want, XattrMode,
+    MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, PendingWrite, Precondition, RenameMode,
+    Result, Staged, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
 };
 
 use tokio::runtime::Handle;
@@ -52,11 +55,12 @@ use self::identity::Identities;
 use self::overlay::Overlay;
 use self::request::Condition;
 use self::siblings::Siblings;
+use self::uploader::Failures;
 use self::work::Work;
 use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
 use crate::cache::{Cache, Class, Rules};
-use crate::config::Revalidate;
+use crate::config::{Revalidate, WriteMode};
 use crate::metadata::Listings;
 use crate::staging::Staging;
 
@@ -71,6 +75,8 @@ pub struct Parts {
     pub revalidate: Revalidate,
     /// What is known of its directories over restarts; `None` where that is not worth it.
     pub listings: Option<Arc<Listings>>,
+    /// When writes are acknowledged.
+    pub write: WriteMode,
     /// The store.
     pub backend: Arc<dyn Backend>,
     /// Where its content is cached.
@@ -100,6 +106,8 @@ struct Core {
     label: Arc<str>,
     /// How its content is treated in the cache.
     rules: Arc<Rules>,
+    /// When writes are acknowledged; changes with the configuration.
+    write: ArcSwap<WriteMode>,
     backend: Arc<dyn Backend>,
     cache: Cache,
     staging: Staging,
@@ -115,6 +123,8 @@ struct Core {
     work: Work,
     /// Writes that may be sent while they still arrive.
     sending: Arc<Semaphore>,
+    /// What could not be brought to the store.
+    failures: Failures,
     /// User and group of the process: they own what nobody was given.
     owner: (u32, u32),
 }
@@ -125,13 +135,14 @@ impl ObjectMount {
     /// # Panics
     /// Outside a Tokio runtime: what must be finished runs on the one it is opened on.
     pub fn open(parts: Parts) -> Arc<Self> {
-        let Parts { info, revalidate, listings, backend, cache, rules, staging, vitals, clock, usage } =
+        let Parts { info, revalidate, listings, write, backend, cache, rules, staging, vitals, clock, usage } =
             parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let core = Arc::new(Core {
             label: Arc::from(info.name.as_str()),
             rules,
             info: info.clone(),
+            write: ArcSwap::from_pointee(write),
             backend,
             cache,
             staging,
@@ -145,15 +156,23 @@ impl ObjectMount {
             siblings: Siblings::new(),
             work: Work::new(Handle::current()),
             sending: Arc::new(Semaphore::new(SENDING_AT_ONCE)),
+            failures: Failures::default(),
             owner,
         });
+        core.work.start(uploader::upload_pending(Arc::downgrade(&core), core.staging.pending().watch()));
         Arc::new(Self { info, core })
     }
 
-    /// Another handle on this mount; from now on all of them trust attributes for `revalidate` and stage at most
-    /// `staging_bytes`.
-    pub fn changed(&self, read_only: bool, revalidate: Revalidate, staging_bytes: u64) -> Arc<Self> {
+    /// Another handle on this mount; from now on all of them trust attributes for `revalidate`, stage at most
+    /// `staging_bytes` and acknowledge writes as `write` says. What is pending is uploaded in any case.
+    pub fn changed(
+        &self,
+        read_only: bool,
+        (revalidate, write): (Revalidate, WriteMode),
+        staging_bytes: u64,
+    ) -> Arc<Self> {
         self.core.attributes.set_revalidate(revalidate);
+        self.core.write.store(Arc::new(write));
         self.core.staging.set_limit(staging_bytes);
         let info = MountInfo { read_only, capability: self.core.backend.capability(), ..self.info.clone() };
         Arc::new(Self { info, core: Arc::clone(&self.core) })
@@ -287,6 +306,14 @@ impl Mount for ObjectMount {
 
     async fn dirty(&self) -> Result<Dirty> {
         self.core.staging.dirty().await
+    }
+
+    fn pending(&self) -> Vec<PendingWrite> {
+        self.core.pending_writes()
+    }
+
+    async fn flush(&self, key: &Key) -> Result<()> {
+        self.core.flush(key).await
     }
 
     async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId> {

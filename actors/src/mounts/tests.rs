@@ -35,6 +35,7 @@ fn config(at: &str, store: StoreConfig) -> MountConfig {
         store,
         read_only: false,
         revalidate: Revalidate::Always,
+        write: crate::config::WriteMode::default(),
         rule: crate::cache::Rule::default(),
         preload: None,
         limits: MountLimits::default(),

@@ -81,6 +81,7 @@ impl StagingFile {
     /// # Errors
     /// `NoSpace` above the quota or when the disk is full.
     pub async fn write_at(self: &Arc<Self>, offset: u64, bytes: Bytes) -> Result<()> {
+        self.refuse_moved()?;
         let end = offset.checked_add(bytes.len() as u64).filter(|end| i64::try_from(*end).is_ok());
         let end = end.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "the write ends past 2^63"))?;
         self.reserve_to(end)?;
@@ -105,6 +106,7 @@ impl StagingFile {
     /// # Errors
     /// As [`StagingFile::write_at`].
     pub async fn truncate(self: &Arc<Self>, size_bytes: u64) -> Result<()> {
+        self.refuse_moved()?;
         self.reserve_to(size_bytes)?;
         let this = Arc::clone(self);
         blocking(move || {
@@ -191,6 +193,11 @@ impl StagingFile {
         self.shared.space.release(std::mem::take(&mut state.reserved_bytes));
     }
 
+    /// Whether it was renamed to where it belongs.
+    pub fn is_moved(&self) -> bool {
+        !self.state().is_in_staging
+    }
+
     /// The MD5 of the content, in hex. Blocks on the disk where it was not written from start to end.
     ///
     /// # Errors
@@ -217,6 +224,14 @@ impl StagingFile {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// A file that belongs to somebody else is not written to.
+    fn refuse_moved(&self) -> Result<()> {
+        if self.is_moved() {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the write was published already"));
+        }
+        Ok(())
     }
 
     fn reserve_to(&self, end: u64) -> Result<()> {

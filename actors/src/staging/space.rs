@@ -29,6 +29,10 @@ impl Space {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
+    pub(super) fn limit_bytes(&self) -> u64 {
+        self.limit_bytes.load(Ordering::Relaxed)
+    }
+
     /// Exchanges the limit. What is reserved above a lower one stays.
     pub(super) fn set_limit(&self, limit_bytes: u64) {
         self.limit_bytes.store(limit_bytes, Ordering::Relaxed);

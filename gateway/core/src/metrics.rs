@@ -109,6 +109,12 @@ declare! {
     counter load_bytes "forebay_load_bytes_total" ["origin"] "Bytes that loads asked for, by where they were: store (fetched for the load) or cache.";
     gauge staging_used_bytes "forebay_staging_used_bytes" ["mount"] "Bytes reserved for writes in progress.";
     counter staging_publishes "forebay_staging_publishes_total" ["mount", "outcome"] "Staged writes published; outcome is ok or the kind of error.";
+    gauge writeback_pending_objects "forebay_writeback_pending_objects" ["mount"] "Names with acknowledged contents that are not at their store yet.";
+    gauge writeback_pending_bytes "forebay_writeback_pending_bytes" ["mount"] "Bytes of acknowledged contents that are not at their store yet.";
+    counter writeback_uploads "forebay_writeback_uploads_total" ["mount", "outcome"] "Attempts to bring an acknowledged content to its store; outcome is ok, conflict or the kind of error.";
+    gauge writeback_journal_bytes "forebay_writeback_journal_bytes" ["mount"] "Length of the journal of acknowledged contents.";
+    counter writeback_groups "forebay_writeback_groups_total" ["mount"] "Writes to the journal, each followed by at most one fdatasync.";
+    counter writeback_records "forebay_writeback_records_total" ["mount"] "Records that these writes held.";
     counter observer_timeouts "forebay_commit_observer_timeouts_total" ["observer"] "Commit observers that missed their deadline.";
     counter fuse_opens "forebay_fuse_opens_total" ["mode"] "Opens by read mode: passthrough, buffered or staged.";
     counter fuse_opened_bytes "forebay_fuse_opened_bytes_total" ["mode"] "Length of the files opened to be read, by read mode. Of passthrough nothing more is known: the kernel reads them itself.";

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttributeChange, ByteRange, Content, Dirty, Entry, Headers, Key, Lent, PartInfo, Precondition, Result,
-    Staged, Target, UploadId, UploadInfo,
+    AttributeChange, ByteRange, Content, Dirty, Entry, Headers, Key, Lent, PartInfo, PendingWrite,
+    Precondition, Result, Staged, Target, UploadId, UploadInfo,
 };
 
 /// What a store can do by itself.
@@ -436,6 +436,19 @@ pub trait Mount: Send + Sync {
     /// The staging disk's.
     async fn dirty(&self) -> Result<Dirty> {
         Ok(Dirty::default())
+    }
+
+    /// What was acknowledged and is not at the store yet, what was written longest ago first; at most a page of it.
+    fn pending(&self) -> Vec<PendingWrite> {
+        Vec::new()
+    }
+
+    /// Waits until all that was acknowledged at and below `key` is at the store.
+    ///
+    /// # Errors
+    /// What keeps it from getting there for good.
+    async fn flush(&self, _key: &Key) -> Result<()> {
+        Ok(())
     }
 
     /// Starts a multipart upload. Its state survives a restart.

@@ -142,6 +142,21 @@ impl fmt::Display for Dirty {
     }
 }
 
+/// An acknowledged content that is not at its store yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingWrite {
+    /// Of what.
+    pub key: String,
+    /// Length of the latest content.
+    pub size_bytes: u64,
+    /// When the first of them was acknowledged.
+    pub since: SystemTime,
+    /// Uploads that failed.
+    pub attempts: u32,
+    /// Why the last one did.
+    pub error: Option<String>,
+}
+
 /// Names a multipart upload.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct UploadId(pub String);

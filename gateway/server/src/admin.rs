@@ -10,6 +10,7 @@ mod entries;
 mod health;
 mod loads;
 mod mounts;
+mod pending;
 mod server;
 
 use std::sync::Arc;
@@ -180,6 +181,8 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/mounts", web::post().to(mounts::add))
         .route("/api/v1/mounts", web::delete().to(mounts::remove))
         .route("/api/v1/reload", web::post().to(mounts::reload))
+        .route("/api/v1/pending", web::get().to(pending::list))
+        .route("/api/v1/flush", web::post().to(pending::flush))
         .route("/api/v1/actors", web::get().to(health::actors))
         .route("/api/v1/entries", web::get().to(entries::stat))
         .route("/api/v1/entries", web::delete().to(entries::remove))

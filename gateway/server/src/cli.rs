@@ -7,6 +7,7 @@ mod copy;
 mod entries;
 mod load;
 mod mount;
+mod pending;
 mod serve;
 
 use std::path::PathBuf;
@@ -61,6 +62,10 @@ enum Command {
     Mounts(client::Connection),
     /// Make a running gateway read its configuration file again.
     Reload(client::Connection),
+    /// Show what was acknowledged and is not at its store yet.
+    Status(client::Connection),
+    /// Wait until all that was acknowledged at and below a path is at its store.
+    Flush(pending::FlushArguments),
     /// List a directory.
     Ls(entries::LsArguments),
     /// Show what is known of a file or directory.
@@ -134,6 +139,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Mounts(connection) => client::block_on(client::mounts(connection)),
         Command::Reload(connection) => client::block_on(mount::reload(connection)),
+        Command::Status(connection) => client::block_on(pending::status(connection)),
+        Command::Flush(arguments) => client::block_on(pending::flush(arguments)),
         Command::Ls(arguments) => client::block_on(entries::ls(arguments)),
         Command::Stat(arguments) => client::block_on(entries::stat(arguments)),
         Command::Cat(arguments) => client::block_on(copy::cat(arguments)),

@@ -1,22 +1,15 @@
-//! Records of the index log and their form on disk.
-//!
-//! A log is a header and frames: length, CRC-32C over length and payload, payload. Integers are little-endian. What
-//! cannot be read ends the log: a reader gets every record before it and none after.
+//! Records of the index log and their form on disk; see [`crate::frame`] for the frames.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::packed::Place;
 use crate::cache::page::ContentKey;
+pub(super) use crate::frame::checksum;
+use crate::frame::{self, Format, Frames, HEADER_BYTES};
 
-const MAGIC: &[u8; 8] = b"FBINDEX\0";
-const FORMAT: u32 = 1;
-const HEADER_BYTES: usize = 16;
-const PREFIX_BYTES: usize = 8;
-
-/// No frame is longer: a length that says so is damage.
-const PAYLOAD_BYTES_MAX: usize = 64;
+const FORMAT: Format = Format { magic: b"FBINDEX\0", version: 1, payload_bytes_max: 64 };
 
 /// One change of what the disk tier holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +50,6 @@ impl std::fmt::Display for FileName {
     }
 }
 
-/// CRC-32C.
-pub(super) fn checksum(bytes: &[u8]) -> u32 {
-    crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
-}
-
 /// CRC-32C of several pieces as one.
 pub(super) fn checksum_of(pieces: &[&[u8]]) -> u32 {
     let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
@@ -73,19 +61,16 @@ pub(super) fn checksum_of(pieces: &[&[u8]]) -> u32 {
 
 /// What a log begins with.
 pub(super) fn header() -> [u8; HEADER_BYTES] {
-    let mut header = [0; HEADER_BYTES];
-    header[..8].copy_from_slice(MAGIC);
-    header[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-    let sum = checksum(&header[..12]);
-    header[12..].copy_from_slice(&sum.to_le_bytes());
-    header
+    FORMAT.header()
 }
 
 impl Record {
     /// Appends the record's frame.
     pub(super) fn encode(&self, to: &mut Vec<u8>) {
-        let start = to.len();
-        to.extend_from_slice(&[0; PREFIX_BYTES]);
+        frame::encode(to, |to| self.fill(to));
+    }
+
+    fn fill(&self, to: &mut Vec<u8>) {
         match *self {
             Self::Made { file, size_bytes, born_s } => {
                 to.push(1);
@@ -116,10 +101,6 @@ impl Record {
                 to.extend_from_slice(&content.bits().to_le_bytes());
             }
         }
-        let length = ((to.len() - start - PREFIX_BYTES) as u32).to_le_bytes();
-        let sum = frame_checksum(length, &to[start + PREFIX_BYTES..]);
-        to[start..start + 4].copy_from_slice(&length);
-        to[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
     }
 
     fn decode(payload: &[u8]) -> Option<Self> {
@@ -146,14 +127,6 @@ impl Record {
     }
 }
 
-fn frame_checksum(length: [u8; 4], payload: &[u8]) -> u32 {
-    let mut frame = [0; PAYLOAD_BYTES_MAX + 4];
-    let end = length.len() + payload.len();
-    frame[..length.len()].copy_from_slice(&length);
-    frame[length.len()..end].copy_from_slice(payload);
-    checksum(&frame[..end])
-}
-
 /// What is left of a payload.
 struct Fields<'a>(&'a [u8]);
 
@@ -174,47 +147,16 @@ impl Fields<'_> {
 }
 
 /// The records of a log, up to its end or to the first damage.
-pub(super) struct Records<R> {
-    log: R,
-    /// Bytes that were good so far.
-    good_bytes: u64,
-    is_damaged: bool,
-}
+pub(super) struct Records<R>(Frames<R>);
 
 impl<R: Read> Records<R> {
-    pub(super) fn new(mut log: R) -> Self {
-        let mut found = [0; HEADER_BYTES];
-        let is_damaged = log.read_exact(&mut found).is_err() || found != header();
-        Self { log, good_bytes: if is_damaged { 0 } else { HEADER_BYTES as u64 }, is_damaged }
+    pub(super) fn new(log: R) -> Self {
+        Self(Frames::new(log, FORMAT))
     }
 
     /// Where the damage begins, if the log did not end as it should.
     pub(super) fn damage(&self) -> Option<u64> {
-        self.is_damaged.then_some(self.good_bytes)
-    }
-
-    /// The next frame; `Ok(None)` at the end.
-    fn frame(&mut self) -> io::Result<Option<Record>> {
-        let mut prefix = [0; PREFIX_BYTES];
-        let got = self.log.read(&mut prefix[..1])?;
-        if got == 0 {
-            return Ok(None);
-        }
-        self.log.read_exact(&mut prefix[1..])?;
-        let mut prefix = Fields(&prefix);
-        let (length, sum) = (prefix.take().unwrap_or_default(), prefix.take().unwrap_or_default());
-        let payload_bytes = u32::from_le_bytes(length) as usize;
-        if payload_bytes > PAYLOAD_BYTES_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let mut payload = [0; PAYLOAD_BYTES_MAX];
-        let payload = &mut payload[..payload_bytes];
-        self.log.read_exact(payload)?;
-        if frame_checksum(length, payload) != u32::from_le_bytes(sum) {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        self.good_bytes += (PREFIX_BYTES + payload_bytes) as u64;
-        Record::decode(payload).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        self.0.damage()
     }
 }
 
@@ -222,13 +164,7 @@ impl<R: Read> Iterator for Records<R> {
     type Item = Record;
 
     fn next(&mut self) -> Option<Record> {
-        if self.is_damaged {
-            return None;
-        }
-        self.frame().unwrap_or_else(|_| {
-            self.is_damaged = true;
-            None
-        })
+        self.0.next_as(Record::decode)
     }
 }
 

@@ -32,6 +32,7 @@ fn config(root: PathBuf, read_only: bool) -> MountConfig {
         store: StoreConfig::Fs { root },
         read_only,
         revalidate: Revalidate::Always,
+        write: crate::config::WriteMode::default(),
         quirks: Quirks::default(),
         rule: crate::cache::Rule::default(),
         preload: None,

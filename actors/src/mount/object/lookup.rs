@@ -92,6 +92,8 @@ impl Core {
         match futures::future::join(self.find_directory(key), self.find_file(key, Detail::Plain)).await {
             (Ok(Some(directory)), _) => Ok(Some(directory)),
             (Ok(None), file) => file,
+            // What is written here is seen here, also while the store cannot say whether a directory has the name.
+            (Err(_), Ok(Some(file))) if self.pending(key.as_str()).is_some() => Ok(Some(file)),
             (Err(e), _) => Err(e),
         }
     }

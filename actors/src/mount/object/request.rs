@@ -31,6 +31,14 @@ impl Condition {
 impl Core {
     /// What lies at an exact name; `None` when nothing does.
     pub(super) async fn look(&self, name: &str) -> Result<Option<Object>> {
+        if let Some(object) = self.pending(name) {
+            return Ok(Some(object));
+        }
+        Ok(self.look_at_store(name).await?.map(|object| self.as_known(object)))
+    }
+
+    /// What the store has at an exact name, under the tag it gave it.
+    pub(super) async fn look_at_store(&self, name: &str) -> Result<Option<Object>> {
         match self.vitals.run("stat", Repeat::Safe, || self.backend.stat(name)).await {
             Ok(object) => Ok(Some(object)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -39,10 +47,25 @@ impl Core {
     }
 
     pub(super) async fn page(&self, query: &ListQuery) -> Result<ObjectPage> {
-        self.vitals.run("list", Repeat::Safe, || self.backend.list(query)).await
+        let pending = self.pending_names(query);
+        let page = self.vitals.run("list", Repeat::Safe, || self.backend.list(query)).await?;
+        Ok(self.merge(query, &pending, page))
     }
 
     pub(super) async fn fetch(&self, name: &str, range: ByteRange, etag: &ETag) -> Result<bytes::Bytes> {
+        match self.read_pending(name, range, etag).await? {
+            Some(bytes) => Ok(bytes),
+            None => self.fetch_stored(name, range, &self.store_tag(name, etag)).await,
+        }
+    }
+
+    /// A part of the content that the store has under the tag it gave it.
+    pub(super) async fn fetch_stored(
+        &self,
+        name: &str,
+        range: ByteRange,
+        etag: &ETag,
+    ) -> Result<bytes::Bytes> {
         let call = || self.backend.read(name, range, etag);
         let bytes = self.vitals.run_loaded("read", Repeat::Safe, Load::Read(range.len), call).await?;
         if bytes.len() as u64 != range.len {
@@ -64,8 +87,24 @@ impl Core {
         }
     }
 
-    /// Stores under an exact name; nothing is remembered yet.
+    /// Stores under an exact name, after what is pending of it; nothing is remembered yet.
     pub(super) async fn put(
+        &self,
+        name: &str,
+        source: &Source,
+        headers: &Headers,
+        condition: &Condition,
+    ) -> Result<Object> {
+        self.settled(name).await?;
+        let condition = match condition {
+            Condition::Asked(wanted) => Condition::Asked(self.store_condition(name, wanted)),
+            Condition::Own(wanted) => Condition::Own(self.store_condition(name, wanted)),
+        };
+        self.send_put(name, source, headers, &condition).await
+    }
+
+    /// Stores under an exact name, whatever is pending; the condition speaks of the store's own tags.
+    pub(super) async fn send_put(
         &self,
         name: &str,
         source: &Source,
@@ -131,6 +170,7 @@ impl Core {
 
     /// Removes a file or marker by its exact name, with all that was remembered of it.
     pub(super) async fn remove(&self, name: &str) -> Result<()> {
+        self.settled(name).await?;
         let change = self.change(name);
         self.vitals.run("delete", Repeat::Safe, || self.backend.delete(name)).await?;
         change.removed();
@@ -147,8 +187,11 @@ impl Core {
         headers: Option<&Headers>,
         condition: &Precondition,
     ) -> Result<Object> {
-        let call = || self.backend.copy(&from.key, to, headers, condition);
-        self.vitals.run_loaded("copy", repeat(condition), Load::Inside(from.size_bytes), call).await
+        self.settled(&from.key).await?;
+        self.settled(to).await?;
+        let condition = self.store_condition(to, condition);
+        let call = || self.backend.copy(&from.key, to, headers, &condition);
+        self.vitals.run_loaded("copy", repeat(&condition), Load::Inside(from.size_bytes), call).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! Behaviour of an object mount over the memory store, with requests counted, held and failed on their way.
 
 mod ahead;
+mod back;
 mod faulty;
 mod listings;
 mod reading;
@@ -44,14 +45,23 @@ fn mount_over(
     directory: &TempDir,
     (revalidate, cache): (Revalidate, &CacheConfig),
 ) -> Arc<ObjectMount> {
-    mount_with(store, clock, directory, (revalidate, cache, None))
+    mount_with(store, clock, directory, (revalidate, cache, WriteMode::Through, None))
+}
+
+fn mount_in_mode(
+    store: &Arc<Faulty>,
+    clock: &ManualClock,
+    directory: &TempDir,
+    (revalidate, cache, write): (Revalidate, &CacheConfig, WriteMode),
+) -> Arc<ObjectMount> {
+    mount_with(store, clock, directory, (revalidate, cache, write, None))
 }
 
 fn mount_with(
     store: &Arc<Faulty>,
     clock: &ManualClock,
     directory: &TempDir,
-    (revalidate, cache, listings): (Revalidate, &CacheConfig, Option<Arc<Listings>>),
+    (revalidate, cache, write, listings): (Revalidate, &CacheConfig, WriteMode, Option<Arc<Listings>>),
 ) -> Arc<ObjectMount> {
     let limits = MountLimits { attempts: 1, staging_bytes: 1 << 20, ..MountLimits::default() };
     let capability: Capability = store.capability();
@@ -65,6 +75,7 @@ fn mount_with(
         },
         revalidate,
         listings,
+        write,
         backend: Arc::clone(store) as Arc<dyn Backend>,
         cache: Cache::open(cache).expect("opens"),
         rules: crate::cache::Rules::in_memory(),

@@ -12,12 +12,14 @@ use tokio::sync::Mutex;
 
 use super::Core;
 use super::ahead::{Ahead, Place, Plan, may_put_whole};
+use super::back::Kept;
 use super::file::ObjectFile;
 use super::lookup::Detail;
 use super::request::Condition;
 use crate::backend::{Object, Source};
 use crate::cache::{ContentId, PAGE_BYTES};
-use crate::staging::{StagingFile, Stamp, blocking};
+use crate::config::WriteMode;
+use crate::staging::{Sharing, StagingFile, Stamp, blocking};
 
 /// How much of the present content is copied at once when a change begins.
 const COPY_STEP_BYTES: u64 = 4 << 20;
@@ -34,6 +36,7 @@ pub(super) struct ObjectWrite {
 }
 
 /// What the store is known to have of this write.
+#[derive(Default)]
 struct Progress {
     /// The content that this write began with or published last; `None` for a new file.
     base: Option<Base>,
@@ -43,8 +46,10 @@ struct Progress {
     clean: Option<Stamp>,
     /// The tag of a content that the store may or may not have taken: the answer was lost.
     doubt: Option<ETag>,
-    /// Something was published.
+    /// Something was published, and the store has it.
     is_uploaded: bool,
+    /// The staged file was given away with the content that was published: nothing more is written to it.
+    is_given: bool,
 }
 
 struct Base {
@@ -57,8 +62,7 @@ impl Core {
     pub(super) async fn replace(self: &Arc<Self>, key: Key) -> Result<Arc<dyn Staged>> {
         self.check_key(&key, 0)?;
         let file = self.staging.file().await?;
-        let progress =
-            Mutex::new(Progress { base: None, replaces: true, clean: None, doubt: None, is_uploaded: false });
+        let progress = Mutex::new(Progress { replaces: true, ..Progress::default() });
         Ok(Arc::new(ObjectWrite { core: Arc::clone(self), key, file, ahead: Ahead::default(), progress }))
     }
 
@@ -67,8 +71,7 @@ impl Core {
         self.check_key(&key, 0)?;
         let found = self.find_file(&key, Detail::Headers).await?;
         let file = self.staging.file().await?;
-        let mut progress =
-            Progress { base: None, replaces: false, clean: None, doubt: None, is_uploaded: false };
+        let mut progress = Progress::default();
         let ahead = Ahead::default();
         if let Some(entry) = found {
             ahead.give_up();
@@ -137,14 +140,34 @@ impl ObjectWrite {
             self.core.identities.changing(self.key.as_str(), &base.entry.etag, base.entry.file_id)
         });
         let source = Source { files: vec![(Arc::clone(self.file.file()), size_bytes)] };
+        let sharing = match &publish.headers {
+            // S3 publishes a write once, others go on with it.
+            Some(_) if progress.replaces && !self.file.was_lent() => Sharing::Sole,
+            Some(_) | None => Sharing::Shared,
+        };
+        let kept = Kept {
+            key: self.key.clone(),
+            file: Arc::clone(&self.file),
+            size_bytes,
+            headers: Arc::clone(&headers),
+            base: condition.base(),
+            sharing,
+        };
+        let mut is_back = false;
         let plan = Plan { headers: Arc::clone(&headers), condition: self.core.sent(&condition).0.clone() };
         let stored = async {
+            if let Some(object) = self.core.write_back(kept).await? {
+                is_back = true;
+                return Ok(object);
+            }
+            self.core.settled(self.key.as_str()).await?;
             match self.finish_ahead(&plan, (stamp, size_bytes)).await {
                 Some(answer) => answer,
                 None => self.core.put(self.key.as_str(), &source, &headers, &condition).await,
             }
         };
         let answer = self.core.keep_file(&self.key, &headers, identity, stored).await;
+        progress.is_given = is_back && sharing == Sharing::Sole && self.file.is_moved();
         if answer.as_ref().is_err_and(Error::is_temporary) && !condition.is_none() {
             let file = Arc::clone(&self.file);
             progress.doubt = Some(ETag::new(&blocking(move || file.md5()).await?));
@@ -152,7 +175,7 @@ impl ObjectWrite {
         let entry = answer?;
         progress.clean = Some(stamp);
         progress.base = Some(Base { entry: entry.clone(), headers });
-        progress.is_uploaded = true;
+        progress.is_uploaded = !is_back;
         Ok(entry)
     }
 
@@ -191,6 +214,9 @@ impl ObjectWrite {
     fn go_ahead(&self, written: u64) {
         let Some(pieces) = self.core.backend.ahead() else { return };
         if !self.ahead.is_worth_it(written, pieces) {
+            return;
+        }
+        if matches!(self.core.write_mode(), WriteMode::Back(_)) {
             return;
         }
         // Neither while it is published, nor after.
@@ -244,7 +270,8 @@ impl Staged for ObjectWrite {
 
     async fn publish(&self, publish: Publish) -> Result<Entry> {
         let mut progress = self.progress.lock().await;
-        let is_clean = progress.clean == Some(self.file.stamp()?) && publish.condition == Precondition::None;
+        let is_unchanged = progress.is_given || progress.clean == Some(self.file.stamp()?);
+        let is_clean = is_unchanged && publish.condition == Precondition::None;
         let entry = match &progress.base {
             Some(base)
                 if is_clean && publish.headers.as_ref().is_none_or(|headers| *headers == *base.headers) =>
@@ -272,7 +299,8 @@ impl Drop for ObjectWrite {
             return;
         };
         let is_final = !self.file.was_lent() && self.file.stamp().is_ok_and(|stamp| stamp == clean);
-        if !is_final || base.entry.size_bytes < PAGE_BYTES {
+        let is_kept = self.core.write_mode() != WriteMode::Around && base.entry.size_bytes >= PAGE_BYTES;
+        if !is_final || !is_kept {
             return;
         }
         let content = ContentId { file_id: base.entry.file_id, version: base.entry.version.clone() };

@@ -6,6 +6,8 @@
 //! | `POST /api/v1/mounts` with a `NewMount` | `ReloadView`; the mount is in the configuration file then |
 //! | `DELETE /api/v1/mounts?path=&force=` | `ReloadView`; the mount is out of the configuration file then |
 //! | `POST /api/v1/reload` | `ReloadView` |
+//! | `GET /api/v1/pending` | `[PendingView]`; at most 1000 of each mount |
+//! | `POST /api/v1/flush?path=` | 204, when all that was acknowledged at and below the path is at its store |
 //! | `GET /api/v1/actors` | supervised actors with restarts and causes |
 //! | `GET /api/v1/entries?path=` | `EntryView` |
 //! | `DELETE /api/v1/entries?path=&recursive=` | 204 |
@@ -27,7 +29,7 @@ use std::collections::BTreeMap;
 
 use forebay_actors::cache::Treatment;
 use forebay_actors::mounts::{Applied, MountStatus};
-use forebay_core::{Entry, EntryKind, MountState, NsPath, Place, Placed, calendar};
+use forebay_core::{Entry, EntryKind, MountState, NsPath, PendingWrite, Place, Placed, calendar};
 use serde::{Deserialize, Serialize};
 
 use crate::reload;
@@ -207,6 +209,32 @@ pub(crate) struct ExplainView {
     pub(crate) reasons: Vec<String>,
     /// What a read would do now, in words.
     pub(crate) read: String,
+}
+
+/// An acknowledged content that is not at its store yet.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PendingView {
+    pub(crate) path: String,
+    pub(crate) size_bytes: u64,
+    /// RFC 3339.
+    pub(crate) since: String,
+    /// Uploads that failed.
+    pub(crate) attempts: u32,
+    /// Why the last one did.
+    pub(crate) error: Option<String>,
+}
+
+impl PendingView {
+    pub(crate) fn new(mount: &NsPath, write: &PendingWrite) -> Self {
+        let root = mount.as_str().trim_end_matches('/');
+        Self {
+            path: format!("{root}/{}", write.key),
+            size_bytes: write.size_bytes,
+            since: humantime::format_rfc3339_seconds(calendar(write.since)).to_string(),
+            attempts: write.attempts,
+            error: write.error.clone(),
+        }
+    }
 }
 
 /// A part of a file that lies in one place.

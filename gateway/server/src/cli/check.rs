@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use forebay_actors::cache::{Cache, Rules};
-use forebay_actors::config::{CacheConfig, MountConfig, Revalidate, StoreConfig};
+use forebay_actors::config::{CacheConfig, MountConfig, Revalidate, StoreConfig, WriteMode};
 use forebay_actors::conformance::{self, Depth, Outcome, Suite, explain};
 use forebay_actors::mount::{self, Environment};
 use forebay_actors::supervisor::Supervisor;
@@ -176,6 +176,7 @@ async fn open(
 ) -> forebay_core::Result<(Arc<dyn Mount>, Suite)> {
     let config = MountConfig {
         revalidate: Revalidate::Always,
+        write: WriteMode::default(),
         // Opened for reading only, nothing is made and nothing is locked.
         read_only: config.read_only || depth == Depth::Look,
         ..config.clone()

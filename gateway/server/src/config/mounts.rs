@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use forebay_actors::cache::{Priority, Rule};
-use forebay_actors::config::{MountConfig, MountLimits, Preload, Quirks, Revalidate};
+use forebay_actors::config::{Ack, MountConfig, MountLimits, Preload, Quirks, Revalidate, WriteMode};
 use forebay_core::NsPath;
 
 use super::environment;
@@ -97,22 +97,73 @@ fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Opt
     };
     let cache = section.section("cache").map(|cache| {
         let revalidate = cache.value("revalidate", Revalidate::After(Duration::from_secs(1)));
-        let (rule, preload) = (rule(&cache), preload(&cache));
+        let (rule, preload, write) = (rule(&cache), preload(&cache), write_mode(&cache, kind));
         cache.finish();
-        (revalidate, rule, preload)
+        (revalidate, write, rule, preload)
     });
     let trusted = Revalidate::After(Duration::from_secs(1));
-    let (revalidate, rule, preload) = cache.unwrap_or((trusted, Rule::default(), None));
+    let (revalidate, write, rule, preload) =
+        cache.unwrap_or((trusted, WriteMode::default(), Rule::default(), None));
     Some(MountConfig {
         path: NsPath::root(),
         read_only: section.value("read_only", false),
         revalidate,
+        write,
         rule,
         preload,
         limits: gateway::limits(section.section("limits"), defaults),
         quirks: quirks(section.section("quirks")),
         store: store?,
     })
+}
+
+/// `write: through`, `around` or `back`, the last with what it waits for.
+fn write_mode(cache: &Section<'_>, store: Option<StoreKind>) -> WriteMode {
+    let ack = cache.optional::<Ack>("ack");
+    let mode = match cache.optional("write") {
+        Some(WriteMode::Back(default)) => WriteMode::Back(ack.unwrap_or(default)),
+        mode => {
+            if ack.is_some() {
+                cache.problem(
+                    "ack",
+                    "`ack` says what `write: back` waits for; write that, too, or leave `ack` out",
+                );
+            }
+            mode.unwrap_or_default()
+        }
+    };
+    if let (WriteMode::Back(_), Some(StoreKind::Fs | StoreKind::Hdfs | StoreKind::Http)) = (mode, store) {
+        let message = "`write: back` is for object stores; leave it out: local directories need none, and HDFS and \
+                       web servers do not have it";
+        cache.problem("write", message);
+    }
+    mode
+}
+
+impl Parse for WriteMode {
+    const EXPECTED: &'static str = "`through`, `around` or `back`";
+    const EXAMPLE: &'static str = "through";
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "through" => Some(Self::Through),
+            "around" => Some(Self::Around),
+            "back" => Some(Self::Back(Ack::default())),
+            _ => None,
+        }
+    }
+}
+
+impl Parse for Ack {
+    const EXPECTED: &'static str = "`uploaded`, `nvme-fsync` or `nvme`";
+    const EXAMPLE: &'static str = "nvme-fsync";
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "uploaded" => Some(Self::Uploaded),
+            "nvme-fsync" => Some(Self::NvmeFsync),
+            "nvme" => Some(Self::Nvme),
+            _ => None,
+        }
+    }
 }
 
 /// How the mount's content is treated in the cache.

@@ -1,4 +1,4 @@
-use forebay_actors::config::{CacheDirectory, StoreConfig};
+use forebay_actors::config::{Ack, CacheDirectory, StoreConfig, WriteMode};
 
 use super::*;
 
@@ -47,6 +47,29 @@ fn all_problems_are_told_at_once_with_line_and_remedy() {
     ] {
         assert!(found.iter().any(|line| line.contains(expected)), "{expected:?} is not in {found:#?}");
     }
+}
+
+#[test]
+fn write_modes_are_read_and_refused_where_they_make_no_sense() {
+    let mount =
+        |store: &str, cache: &str| format!("mounts:\n  /data:\n    store: {store}\n    cache: {{{cache}}}\n");
+    let read = |cache: &str| {
+        let text = mount("memory", cache);
+        parse(Path::new("m.yaml"), &text, Path::new("/base")).expect("valid").mounts[0].write
+    };
+    assert_eq!(read("ttl: 1h"), WriteMode::Through);
+    assert_eq!(read("write: around"), WriteMode::Around);
+    assert_eq!(read("write: back"), WriteMode::Back(Ack::NvmeFsync));
+    assert_eq!(read("write: back, ack: nvme"), WriteMode::Back(Ack::Nvme));
+    assert_problem(
+        &mount("memory", "write: behind"),
+        "must be `through`, `around` or `back`; `behind` is not",
+    );
+    assert_problem(&mount("memory", "ack: nvme"), "`ack` says what `write: back` waits for");
+    assert_problem(
+        &mount("fs\n    options: {root: /tmp/x}", "write: back"),
+        "`write: back` is for object stores",
+    );
 }
 
 #[test]

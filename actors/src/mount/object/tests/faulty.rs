@@ -21,7 +21,12 @@ pub(super) struct Faulty {
     pub(super) ahead_bytes: AtomicU64,
     pub(super) cannot_copy: AtomicBool,
     pub(super) ignores_conditions: AtomicBool,
+    failing_all: Mutex<Option<ErrorKind>>,
+    has_own_tags: AtomicBool,
 }
+
+/// What tags begin with where they are not the MD5.
+const OWN_TAG: &str = "own-";
 
 /// Holds one request between the store's answer and the mount.
 #[derive(Default)]
@@ -53,6 +58,8 @@ impl Faulty {
             ahead_bytes: AtomicU64::new(0),
             cannot_copy: AtomicBool::new(false),
             ignores_conditions: AtomicBool::new(false),
+            failing_all: Mutex::default(),
+            has_own_tags: AtomicBool::new(false),
         }
     }
 
@@ -64,6 +71,30 @@ impl Faulty {
     /// Fails the next `operation`.
     pub(super) fn fail(&self, operation: &'static str, kind: ErrorKind) {
         *self.failing.lock().expect("test") = Some((operation, kind));
+    }
+
+    /// Fails everything from now on, or nothing.
+    pub(super) fn fail_all(&self, kind: Option<ErrorKind>) {
+        *self.failing_all.lock().expect("test") = kind;
+    }
+
+    /// Whether tags are others than the MD5 of the content.
+    pub(super) fn own_tags(&self, has_own_tags: bool) {
+        self.has_own_tags.store(has_own_tags, Ordering::Relaxed);
+    }
+
+    fn shown(&self, mut object: Object) -> Object {
+        if self.has_own_tags.load(Ordering::Relaxed) {
+            object.etag = ETag::new(&format!("{OWN_TAG}{}", object.etag.as_str()));
+        }
+        object
+    }
+
+    fn meant(&self, etag: &ETag) -> ETag {
+        if self.has_own_tags.load(Ordering::Relaxed) {
+            return ETag::new(etag.as_str().strip_prefix(OWN_TAG).unwrap_or("unknown"));
+        }
+        etag.clone()
     }
 
     /// Does the next `operation`, but answers that it failed.
@@ -95,7 +126,8 @@ impl Faulty {
     async fn pass<T>(&self, operation: &'static str, answer: impl Future<Output = Result<T>>) -> Result<T> {
         *self.calls.lock().expect("test").entry(operation).or_default() += 1;
         let failing = self.failing.lock().expect("test").take_if(|(failing, _)| *failing == operation);
-        if let Some((_, kind)) = failing {
+        let failing_all = *self.failing_all.lock().expect("test");
+        if let Some(kind) = failing.map(|(_, kind)| kind).or(failing_all) {
             return Err(Error::new(kind, "told to fail"));
         }
         let answer = answer.await;
@@ -127,17 +159,18 @@ impl Backend for Faulty {
     }
 
     async fn stat(&self, key: &str) -> Result<Object> {
-        self.pass("stat", self.memory.stat(key)).await
+        self.pass("stat", self.memory.stat(key)).await.map(|object| self.shown(object))
     }
 
     async fn read(&self, key: &str, range: ByteRange, etag: &ETag) -> Result<Bytes> {
-        self.pass("read", self.memory.read(key, range, etag)).await
+        self.pass("read", self.memory.read(key, range, &self.meant(etag))).await
     }
 
     async fn list(&self, query: &ListQuery) -> Result<ObjectPage> {
         let mut page = self.pass("list", self.memory.list(query)).await?;
         // As S3 does.
         page.objects.iter_mut().for_each(|object| object.headers = None);
+        page.objects = page.objects.into_iter().map(|object| self.shown(object)).collect();
         Ok(page)
     }
 
@@ -149,7 +182,12 @@ impl Backend for Faulty {
         condition: &Precondition,
     ) -> Result<Object> {
         self.check_condition(condition)?;
-        self.pass("put", self.memory.put(key, source, headers, condition)).await
+        let condition = match condition {
+            Precondition::Matches(etag) => Precondition::Matches(self.meant(etag)),
+            Precondition::None | Precondition::Absent => condition.clone(),
+        };
+        let put = self.memory.put(key, source, headers, &condition);
+        self.pass("put", put).await.map(|object| self.shown(object))
     }
 
     fn ahead(&self) -> Option<Pieces> {

@@ -29,7 +29,12 @@ fn open(
 ) -> Kept {
     let metadata = Metadata::open(state.path()).expect("opens");
     let listings = Some(metadata.listings("/object", store.fingerprint(), false));
-    let mount = mount_with(&store, &clock, &directory, (revalidate, &MEMORY_ONLY, listings));
+    let mount = mount_with(
+        &store,
+        &clock,
+        &directory,
+        (revalidate, &MEMORY_ONLY, crate::config::WriteMode::Through, listings),
+    );
     Kept { f: Fixture { store, mount, clock, directory }, metadata, state }
 }
 

@@ -1,0 +1,253 @@
+use super::*;
+use crate::config::Ack;
+
+const BACK: WriteMode = WriteMode::Back(Ack::NvmeFsync);
+
+/// Larger than what lies in the journal.
+const LARGE: &[u8] = &[7; 100_000];
+
+fn fixture_back() -> Fixture {
+    let clock = ManualClock::default();
+    let store = Arc::new(Faulty::new(Clock::manual(&clock)));
+    let directory = TempDir::new().expect("a temporary directory");
+    let mount = mount_in_mode(&store, &clock, &directory, (Revalidate::Always, &MEMORY_ONLY, BACK));
+    Fixture { store, mount, clock, directory }
+}
+
+impl Fixture {
+    /// The same directory and store under another process.
+    async fn restarted(self) -> Self {
+        let Self { store, mount, clock, directory } = self;
+        let core = Arc::downgrade(&mount.core);
+        drop(mount);
+        // An upload may hold it a little longer.
+        while core.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let mount = mount_in_mode(&store, &clock, &directory, (Revalidate::Always, &MEMORY_ONLY, BACK));
+        Self { store, mount, clock, directory }
+    }
+
+    async fn uploaded(&self) {
+        let pending = self.mount.core.staging.pending();
+        let mut applied = pending.watch();
+        let empty = async {
+            while !pending.names(1).is_empty() {
+                applied.changed().await.expect("the mount lives");
+            }
+        };
+        tokio::time::timeout(Duration::from_hours(2), empty).await.expect("uploaded");
+    }
+
+    async fn put_with_headers(&self, name: &str, content: &'static [u8]) -> Entry {
+        let staged = self.mount.stage(Target::Replace(key(name))).await.expect("stages");
+        staged.write_at(0, Bytes::from_static(content)).await.expect("writes");
+        let headers = Some(Headers { content_type: Some("a/b".to_owned()), ..Headers::default() });
+        staged.publish(Publish { headers, ..Publish::default() }).await.expect("publishes")
+    }
+
+    async fn stored(&self, name: &str) -> Vec<u8> {
+        let object = self.store.stat(name).await.expect("is there");
+        let range = forebay_core::ByteRange::new(0, object.size_bytes);
+        self.store.read(name, range, &object.etag).await.expect("reads").to_vec()
+    }
+
+    async fn listed(&self, prefix: &str, limit: usize) -> Vec<String> {
+        let mut query = ListQuery { prefix: prefix.to_owned(), shallow: true, start_after: None, limit };
+        let mut names = Vec::new();
+        loop {
+            let page = self.mount.list(&query).await.expect("lists");
+            names.extend(page.items.into_iter().map(|item| item.name));
+            if !page.is_truncated {
+                return names;
+            }
+            query.start_after = names.last().cloned();
+        }
+    }
+}
+
+#[tokio::test]
+async fn write_is_acknowledged_and_seen_before_the_store_has_it() {
+    let f = fixture_back();
+    let gate = f.store.hold("put");
+    for (name, content) in [("d/small", &b"one"[..]), ("d/large", LARGE)] {
+        let entry = f.put_with_headers(name, content).await;
+        let seen = f.stat(name).await.expect("there");
+        assert_eq!((&seen.etag, seen.size_bytes), (&entry.etag, content.len() as u64));
+        assert_eq!(f.read(name).await, content);
+    }
+    gate.arrived().await;
+    assert_eq!(f.listed("", 10).await, ["d/"]);
+    assert_eq!(f.listed("d/", 1).await, ["d/large", "d/small"]);
+    let pending = f.mount.core.staging.pending();
+    let mut applied = pending.watch();
+    let only_the_held = async {
+        while pending.names(2).len() > 1 {
+            applied.changed().await.expect("the mount lives");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), only_the_held).await.expect("the other is not held up");
+    assert_eq!(f.mount.dirty().await.expect("known").writes, 1);
+    gate.open();
+    f.uploaded().await;
+    assert_eq!((f.stored("d/small").await, f.stored("d/large").await), (b"one".to_vec(), LARGE.to_vec()));
+    assert!(f.mount.dirty().await.expect("known").is_clean());
+    assert_eq!(std::fs::read_dir(f.directory.path().join("pending")).expect("readable").count(), 0);
+    assert_eq!(f.mount.core.staging.used_bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn store_that_is_down_for_an_hour_gets_everything_after_it() {
+    let f = fixture_back();
+    f.store.fail_all(Some(ErrorKind::Unavailable));
+    let mut names = Vec::new();
+    for number in 0..60 {
+        let name = format!("k{number:02}");
+        f.put(&name, b"content").await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        names.push(name);
+    }
+    assert_eq!(f.mount.dirty().await.expect("known").writes, 60);
+    f.store.fail_all(None);
+    f.uploaded().await;
+    assert_eq!(f.names().await, names);
+}
+
+#[tokio::test]
+async fn restart_brings_what_was_acknowledged_to_the_store() {
+    let f = fixture_back();
+    f.store.fail_all(Some(ErrorKind::Unavailable));
+    let tags = [f.put("a", b"first").await.etag, f.put("a", b"second").await.etag];
+    f.put_with_headers("b", LARGE).await;
+    let f = f.restarted().await;
+    assert_eq!(f.stat("a").await.expect("there").etag, tags[1]);
+    assert_eq!(f.read("b").await, LARGE);
+    f.store.fail_all(None);
+    let f = f.restarted().await;
+    f.uploaded().await;
+    assert_eq!((f.stored("a").await, f.stored("b").await), (b"second".to_vec(), LARGE.to_vec()));
+    let headers = f.store.stat("b").await.expect("there").headers.expect("kept");
+    assert_eq!(headers.content_type.as_deref(), Some("a/b"));
+    let f = f.restarted().await;
+    assert!(f.mount.dirty().await.expect("known").is_clean());
+    assert_eq!(f.stat("a").await.expect("there").etag, tags[1]);
+}
+
+#[tokio::test]
+async fn tag_stays_where_the_store_gives_another() {
+    let f = fixture_back();
+    f.store.own_tags(true);
+    let told = f.put("a", b"content").await.etag;
+    f.uploaded().await;
+    let f = f.restarted().await;
+    assert_eq!(f.stat("a").await.expect("there").etag, told);
+    assert_eq!(f.read("a").await, b"content");
+    let query = ListQuery { prefix: "a".into(), shallow: true, start_after: None, limit: 9 };
+    assert_eq!(f.mount.list(&query).await.expect("lists").items[0].entry.etag, told);
+    f.try_put("a", b"more", Precondition::Matches(told.clone())).await.expect("it matches");
+    let refused = f.try_put("a", b"other", Precondition::Matches(told)).await;
+    assert_eq!(kind(refused), Some(ErrorKind::PreconditionFailed));
+}
+
+#[tokio::test]
+async fn conflict_keeps_both_contents() {
+    let f = fixture_back();
+    f.store.put_outside("a", b"base").await;
+    let staged = f.mount.stage(Target::Modify(key("a"))).await.expect("stages");
+    staged.write_at(0, Bytes::from_static(b"mine")).await.expect("writes");
+    f.store.put_outside("a", b"theirs").await;
+    let entry = staged.publish(Publish::default()).await.expect("is acknowledged");
+    f.uploaded().await;
+    let beside = format!("a.conflict-{}", &entry.etag.as_str()[..12]);
+    assert_eq!(f.names().await, ["a".to_owned(), beside.clone()]);
+    assert_eq!((f.read("a").await, f.read(&beside).await), (b"theirs".to_vec(), b"mine".to_vec()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_answer_is_no_conflict() {
+    for has_own_tags in [false, true] {
+        let f = fixture_back();
+        f.store.own_tags(has_own_tags);
+        f.store.lose("put", ErrorKind::Timeout);
+        let staged = f.mount.stage(Target::Modify(key("a"))).await.expect("begins empty");
+        for content in [&b"one"[..], b"two!"] {
+            staged.write_at(0, Bytes::from_static(content)).await.expect("writes");
+            staged.publish(Publish::default()).await.expect("is acknowledged");
+        }
+        f.uploaded().await;
+        assert_eq!((f.names().await, f.stored("a").await), (vec!["a".to_owned()], b"two!".to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn what_must_be_exact_at_the_store_follows_what_is_pending() {
+    let f = fixture_back();
+    let first = f.put("a", b"one").await;
+    f.try_put("a", b"two", Precondition::Matches(first.etag)).await.expect("it matches");
+    assert_eq!(f.stored("a").await, b"two");
+    f.put("b", b"three").await;
+    f.mount.rename(&key("b"), &key("c"), RenameMode::Replace).await.expect("renames");
+    assert_eq!((f.names().await, f.stored("c").await), (vec!["a".into(), "c".into()], b"three".to_vec()));
+    f.put("c", b"four").await;
+    assert!(f.mount.delete(&key("c"), DeleteMode::Object).await.expect("deletes"));
+    assert_eq!(f.names().await, ["a"]);
+    assert_eq!(kind(f.stat("c").await), Some(ErrorKind::NotFound));
+}
+
+#[tokio::test]
+async fn file_that_is_written_on_is_uploaded_as_it_was_acknowledged() {
+    let f = fixture_back();
+    let staged = f.mount.stage(Target::Modify(key("log"))).await.expect("begins empty");
+    staged.write_at(0, Bytes::from_static(LARGE)).await.expect("writes");
+    let gate = f.store.hold("put");
+    staged.publish(Publish::default()).await.expect("is acknowledged");
+    gate.arrived().await;
+    staged.write_at(0, Bytes::from_static(b"more")).await.expect("writes");
+    gate.open();
+    f.uploaded().await;
+    assert_eq!(f.stored("log").await, LARGE);
+    staged.publish(Publish::default()).await.expect("is acknowledged");
+    f.uploaded().await;
+    assert_eq!(f.stored("log").await[..5], *b"more\x07");
+}
+
+#[tokio::test]
+async fn write_that_finds_no_room_waits_for_the_store() {
+    let f = fixture_back();
+    f.mount.core.staging.set_limit(250_000);
+    let gate = f.store.hold("put");
+    f.put("a", LARGE).await;
+    gate.arrived().await;
+    f.put("b", LARGE).await;
+    assert_eq!(f.stored("b").await, LARGE, "the store had it when it was acknowledged");
+    gate.open();
+    f.uploaded().await;
+}
+
+#[tokio::test]
+async fn write_around_leaves_the_cache_alone_and_through_does_not() {
+    static MEBIBYTES: [u8; 1 << 20] = [3; 1 << 20];
+    for (write, cached) in [(WriteMode::Around, 0), (WriteMode::Through, 1 << 20), (BACK, 1 << 20)] {
+        let clock = ManualClock::default();
+        let store = Arc::new(Faulty::new(Clock::manual(&clock)));
+        let directory = TempDir::new().expect("a temporary directory");
+        let nvme = crate::config::NvmeConfig::in_one(directory.path().join("nvme"), 64 << 20, 0);
+        let cache = CacheConfig { nvme: Some(nvme), ..MEMORY_ONLY };
+        let mount = mount_in_mode(&store, &clock, &directory, (TRUSTED, &cache, write));
+        mount.core.staging.set_limit(8 << 20);
+        let f = Fixture { store, mount, clock, directory };
+        f.put_with_headers("a", &MEBIBYTES).await;
+        f.uploaded().await;
+        let file = f.mount.open(&key("a"), Want::File).await.expect("opens");
+        let range = forebay_core::ByteRange::new(0, 1 << 20);
+        let adopted = async {
+            while file.cached(range).disk_bytes < cached {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), adopted).await.expect("adopted");
+        assert_eq!(file.cached(range).disk_bytes, cached, "{write:?}");
+        assert_eq!(f.read("a").await, MEBIBYTES);
+        assert_eq!(f.store.calls("read"), usize::from(cached == 0), "{write:?}");
+    }
+}

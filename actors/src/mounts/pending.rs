@@ -1,0 +1,39 @@
+//! What the mounts acknowledged and their stores do not have yet.
+
+use std::sync::Arc;
+
+use forebay_core::{Key, Mount, NsPath, PendingWrite, Result};
+use futures::future::try_join_all;
+
+use super::Mounts;
+
+impl Mounts {
+    /// Acknowledged contents that are not uploaded yet, by mount, what was written longest ago first.
+    pub fn pending(&self) -> Vec<(NsPath, Vec<PendingWrite>)> {
+        self.handles().into_iter().map(|(path, handle)| (path, handle.pending())).collect()
+    }
+
+    /// Waits until all that was acknowledged at and below `path` is at its store.
+    ///
+    /// # Errors
+    /// As [`Mount::flush`].
+    pub async fn flush(&self, path: &NsPath) -> Result<()> {
+        let handles = self.handles();
+        let above =
+            handles.iter().filter_map(|(at, handle)| Some((handle, path.relative_to(at)?))).next_back();
+        let below = handles.iter().filter(|(at, _)| at != path && at.starts_with(path));
+        let below = below.map(|(_, handle)| (handle, Key::root()));
+        let flushes =
+            above.into_iter().chain(below).map(|(handle, key)| async move { handle.flush(&key).await });
+        try_join_all(flushes).await.map(drop)
+    }
+
+    /// The handles in order of their paths, so that a mount comes after those that it lies in.
+    fn handles(&self) -> Vec<(NsPath, Arc<dyn Mount>)> {
+        let state = self.state();
+        let handle = |(path, present): (&NsPath, &super::Present)| {
+            (path.clone(), Arc::clone(present.mounted.handle()))
+        };
+        state.present.iter().map(handle).collect()
+    }
+}

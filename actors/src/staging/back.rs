@@ -1,0 +1,222 @@
+//! Contents that are acknowledged before the store has them: kept on this disk, named in the journal, given up when
+//! they are at the store.
+//!
+//! Invariants:
+//! - A content is on the disk before its record is; so a record that can be read names a content that is there.
+//! - A file in `pending/` never changes and belongs to one record. One that no record names is a write that was not
+//!   acknowledged, or one that was done: it goes at the next start.
+//! - At most half of the staging quota is pending, so that there is room to write through.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use forebay_core::{ByteRange, Error, ErrorKind, Result};
+use uuid::Uuid;
+
+use super::journal::Journal;
+use super::record::{INLINE_BYTES_MAX, Put, Record, Shown};
+use super::table::Table;
+use super::{Shared, Staging, StagingFile, blocking};
+
+/// The part of the staging quota that may be pending, as a divisor.
+const QUOTA_DIVISOR: u64 = 2;
+
+/// Small pending contents are in memory until they are at the store; above this, in files.
+const INLINE_TOTAL_BYTES_MAX: u64 = 64 << 20;
+
+/// Whether a staged file is still written to after its content was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// It is not: the file itself is kept.
+    Sole,
+    /// It may be: a copy is kept.
+    Shared,
+}
+
+/// The pending contents of one mount.
+pub(crate) struct Back {
+    directory: PathBuf,
+    table: Arc<Table>,
+    journal: Journal,
+}
+
+impl Back {
+    /// Reads the journal in `directory`; also how many bytes lie in files of pending writes. Blocks on the disk.
+    pub(super) fn open(directory: &Path, mount: &str) -> io::Result<(Self, u64)> {
+        let table = Arc::new(Table::new(mount));
+        let journal = Journal::open(directory.join("journal"), Arc::clone(&table), mount)?;
+        let pending = directory.join("pending");
+        DirBuilder::new().recursive(true).mode(0o700).create(&pending)?;
+        let (named, mut bytes) = (table.files(), 0);
+        for entry in fs::read_dir(&pending)? {
+            let entry = entry?;
+            if named.iter().any(|name| entry.file_name().to_str() == Some(name)) {
+                bytes += entry.metadata()?.len();
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok((Self { directory: pending, table, journal }, bytes))
+    }
+
+    pub(super) fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    fn path(&self, put: &Put) -> Option<PathBuf> {
+        put.file.as_ref().map(|name| self.directory.join(name))
+    }
+}
+
+impl Staging {
+    /// Keeps the content of `file`, described by `put`, until [`Staging::done`]. When this answers, a restart finds it;
+    /// with `is_durable` a restart of the machine, too. Not cancel-safe: run it to its end.
+    ///
+    /// # Errors
+    /// `NoSpace` when enough is pending; the disk's. The content is staged as before then.
+    pub(crate) async fn keep(
+        &self,
+        file: &Arc<StagingFile>,
+        mut put: Put,
+        (sharing, is_durable): (Sharing, bool),
+    ) -> Result<()> {
+        let size_bytes = put.size_bytes;
+        let backlog = self.0.back.table.backlog();
+        if backlog.bytes + size_bytes > self.0.space.limit_bytes() / QUOTA_DIVISOR {
+            let message = "as much is pending as may be";
+            return Err(Error::new(ErrorKind::NoSpace, message));
+        }
+        if size_bytes <= INLINE_BYTES_MAX && backlog.inline_bytes + size_bytes <= INLINE_TOTAL_BYTES_MAX {
+            let file = Arc::clone(file.file());
+            put.inline = blocking(move || Ok(read(&file, ByteRange::new(0, size_bytes))?)).await?;
+            return self.0.back.journal.append(Record::Put(Box::new(put)), is_durable).await;
+        }
+        let name = Uuid::new_v4().simple().to_string();
+        let path = self.0.back.directory.join(&name);
+        put.file = Some(name);
+        let (shared, staged, kept) = (Arc::clone(&self.0), Arc::clone(file), path.clone());
+        blocking(move || shared.place(&staged, &kept, (sharing, is_durable))).await?;
+        let answer = self.0.back.journal.append(Record::Put(Box::new(put)), is_durable).await;
+        match (&answer, sharing) {
+            (Ok(()), Sharing::Sole) => {
+                file.moved();
+                self.0.space.take(size_bytes);
+            }
+            (Ok(()), Sharing::Shared) => self.0.space.take(size_bytes),
+            (Err(_), Sharing::Sole) => fs::rename(&path, file.path())?,
+            (Err(_), Sharing::Shared) => fs::remove_file(&path)?,
+        }
+        answer
+    }
+
+    /// Says that the writes of a name up to `put` are at the store. `take` may rename the file of `put`, which is
+    /// removed otherwise.
+    ///
+    /// # Errors
+    /// The disk's: the content is then sent to the store again at the next start.
+    pub(crate) async fn done(
+        &self,
+        put: &Put,
+        shown: Option<Shown>,
+        take: impl AsyncFnOnce(&Path) -> bool,
+    ) -> Result<()> {
+        let back = &self.0.back;
+        let over: Vec<_> = back.table.of(&put.key).into_iter().filter(|other| other.seq <= put.seq).collect();
+        if let Some(shown) = shown {
+            back.journal.append(Record::Shown(shown), false).await?;
+        }
+        back.journal.append(Record::Done { key: put.key.clone(), seq: put.seq }, false).await?;
+        if let Some(path) = back.path(put)
+            && take(&path).await
+        {
+            self.0.space.release(put.size_bytes);
+        }
+        for other in over {
+            let Some(path) = back.path(&other) else { continue };
+            match fs::remove_file(&path) {
+                Ok(()) => self.0.space.release(other.size_bytes),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => tracing::warn!(path = %path.display(), error = %e, "stays until the next start"),
+            }
+        }
+        Ok(())
+    }
+
+    /// A part of a pending content; `None` when it is pending no more.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) async fn read(&self, put: &Put, range: ByteRange) -> Result<Option<Bytes>> {
+        let Some(path) = self.0.back.path(put) else {
+            let (start, end) = (range.offset as usize, range.end() as usize);
+            return Ok(Some(put.inline.slice(start..end)));
+        };
+        blocking(move || match File::open(path) {
+            Ok(file) => Ok(Some(read(&file, range)?)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.into()),
+        })
+        .await
+    }
+
+    /// The content of a pending write as a file to be uploaded.
+    ///
+    /// # Errors
+    /// The disk's; `Internal` when the content is not what was acknowledged.
+    pub(crate) async fn content(&self, put: &Arc<Put>) -> Result<Arc<File>> {
+        let (shared, put) = (Arc::clone(&self.0), Arc::clone(put));
+        blocking(move || {
+            let file = if let Some(path) = shared.back.path(&put) {
+                File::open(path)?
+            } else {
+                let file = tempfile::tempfile_in(&shared.writes)?;
+                file.write_all_at(&put.inline, 0)?;
+                file
+            };
+            let source = crate::backend::Source { files: vec![(Arc::new(file), put.size_bytes)] };
+            if hex::encode(source.md5()?) != put.md5 {
+                let message = "the kept content is not what was acknowledged; the disk of the staging directory is damaged";
+                return Err(Error::new(ErrorKind::Internal, message).at("upload", &put.key));
+            }
+            let [(file, _)] = &source.files[..] else {
+                return Err(Error::new(ErrorKind::Internal, "one file was put in"));
+            };
+            Ok(Arc::clone(file))
+        })
+        .await
+    }
+}
+
+impl Shared {
+    /// Puts a staged content where pending ones lie.
+    fn place(&self, file: &StagingFile, path: &Path, (sharing, is_durable): (Sharing, bool)) -> Result<()> {
+        match sharing {
+            Sharing::Sole => {
+                if is_durable {
+                    file.file().sync_data()?;
+                }
+                fs::rename(file.path(), path)?;
+            }
+            Sharing::Shared => {
+                fs::copy(file.path(), path)?;
+                if is_durable {
+                    File::open(path)?.sync_all()?;
+                }
+            }
+        }
+        if is_durable {
+            File::open(&self.back.directory)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+fn read(file: &File, range: ByteRange) -> io::Result<Bytes> {
+    let mut content = vec![0; usize::try_from(range.len).map_err(io::Error::other)?];
+    file.read_exact_at(&mut content, range.offset)?;
+    Ok(content.into())
+}

@@ -1,0 +1,243 @@
+//! The journal of a mount: what was acknowledged and is not at the store yet, written down before it is acknowledged.
+//!
+//! Invariants:
+//! - What is in memory is what the records before it say: a record reaches the [`Table`] when it is on the disk, in
+//!   the order of the log, and a restart reads the same records in the same order.
+//! - One write and at most one `fdatasync` serve all who wait; a group is never cut by whoever stops waiting.
+//! - After a write that failed the log is written anew, because what follows a torn frame is not read. As long as that
+//!   fails, nothing is appended, and writes go to the store before they are acknowledged.
+//! - A damaged end (the machine stopped while it was written) was never acknowledged, so it is cut off.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use forebay_core::{Error, ErrorKind, METRICS, Result};
+use prometheus::{IntCounter, IntGauge};
+use tokio::sync::oneshot;
+
+use super::record::{FORMAT, Record};
+use super::table::Table;
+use crate::frame::{self, Frames, HEADER_BYTES};
+
+/// A log is written anew when it is longer than this and than [`REWRITE_FACTOR`] times what is still needed of it.
+const REWRITE_BYTES_MIN: u64 = 8 << 20;
+const REWRITE_FACTOR: u64 = 4;
+
+/// The journal of one mount. Clones share it.
+#[derive(Clone)]
+pub(super) struct Journal(Arc<Shared>);
+
+struct Shared {
+    path: PathBuf,
+    table: Arc<Table>,
+    /// Taken to put something in and to take all out.
+    queue: Mutex<Queue>,
+    /// Taken by the one thread that writes.
+    log: Mutex<Log>,
+    groups: IntCounter,
+    records: IntCounter,
+    bytes: IntGauge,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    is_written: bool,
+    /// Number of the last write that was put in: given here, so that their order is that of the log.
+    last_seq: u64,
+}
+
+struct Waiting {
+    record: Record,
+    is_durable: bool,
+    answer: oneshot::Sender<Result<()>>,
+}
+
+/// The file behind a journal.
+enum Log {
+    /// Nothing was written to it in this run.
+    Closed {
+        good_bytes: u64,
+    },
+    Open {
+        file: File,
+        bytes: u64,
+        rewrite_bytes: u64,
+    },
+    /// A write failed: before the next one the log is written anew.
+    Broken,
+}
+
+impl Journal {
+    /// Reads the journal at `path` into `table`; one that is missing is empty. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn open(path: PathBuf, table: Arc<Table>, mount: &str) -> io::Result<Self> {
+        let good_bytes = replay(&path, &table)?;
+        let (labels, last_seq) = (&[mount], table.last_seq());
+        let shared = Shared {
+            path,
+            table,
+            queue: Mutex::new(Queue { last_seq, ..Queue::default() }),
+            log: Mutex::new(Log::Closed { good_bytes }),
+            groups: METRICS.writeback_groups.with_label_values(labels),
+            records: METRICS.writeback_records.with_label_values(labels),
+            bytes: METRICS.writeback_journal_bytes.with_label_values(labels),
+        };
+        shared.bytes.set(good_bytes as i64);
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// Appends a record, which counts from when this answers; a write gets its number. `is_durable` waits for the disk. Once begun it is
+    /// finished, whoever stops waiting.
+    ///
+    /// # Errors
+    /// The disk's; nothing counts then.
+    pub(super) async fn append(&self, mut record: Record, is_durable: bool) -> Result<()> {
+        let (answer, waiting) = oneshot::channel();
+        let is_first = {
+            let mut queue = self.0.queue();
+            if let Record::Put(put) = &mut record {
+                queue.last_seq += 1;
+                put.seq = queue.last_seq;
+            }
+            queue.waiting.push(Waiting { record, is_durable, answer });
+            !std::mem::replace(&mut queue.is_written, true)
+        };
+        if is_first {
+            let shared = Arc::clone(&self.0);
+            tokio::task::spawn_blocking(move || shared.write_all());
+        }
+        waiting.await.map_err(|e| Error::new(ErrorKind::Internal, "the journal's writer died").because(e))?
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes group after group until nobody waits.
+    fn write_all(&self) {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let group = {
+                let mut queue = self.queue();
+                queue.is_written = !queue.waiting.is_empty();
+                std::mem::take(&mut queue.waiting)
+            };
+            if group.is_empty() {
+                return;
+            }
+            let outcome = self.write(&mut log, &group);
+            self.groups.inc();
+            self.records.inc_by(group.len() as u64);
+            if let Err(e) = &outcome {
+                tracing::error!(path = %self.path.display(), error = %e, "the journal cannot be written; writes wait for the store");
+                log.give_up();
+            }
+            for Waiting { record, answer, .. } in group {
+                let outcome = outcome.as_ref().map_err(|e| {
+                    Error::from(io::Error::from(e.kind())).at("append to the journal", self.path.display())
+                });
+                if outcome.is_ok() {
+                    self.table.apply(record);
+                }
+                // Whoever no longer waits hears nothing.
+                drop(answer.send(outcome.map(|&()| ())));
+            }
+        }
+    }
+
+    fn write(&self, log: &mut Log, group: &[Waiting]) -> io::Result<()> {
+        match log {
+            Log::Closed { good_bytes: 1.. } => self.reopen(log)?,
+            Log::Open { bytes, rewrite_bytes, .. } if *bytes < *rewrite_bytes => {}
+            Log::Closed { .. } | Log::Open { .. } | Log::Broken => self.rewrite(log)?,
+        }
+        let Log::Open { file, bytes, .. } = log else { return Err(io::ErrorKind::NotFound.into()) };
+        let mut frames = Vec::new();
+        for Waiting { record, .. } in group {
+            record.encode(&mut frames);
+        }
+        file.write_all(&frames)?;
+        if group.iter().any(|waiting| waiting.is_durable) {
+            file.sync_data()?;
+        }
+        *bytes += frames.len() as u64;
+        self.bytes.set(*bytes as i64);
+        Ok(())
+    }
+
+    /// Goes on with the log of an earlier run, cut to what is good of it.
+    fn reopen(&self, log: &mut Log) -> io::Result<()> {
+        let Log::Closed { good_bytes } = *log else { return Ok(()) };
+        let file = OpenOptions::new().append(true).open(&self.path)?;
+        file.set_len(good_bytes)?;
+        *log = Log::Open { file, bytes: good_bytes, rewrite_bytes: good_bytes.max(REWRITE_BYTES_MIN) };
+        Ok(())
+    }
+
+    /// Puts a log in place that holds what is still needed and nothing else.
+    fn rewrite(&self, log: &mut Log) -> io::Result<()> {
+        let mut frames = FORMAT.header().to_vec();
+        self.table.for_each_live(|record| record.encode(&mut frames));
+        let aside = self.path.with_extension("new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        file.write_all(&frames)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, &self.path)?;
+        self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())?;
+        let bytes = frames.len() as u64;
+        *log = Log::Open { file, bytes, rewrite_bytes: (bytes * REWRITE_FACTOR).max(REWRITE_BYTES_MIN) };
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Takes back what a failed write may have left, as far as the disk lets it: nobody was promised it.
+    fn give_up(&mut self) {
+        if let Self::Open { file, bytes, .. } = self
+            && let Err(e) = file.set_len(*bytes).and_then(|()| file.sync_data())
+        {
+            tracing::error!(error = %e, "a failed write stays in the journal until it is written anew");
+        }
+        *self = Self::Broken;
+    }
+}
+
+/// Applies the records at `path`; how many bytes of it are good.
+fn replay(path: &Path, table: &Table) -> io::Result<u64> {
+    let (file, length) = match File::open(path) {
+        Ok(file) => {
+            let length = file.metadata()?.len();
+            (file, length)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(e) => return Err(e),
+    };
+    let mut frames = Frames::new(BufReader::new(file), FORMAT);
+    while let Some(record) = frames.next_as(Record::decode) {
+        table.apply(record);
+    }
+    let good_bytes = frames.damage().unwrap_or(length);
+    if good_bytes < length {
+        let path = path.display();
+        tracing::warn!(%path, good_bytes, length, "the end of a journal is damaged; what came before it holds");
+    }
+    debug_assert!(good_bytes == 0 || good_bytes >= HEADER_BYTES as u64, "a header is whole or not there");
+    Ok(good_bytes)
+}
+
+impl Record {
+    fn encode(&self, to: &mut Vec<u8>) {
+        frame::encode(to, |to| self.fill(to));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,39 @@
+//! `forebay status` and `flush`.
+
+use reqwest::Method;
+
+use super::client::Connection;
+use crate::admin::api::PendingView;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct FlushArguments {
+    /// A file or directory.
+    #[arg(default_value = "/")]
+    path: String,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub(super) async fn status(connection: Connection) -> anyhow::Result<()> {
+    let pending: Vec<PendingView> = connection.json(connection.request(Method::GET, "pending", &[])?).await?;
+    if connection.json {
+        println!("{}", serde_json::to_string_pretty(&pending)?);
+        return Ok(());
+    }
+    if pending.is_empty() {
+        println!("everything that was acknowledged is at its store");
+    }
+    for write in pending {
+        let tries = match write.error {
+            Some(error) => format!("  tried {} times: {error}", write.attempts),
+            None => String::new(),
+        };
+        println!("{:>15}  since {}  {}{tries}", write.size_bytes, write.since, write.path);
+    }
+    Ok(())
+}
+
+pub(super) async fn flush(arguments: FlushArguments) -> anyhow::Result<()> {
+    let FlushArguments { path, connection } = arguments;
+    connection.send(connection.request(Method::POST, "flush", &[("path", &*path)])?).await.map(drop)
+}
