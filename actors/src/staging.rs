@@ -8,7 +8,7 @@
 //! - `uploads/<id>/` holds multipart uploads, which survive a restart. A part exists once its record is renamed into
 //!   place; the record names the data, so the two can never disagree.
 //! - `pending/` holds the larger contents that were acknowledged and are not at the store yet; the journal beside it
-//!   names them and holds the small ones. See [`back`].
+//!   names them and holds the small ones. See `back.rs`.
 //! - One process owns the directory, by a lock on it.
 
 mod back;

@@ -88,7 +88,7 @@ class World:
     def adopt_files(self, paths: set[str], before: Tree, after: Tree, leaves: dict[str, bytes]) -> None:
         for path in sorted(paths):
             found = self.hdfs.read(path)
-            allowed = [before.files.get(path), after.files.get(path), *filter(None, [leaves.get(path)])]
+            allowed = [before.files.get(path), after.files.get(path), *([leaves[path]] if path in leaves else [])]
             assert found in allowed, f"{path!r} is {brief(found)}, neither of {[brief(data) for data in allowed]}"
             if found is None:
                 self.tree.files.pop(path, None)

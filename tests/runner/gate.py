@@ -17,10 +17,12 @@ def lint(context: Context) -> Outcome:
 
 
 def unit(context: Context) -> Outcome:
-    outcome = cargo_tests(context, ["cargo", "test", "--locked", "--workspace", "--no-fail-fast"])
+    return cargo_tests(context, ["cargo", "test", "--locked", "--workspace", "--no-fail-fast"])
+
+
+def interleavings(context: Context) -> Outcome:
     models = ["--features", "shuttle", "--lib", "cache::model"]
-    outcome.add(cargo_tests(context, ["cargo", "test", "--locked", "-p", "forebay-actors", *models]))
-    return outcome
+    return cargo_tests(context, ["cargo", "test", "--locked", "-p", "forebay-actors", *models])
 
 
 def docs(context: Context) -> Outcome:

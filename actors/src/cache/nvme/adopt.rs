@@ -13,7 +13,7 @@ use crate::cache::class::Class;
 use crate::cache::page::ContentKey;
 
 impl NvmeTier {
-    /// Makes `source` the file of a content; see [`super::Cache::adopt`].
+    /// Makes `source` the file of a content; see [`crate::cache::Cache::adopt`].
     pub(in crate::cache) async fn adopt(
         self: &Arc<Self>,
         (content, class): (ContentKey, Arc<Class>),
