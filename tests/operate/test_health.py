@@ -14,6 +14,7 @@ DECLARATION = re.compile(r'^\s*(counter|gauge|ratio|histogram) \w+ "(forebay_\w+
 EVENTS = {
     "forebay_actor_degraded", "forebay_actor_restarts_total", "forebay_breaker_open", "forebay_cache_evictions_total",
     "forebay_cache_lent_files", "forebay_cache_refusals_total", "forebay_cache_shadow_hit_ratio", "forebay_commit_observer_timeouts_total",
+    "forebay_writeback_uploads_total",
 }  # fmt: skip
 
 

@@ -444,14 +444,15 @@ fn many_readers_race_replacements_and_never_see_a_mixture() {
             let readers: Vec<_> = (0..4)
                 .map(|_| {
                     scope.spawn(|| {
-                        let mut reads = 0;
-                        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        // Once in any case, however late the thread begins.
+                        loop {
                             let text = read(stage.at("a"));
                             assert_eq!(text.len(), 5000);
                             assert!(text.bytes().all(|byte| byte == text.as_bytes()[0]), "mixed");
-                            reads += 1;
+                            if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                                break;
+                            }
                         }
-                        reads
                     })
                 })
                 .collect();
@@ -460,7 +461,7 @@ fn many_readers_race_replacements_and_never_see_a_mixture() {
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
             for reader in readers {
-                assert!(reader.join().expect("no mixture") > 0);
+                reader.join().expect("no mixture");
             }
         });
     }
