@@ -301,6 +301,8 @@ impl Core {
     async fn keep_both(&self, put: &Put, source: &Source) -> Result<()> {
         let digits = &put.md5[..CONFLICT_DIGITS.min(put.md5.len())];
         let beside = format!("{}.conflict-{digits}", put.key);
+        // Of both names nothing is remembered when this is over.
+        let _changes = (self.change(&put.key), self.change(&beside));
         self.send_put(&beside, source, &put.headers, &Condition::NONE).await?;
         tracing::error!(
             mount = &*self.label,
@@ -309,8 +311,6 @@ impl Core {
             "the file was changed at the store since this write began; both contents are kept"
         );
         self.staging.done(put, None, async |_: &std::path::Path| false).await?;
-        self.attributes.forget_file(&put.key);
-        self.attributes.forget_file(&beside);
         self.identities.release(&put.key);
         Ok(())
     }

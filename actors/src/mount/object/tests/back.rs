@@ -163,6 +163,42 @@ async fn conflict_keeps_both_contents() {
     assert_eq!((f.read("a").await, f.read(&beside).await), (b"theirs".to_vec(), b"mine".to_vec()));
 }
 
+#[tokio::test]
+async fn conflict_is_listed_as_it_ended_where_listings_are_kept() {
+    let (clock, state) = (ManualClock::default(), TempDir::new().expect("a directory"));
+    let store = Arc::new(Faulty::new(Clock::manual(&clock)));
+    let directory = TempDir::new().expect("a temporary directory");
+    let metadata = crate::metadata::Metadata::open(state.path()).expect("opens");
+    let listings = Some(metadata.listings("/object", store.fingerprint(), false));
+    let mount = mount_with(&store, &clock, &directory, (Revalidate::Never, &MEMORY_ONLY, BACK, listings));
+    let f = Fixture { store, mount, clock, directory };
+    let written = async || {
+        let idle = async {
+            while !metadata.is_idle() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), idle).await.expect("what was said is known");
+    };
+    let query = ListQuery { prefix: String::new(), shallow: true, start_after: None, limit: 10 };
+    f.store.put_outside("a", b"base").await;
+    f.mount.list(&query).await.expect("lists");
+    written().await;
+    let staged = f.mount.stage(Target::Modify(key("a"))).await.expect("stages");
+    staged.write_at(0, Bytes::from_static(b"mine")).await.expect("writes");
+    f.store.put_outside("a", b"theirs").await;
+    let gate = f.store.hold("put");
+    let entry = staged.publish(Publish::default()).await.expect("is acknowledged");
+    gate.arrived().await;
+    written().await;
+    gate.open();
+    f.uploaded().await;
+    let listed = f.mount.list(&query).await.expect("lists").items;
+    let sizes: Vec<_> = listed.iter().map(|item| (item.name.as_str(), item.entry.size_bytes)).collect();
+    let beside = format!("a.conflict-{}", &entry.etag.as_str()[..12]);
+    assert_eq!(sizes, [("a", 6), (beside.as_str(), 4)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn lost_answer_is_no_conflict() {
     for has_own_tags in [false, true] {
