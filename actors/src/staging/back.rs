@@ -107,8 +107,11 @@ impl Staging {
                 self.0.space.take(size_bytes);
             }
             (Ok(()), Sharing::Shared) => self.0.space.take(size_bytes),
-            (Err(_), Sharing::Sole) => fs::rename(&path, file.path())?,
-            (Err(_), Sharing::Shared) => fs::remove_file(&path)?,
+            (Err(_), Sharing::Sole) => {
+                let staged = Arc::clone(file);
+                blocking(move || Ok(fs::rename(&path, staged.path())?)).await?;
+            }
+            (Err(_), Sharing::Shared) => blocking(move || Ok(fs::remove_file(&path)?)).await?,
         }
         answer
     }
@@ -135,15 +138,21 @@ impl Staging {
         {
             self.0.space.release(put.size_bytes);
         }
-        for other in over {
-            let Some(path) = back.path(&other) else { continue };
-            match fs::remove_file(&path) {
-                Ok(()) => self.0.space.release(other.size_bytes),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => tracing::warn!(path = %path.display(), error = %e, "stays until the next start"),
+        let shared = Arc::clone(&self.0);
+        blocking(move || {
+            for other in over {
+                let Some(path) = shared.back.path(&other) else { continue };
+                match fs::remove_file(&path) {
+                    Ok(()) => shared.space.release(other.size_bytes),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => {
+                        tracing::warn!(path = %path.display(), error = %e, "stays until the next start");
+                    }
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 
     /// A part of a pending content; `None` when it is pending no more.

@@ -92,8 +92,8 @@ impl Journal {
         Ok(Self(Arc::new(shared)))
     }
 
-    /// Appends a record, which counts from when this answers; a write gets its number. `is_durable` waits for the disk. Once begun it is
-    /// finished, whoever stops waiting.
+    /// Appends a record, which counts from when this answers; a write gets its number. `is_durable` waits for the disk.
+    /// Once begun it is finished, whoever stops waiting.
     ///
     /// # Errors
     /// The disk's; nothing counts then.
@@ -123,7 +123,14 @@ impl Shared {
 
     /// Writes group after group until nobody waits.
     fn write_all(&self) {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = Writing(self);
+        // What a panic left of the log is not appended to.
+        let mut log = self.log.lock().unwrap_or_else(|poisoned| {
+            let mut log = poisoned.into_inner();
+            *log = Log::Broken;
+            self.log.clear_poison();
+            log
+        });
         loop {
             let group = {
                 let mut queue = self.queue();
@@ -195,6 +202,19 @@ impl Shared {
         let bytes = frames.len() as u64;
         *log = Log::Open { file, bytes, rewrite_bytes: (bytes * REWRITE_FACTOR).max(REWRITE_BYTES_MIN) };
         Ok(())
+    }
+}
+
+/// The one thread that writes. If it panics, whoever waits hears of it, and the next one that comes starts another.
+struct Writing<'a>(&'a Shared);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut queue = self.0.queue();
+            queue.is_written = false;
+            queue.waiting.clear();
+        }
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) struct Backlog {
     pub(crate) bytes: u64,
     /// Those of them that are in memory.
     pub(crate) inline_bytes: u64,
+    /// When the first of them was written.
     pub(crate) since: Option<SystemTime>,
 }
 
@@ -170,7 +171,8 @@ impl Table {
 
     pub(crate) fn backlog(&self) -> Backlog {
         let state = self.state();
-        let since = state.pending.values().filter_map(|puts| puts.front()).map(|put| put.modified).min();
+        let oldest = state.oldest.values().next().and_then(|name| state.pending.get(name)?.front());
+        let since = oldest.map(|put| put.modified);
         Backlog {
             objects: state.pending.len() as u64,
             bytes: state.pending_bytes,

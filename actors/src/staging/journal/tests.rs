@@ -148,6 +148,20 @@ async fn journal_that_cannot_be_written_refuses_and_comes_back() {
 }
 
 #[tokio::test]
+async fn panic_of_the_writer_is_one_refusal() {
+    let directory = TempDir::new().expect("a directory");
+    let (journal, table) = open(&directory);
+    journal.append(Record::Put(put("a", b"one")), true).await.expect("appends");
+    // No time before 1970 can be written down.
+    let modified = SystemTime::UNIX_EPOCH - std::time::Duration::from_secs(1);
+    let impossible = Box::new(Put { modified, ..*put("b", b"two") });
+    journal.append(Record::Put(impossible), true).await.expect_err("the writer died");
+    journal.append(Record::Put(put("c", b"three")), true).await.expect("appends");
+    assert_eq!(table.names(1000), ["a", "c"]);
+    assert_eq!(live(&open(&directory).1), live(&table));
+}
+
+#[tokio::test]
 async fn log_is_written_anew_when_little_of_it_is_needed() {
     let directory = TempDir::new().expect("a directory");
     let (journal, table) = open(&directory);
