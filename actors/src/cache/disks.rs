@@ -118,8 +118,7 @@ impl Disks {
 
 /// Brings the series of the whole tier to their start.
 fn show_tier(nvme: &NvmeConfig) {
-    let capacity: u64 = nvme.directories.iter().map(|directory| directory.size_bytes).sum();
-    METRICS.cache_capacity_bytes.with_label_values(&["nvme"]).set(capacity as i64);
+    METRICS.cache_capacity_bytes.with_label_values(&["nvme"]).set(nvme.size_bytes() as i64);
     METRICS.cache_lent_files.with_label_values(&["nvme"]).set(0);
     METRICS.cache_lent_bytes.with_label_values(&["nvme"]);
     METRICS.cache_restore_seconds.with_label_values(&["nvme"]);
