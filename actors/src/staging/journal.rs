@@ -11,6 +11,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -123,14 +124,7 @@ impl Shared {
 
     /// Writes group after group until nobody waits.
     fn write_all(&self) {
-        let _writing = Writing(self);
-        // What a panic left of the log is not appended to.
-        let mut log = self.log.lock().unwrap_or_else(|poisoned| {
-            let mut log = poisoned.into_inner();
-            *log = Log::Broken;
-            self.log.clear_poison();
-            log
-        });
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let group = {
                 let mut queue = self.queue();
@@ -140,23 +134,31 @@ impl Shared {
             if group.is_empty() {
                 return;
             }
-            let outcome = self.write(&mut log, &group);
-            self.groups.inc();
-            self.records.inc_by(group.len() as u64);
-            if let Err(e) = &outcome {
-                tracing::error!(path = %self.path.display(), error = %e, "the journal cannot be written; writes wait for the store");
+            // A panic is a failure of its group, which hears that nobody answers; those behind it are served.
+            if catch_unwind(AssertUnwindSafe(|| self.serve(&mut log, group))).is_err() {
                 log.give_up();
             }
-            for Waiting { record, answer, .. } in group {
-                let outcome = outcome.as_ref().map_err(|e| {
-                    Error::from(io::Error::from(e.kind())).at("append to the journal", self.path.display())
-                });
-                if outcome.is_ok() {
-                    self.table.apply(record);
-                }
-                // Whoever no longer waits hears nothing.
-                drop(answer.send(outcome.map(|&()| ())));
+        }
+    }
+
+    /// Writes a group and answers it.
+    fn serve(&self, log: &mut Log, group: Vec<Waiting>) {
+        let outcome = self.write(log, &group);
+        self.groups.inc();
+        self.records.inc_by(group.len() as u64);
+        if let Err(e) = &outcome {
+            tracing::error!(path = %self.path.display(), error = %e, "the journal cannot be written; writes wait for the store");
+            log.give_up();
+        }
+        for Waiting { record, answer, .. } in group {
+            let outcome = outcome.as_ref().map_err(|e| {
+                Error::from(io::Error::from(e.kind())).at("append to the journal", self.path.display())
+            });
+            if outcome.is_ok() {
+                self.table.apply(record);
             }
+            // Whoever no longer waits hears nothing.
+            drop(answer.send(outcome.map(|&()| ())));
         }
     }
 
@@ -202,19 +204,6 @@ impl Shared {
         let bytes = frames.len() as u64;
         *log = Log::Open { file, bytes, rewrite_bytes: (bytes * REWRITE_FACTOR).max(REWRITE_BYTES_MIN) };
         Ok(())
-    }
-}
-
-/// The one thread that writes. If it panics, whoever waits hears of it, and the next one that comes starts another.
-struct Writing<'a>(&'a Shared);
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let mut queue = self.0.queue();
-            queue.is_written = false;
-            queue.waiting.clear();
-        }
     }
 }
 

@@ -129,6 +129,9 @@ async fn damaged_object_is_fetched_again_and_the_others_stay() {
         }
         assert_eq!(store.fetches(), 1, "cut {is_cut}");
         for name in names(3) {
+            eventually("what was fetched again is packed", || is_cached(&cache, &name)).await;
+        }
+        for name in names(3) {
             cache.forget(&content(&name), OBJECT);
         }
         end(cache);

@@ -65,8 +65,10 @@ async fn refusal_of_the_disk_is_told_with_its_cause() {
     let treatment = Treatment { quota_bytes: Some(PAGE_BYTES), pin: true, ..Treatment::default() };
     let class = Class::new("/seen", treatment);
     let fetch = Arc::clone(&store) as Arc<dyn Fetch>;
-    let file = cache.file(&Arc::from("/seen"), (&content("a"), &class), SIZE, fetch);
-    read_all(&file, ByteRange::new(0, SIZE)).await;
+    // Two pages have room in memory and one on the disk.
+    let size_bytes = 5 * PAGE_BYTES;
+    let file = cache.file(&Arc::from("/seen"), (&content("a"), &class), size_bytes, fetch);
+    read_all(&file, ByteRange::new(0, size_bytes)).await;
     let is_told = || explained(&cache, &file).reasons.iter().any(|reason| reason.contains("quota is full"));
     eventually("the refusal", is_told).await;
     let places: Vec<_> = explained(&cache, &file).parts.iter().map(|part| part.place).collect();
