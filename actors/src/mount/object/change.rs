@@ -44,11 +44,11 @@ impl Core {
     }
 
     /// Remembers what the store said of a file, see [`super::attributes::AttributeCache::learn_file`].
-    pub(super) fn learn_file(&self, name: &str, value: Option<Entry>, token: Token, since: SystemTime) {
-        let before = self.attributes.learn_file(name, value.clone(), token, since);
+    pub(super) fn learn_file(&self, name: &str, value: Option<&Entry>, token: Token, since: SystemTime) {
+        let before = self.attributes.learn_file(name, value.cloned(), token, since);
         // What is gone from a name of a hierarchical store may be the same file at another one.
         if value.is_some() || !self.info.capability.hierarchical {
-            self.release_content(name, before, value.as_ref());
+            self.release_content(name, before, value);
         }
     }
 
