@@ -26,7 +26,8 @@ DISK_BLOCKS = 1 << 28
 MS_NOSUID, MS_NODEV, MNT_DETACH = 2, 4, 2
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 ASYNC_READ, BIG_WRITES, PARALLEL_DIROPS, MAX_PAGES = 1 << 0, 1 << 5, 1 << 18, 1 << 22
-FOPEN_DIRECT_IO = 1
+# Without FLUSH: the kernel lets nobody die who waits for one.
+OPENED = 1 << 0 | 1 << 5  # FOPEN_DIRECT_IO, FOPEN_NOFLUSH
 FATTR_MODE, FATTR_UID, FATTR_GID, FATTR_SIZE, FATTR_ATIME, FATTR_MTIME = 1, 2, 4, 8, 16, 32
 FATTR_ATIME_NOW, FATTR_MTIME_NOW = 128, 256
 
@@ -157,7 +158,7 @@ class FileSystem:
     def create(self, folder: Folder, body: memoryview) -> bytes:
         _, mode, umask = struct.unpack_from("=3I", body)
         made = self.add(folder, names(body[16:])[0], File(self.number(), stat.S_IFREG | stat.S_IMODE(mode) & ~umask))
-        return made + self.opened(0, FOPEN_DIRECT_IO)
+        return made + self.opened(0, OPENED)
 
     def link(self, folder: Folder, body: memoryview) -> bytes:
         return self.add(folder, names(body[8:])[0], self.nodes[struct.unpack_from("=Q", body)[0]])
@@ -204,7 +205,7 @@ class FileSystem:
         is_for_writing = struct.unpack_from("=I", body)[0] & os.O_ACCMODE != os.O_RDONLY
         if is_for_writing and self.mode == "ro":
             raise failed(errno.EROFS)
-        return self.opened(0, FOPEN_DIRECT_IO)
+        return self.opened(0, OPENED)
 
     def release(self, _: File, __: memoryview) -> bytes:
         return b""

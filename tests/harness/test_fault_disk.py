@@ -4,12 +4,15 @@ import errno
 import os
 import signal
 import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from harness.fault_disk import FaultDisk
+from harness.wait import wait_for
 
 BODY = bytes(range(256)) * 5000
 
@@ -156,7 +159,14 @@ def test_who_waits_for_a_disk_that_hangs_goes_on_after_it(disk):
 
 
 def test_who_waits_for_a_disk_that_hangs_can_be_killed(disk):
+    script = "import sys; file = open('file', 'wb', 0); sys.stdout.write('.'); file.write(sys.stdin.buffer.read(1))"
+    waiting = subprocess.Popen([sys.executable, "-uc", script], cwd=disk.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert waiting.stdout.read(1) == b"."
     disk.hang()
-    waiting = subprocess.Popen(["ls", disk.path])
+    waiting.stdin.write(b"x")
+    waiting.stdin.flush()
+    wait_for(lambda: "fuse" in Path(f"/proc/{waiting.pid}/stack").read_text(), 10, "the write to hang")
     waiting.kill()
     assert waiting.wait(10) == -signal.SIGKILL
+    waiting.stdin.close()
+    waiting.stdout.close()
