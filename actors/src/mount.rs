@@ -19,7 +19,7 @@ pub mod vitals;
 use local::LocalMount;
 use mounted::Body;
 pub use mounted::{Change, Mounted, Remains};
-use object::{ObjectMount, Parts};
+use object::{ObjectMount, Parts, Uploads};
 use vitals::Vitals;
 
 use crate::backend::{Backend, Exchange, Hdfs, Memory, ObjectStore};
@@ -46,6 +46,8 @@ pub struct Environment {
     pub rules: Arc<Rules>,
     /// Looks after the mounts' actors.
     pub supervisor: Supervisor,
+    /// Brings to the stores what was acknowledged before.
+    pub uploads: Uploads,
     /// What is known of stores over restarts.
     pub metadata: Option<Arc<Metadata>>,
     /// Where the gateway keeps its own state.
@@ -152,6 +154,7 @@ async fn open_object(config: &MountConfig, environment: &Environment, store: Fla
         cache: environment.cache.clone(),
         rules: Arc::clone(&environment.rules),
         staging,
+        uploads: environment.uploads.clone(),
         vitals: Arc::clone(&vitals),
         clock: environment.clock.clone(),
         usage: store.usage,
@@ -213,6 +216,7 @@ mod tests {
             cache: Cache::open(&cache).expect("opens"),
             rules: crate::cache::Rules::in_memory(),
             supervisor,
+            uploads: Uploads::default(),
             metadata: None,
             var_directory: directory.to_owned(),
             clock: Clock::system(),

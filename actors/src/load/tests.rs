@@ -10,6 +10,7 @@ use super::*;
 use crate::cache::Cache;
 use crate::config::{CacheConfig, MountConfig, MountLimits, Quirks, Revalidate, StoreConfig};
 use crate::mount::Environment;
+use crate::mount::object::Uploads;
 use crate::mounts::Mounts;
 
 struct Fixture {
@@ -37,6 +38,7 @@ impl Fixture {
             cache: Cache::open(&cache).expect("opens"),
             rules: crate::cache::Rules::in_memory(),
             supervisor: supervisor.clone(),
+            uploads: Uploads::default(),
             var_directory: directory.path().to_owned(),
             clock: Clock::system(),
         };

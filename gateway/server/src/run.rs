@@ -12,7 +12,9 @@ use forebay_actors::cache::{Cache, Rules};
 use forebay_actors::load::{self, Loads};
 use forebay_actors::metadata::Metadata;
 use forebay_actors::mount::Environment;
-use forebay_actors::mounts::Mounts;
+use forebay_actors::mount::object::Uploads;
+use forebay_actors::mounts::{self, Mounts};
+use forebay_actors::staging::make_directory;
 use forebay_actors::supervisor::Supervisor;
 use forebay_core::{Clock, METRICS, MountTable, Namespace};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -38,7 +40,7 @@ pub(crate) struct Stores {
 /// The cache directory cannot be used or is in use, or a local directory cannot be opened.
 pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
     let var = &config.gateway.var;
-    std::fs::create_dir_all(var).with_context(|| format!("cannot make {}", var.display()))?;
+    make_directory(var, 0o755).with_context(|| format!("cannot make {}", var.display()))?;
     let supervisor = Supervisor::start("gateway").await?;
     let cache = Cache::open(&config.gateway.cache)?;
     cache.start_evictors(&supervisor).await?;
@@ -47,11 +49,14 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
         let directory = var.join("metadata");
         Arc::new(tokio::task::spawn_blocking(move || Metadata::open(&directory)).await??)
     };
+    let uploads = Uploads::default();
+    uploads.start(&supervisor).await?;
     let environment = Environment {
         cache,
         metadata: Some(Arc::clone(&metadata)),
         rules: Arc::clone(&rules),
         supervisor: supervisor.clone(),
+        uploads,
         var_directory: var.clone(),
         clock: Clock::system(),
     };
@@ -101,6 +106,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let loads = Loads::open(&namespace, &config.gateway.var.join("loads"), Clock::system()).await?;
     loads.start(&supervisor).await?;
     load::start_preloads(&loads, &mounts, &supervisor).await?;
+    mounts::start_reaper(&mounts, &supervisor).await?;
     let operated = Operated { readiness: readiness.clone(), mounts, reloader, loads, rules };
     frontends::start(&config, &namespace, &supervisor, operated).await?;
     readiness.set(true);

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use forebay_actors::cache::{Cache, Rules};
 use forebay_actors::config::{CacheConfig, MountConfig, Revalidate, StoreConfig, WriteMode};
 use forebay_actors::conformance::{self, Depth, Outcome, Suite, explain};
+use forebay_actors::mount::object::Uploads;
 use forebay_actors::mount::{self, Environment};
 use forebay_actors::supervisor::Supervisor;
 use forebay_core::{Clock, ErrorKind, Key, ListQuery, Mount, MountState, NsPath, Want};
@@ -136,6 +137,7 @@ async fn examine_all(config: &Config, depth: Depth) -> anyhow::Result<Option<Vec
         cache: Cache::open(&memory)?,
         rules: Rules::in_memory(),
         supervisor: supervisor.clone(),
+        uploads: Uploads::default(),
         var_directory: staging.path().to_owned(),
         clock: Clock::system(),
     };
