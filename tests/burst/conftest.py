@@ -1,7 +1,6 @@
 """A gateway whose budgets are small beside what it is asked for, before a store that is full."""
 
 import pytest
-
 from burst.traffic import BUDGET_BYTES, MIB, NVME_BYTES, OBJECT_BYTES, OBJECTS, content
 from harness.gateway import Gateway, settings
 from harness.tool import tool

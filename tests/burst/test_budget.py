@@ -1,7 +1,6 @@
 """One memory budget, one disk budget: what the gateway takes beside its program stays below them under every load."""
 
 import pytest
-
 from burst.traffic import BUDGET_BYTES, MIB, NVME_BYTES, OBJECT_BYTES, OBJECTS, SLACK_BYTES, SlowReaders, Traffic, at_once
 from harness.tool import has_fuse, machine
 from harness.watch import Watch
