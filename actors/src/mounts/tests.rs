@@ -63,6 +63,7 @@ fn environment(directory: &Path, supervisor: Supervisor, clock: Clock) -> Enviro
     Environment {
         metadata: None,
         cache: Cache::open(&cache).expect("opens"),
+        uploads: crate::backend::UploadMemory::new(64 << 20),
         rules: crate::cache::Rules::in_memory(),
         supervisor,
         uploads: Uploads::default(),
