@@ -56,7 +56,7 @@ use self::overlay::Overlay;
 use self::request::Condition;
 use self::siblings::Siblings;
 use self::uploader::Failures;
-pub use self::uploader::Uploads;
+pub use self::uploader::Uploader;
 use self::work::Work;
 use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
@@ -87,7 +87,7 @@ pub struct Parts {
     /// Where its writes lie until they are published.
     pub staging: Staging,
     /// Who brings to the store what was acknowledged before.
-    pub uploads: Uploads,
+    pub uploader: Uploader,
     /// Its limits, breaker and state.
     pub vitals: Arc<Vitals>,
     /// The time of day.
@@ -139,7 +139,7 @@ impl ObjectMount {
     /// Outside a Tokio runtime: what must be finished runs on the one it is opened on.
     pub fn open(parts: Parts) -> Arc<Self> {
         let Parts { info, revalidate, listings, write, backend, cache, .. } = parts;
-        let Parts { rules, staging, uploads, vitals, clock, usage, .. } = parts;
+        let Parts { rules, staging, uploader, vitals, clock, usage, .. } = parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let core = Arc::new(Core {
             label: Arc::from(info.name.as_str()),
@@ -162,7 +162,7 @@ impl ObjectMount {
             failures: Failures::default(),
             owner,
         });
-        uploads.add(&core);
+        uploader.add(&core);
         Arc::new(Self { info, core })
     }
 

@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::config::{
     CacheConfig, MountLimits, ObjectStoreConfig, Quirks, Revalidate, S3StoreConfig, StoreConfig,
 };
-use crate::mount::object::Uploads;
+use crate::mount::object::Uploader;
 use crate::supervisor::Supervisor;
 
 struct Fixture {
@@ -66,7 +66,7 @@ fn environment(directory: &Path, supervisor: Supervisor, clock: Clock) -> Enviro
         uploads: crate::backend::UploadMemory::new(64 << 20),
         rules: crate::cache::Rules::in_memory(),
         supervisor,
-        uploads: Uploads::default(),
+        uploader: Uploader::default(),
         var_directory: directory.to_owned(),
         clock,
     }

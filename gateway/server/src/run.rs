@@ -14,7 +14,7 @@ use forebay_actors::config::{CacheConfig, MemoryShares};
 use forebay_actors::load::{self, Loads};
 use forebay_actors::metadata::Metadata;
 use forebay_actors::mount::Environment;
-use forebay_actors::mount::object::Uploads;
+use forebay_actors::mount::object::Uploader;
 use forebay_actors::mounts::{self, Mounts};
 use forebay_actors::staging::make_directory;
 use forebay_actors::supervisor::Supervisor;
@@ -53,15 +53,15 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
         let directory = var.join("metadata");
         Arc::new(tokio::task::spawn_blocking(move || Metadata::open(&directory)).await??)
     };
-    let uploads = Uploads::default();
-    uploads.start(&supervisor).await?;
+    let uploader = Uploader::default();
+    uploader.start(&supervisor).await?;
     let environment = Environment {
         cache,
         uploads: UploadMemory::new(shares.uploads_bytes),
         metadata: Some(Arc::clone(&metadata)),
         rules: Arc::clone(&rules),
         supervisor: supervisor.clone(),
-        uploads,
+        uploader,
         var_directory: var.clone(),
         clock: Clock::system(),
     };

@@ -113,7 +113,7 @@ impl Core {
 
 /// The mounts whose pending writes are uploaded, by the actor `Uploader`. Clones share them.
 #[derive(Clone, Default)]
-pub struct Uploads(Arc<Shared>);
+pub struct Uploader(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -123,18 +123,18 @@ struct Shared {
     added: Notify,
 }
 
-impl Uploads {
+impl Uploader {
     /// Starts the actor.
     ///
     /// # Errors
     /// As [`Supervisor::service`].
     pub async fn start(&self, supervisor: &Supervisor) -> Result<()> {
-        let uploads = self.clone();
+        let uploader = self.clone();
         let service = move |mut stop: StopSignal| {
-            let uploads = uploads.clone();
+            let uploader = uploader.clone();
             async move {
                 tokio::select! {
-                    ended = uploads.run() => ended,
+                    ended = uploader.run() => ended,
                     () = stop.requested() => Ok(()),
                 }
             }
