@@ -213,7 +213,7 @@ impl Ledger {
     }
 
     fn directories(&self, prefix: &str) -> Vec<Box<str>> {
-        names_at(&self.attributes(), prefix).filter(|name| name.ends_with('/')).cloned().collect()
+        names_at(&self.attributes(), prefix).filter(|name| name.ends_with('/')).map(Box::from).collect()
     }
 
     /// Forgets what was set for a directory and those below it, which are gone.
@@ -300,7 +300,9 @@ impl Ledger {
     fn append(&self, log: &mut Option<Log>, records: &[Record]) -> Result<()> {
         let Some(log) = log else { return Ok(()) };
         let mut frames = Vec::new();
-        records.iter().for_each(|record| record.encode(&mut frames));
+        for record in records {
+            record.encode(&mut frames);
+        }
         let appended = log.append(&frames);
         self.is_unsynced.store(true, Ordering::Release);
         self.wake.notify_one();
@@ -316,7 +318,9 @@ impl Ledger {
             log.iter_mut().for_each(Log::miss);
             tracing::error!(%error, "what was set for an entry is lost if the gateway ends before its ledger is written anew");
         }
-        records.into_iter().for_each(|record| self.apply_record(record));
+        for record in records {
+            self.apply_record(record);
+        }
     }
 
     fn apply_record(&self, record: Record) {
@@ -415,10 +419,8 @@ impl Ledger {
             (log.begin()?, self.content())
         };
         let content_bytes = new.write(&content)?;
-        match self.log().as_mut().map_or(Ok(true), |log| log.put_in_place(new, content_bytes))? {
-            true => Ok(()),
-            false => Err(io::Error::other("it changed while it was written")),
-        }
+        let is_in_place = self.log().as_mut().map_or(Ok(true), |log| log.put_in_place(new, content_bytes))?;
+        if is_in_place { Ok(()) } else { Err(io::Error::other("it changed while it was written")) }
     }
 
     fn content(&self) -> Vec<u8> {
@@ -462,17 +464,14 @@ fn set(name: &str, posix: &Posix) -> Record {
 fn names_at<'a>(
     attributes: &'a BTreeMap<Box<str>, Box<[u8]>>,
     name: &'a str,
-) -> impl Iterator<Item = &'a Box<str>> {
-    let is_at =
-        move |found: &&Box<str>| ***found == *name || (name.ends_with('/') && found.starts_with(name));
-    attributes
-        .range::<str, _>((Bound::Included(name), Bound::Unbounded))
-        .map(|(found, _)| found)
-        .take_while(is_at)
+) -> impl Iterator<Item = &'a str> {
+    let is_at = move |found: &&str| *found == name || (name.ends_with('/') && found.starts_with(name));
+    let from = attributes.range::<str, _>((Bound::Included(name), Bound::Unbounded));
+    from.map(|(found, _)| &**found).take_while(is_at)
 }
 
 fn take_at(attributes: &mut BTreeMap<Box<str>, Box<[u8]>>, name: &str) -> Vec<(Box<str>, Box<[u8]>)> {
-    let names: Vec<_> = names_at(attributes, name).cloned().collect();
+    let names: Vec<Box<str>> = names_at(attributes, name).map(Box::from).collect();
     names.into_iter().filter_map(|name| attributes.remove_entry(&name)).collect()
 }
 

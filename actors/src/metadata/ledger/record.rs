@@ -97,5 +97,7 @@ impl Record {
 
 fn put(to: &mut Vec<u8>, kind: u8, texts: &[&str]) {
     to.push(kind);
-    texts.iter().for_each(|text| put_text(to, text));
+    for text in texts {
+        put_text(to, text);
+    }
 }

@@ -62,7 +62,7 @@ fn whatever_was_done_is_there_after_a_kill() {
     let mut random = fastrand::Rng::with_seed(seed);
     let directory = TempDir::new().expect("a directory");
     let mut ledger = open(&directory);
-    let mut names = vec![String::new(); 2];
+    let mut names = [String::new(), String::new()];
     for step in 0..3000 {
         for name in &mut names {
             *name = ["a", "b", "d/", "d/a", "d/e/", "d/e/f", "e/", "e/x"][random.usize(..8)].into();
@@ -71,7 +71,7 @@ fn whatever_was_done_is_there_after_a_kill() {
         match random.u8(..12) {
             0..3 => set_mode(&ledger, one, random.u32(..0o1000)),
             3 => {
-                let value = Some(Bytes::copy_from_slice(&step.to_string().into_bytes()));
+                let value = Some(Bytes::from(step.to_string()));
                 ledger.set_xattr(one, "user.x", value, XattrMode::Any).expect("is kept");
             }
             4 => drop(ledger.set_xattr(one, "user.x", None, XattrMode::Any)),
