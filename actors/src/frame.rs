@@ -70,6 +70,16 @@ impl<R: Read> Frames<R> {
         Self { log, format, frame: Vec::new(), good_bytes, is_damaged }
     }
 
+    /// As [`Frames::new`] for what follows the first `good_bytes` of a log, which were read from elsewhere.
+    pub(crate) fn resume(rest: R, format: Format, good_bytes: u64) -> Self {
+        Self { log: rest, format, frame: Vec::new(), good_bytes, is_damaged: false }
+    }
+
+    /// How much of the log was good so far.
+    pub(crate) fn good_bytes(&self) -> u64 {
+        self.good_bytes
+    }
+
     /// Where the damage begins, if the log did not end as it should.
     pub(crate) fn damage(&self) -> Option<u64> {
         self.is_damaged.then_some(self.good_bytes)

@@ -2,7 +2,7 @@
 //! the process.
 //!
 //! Invariants:
-//! - Everything here can be asked for again: what is damaged is thrown away and learned anew. After a kill the names of
+//! - Everything in the database can be asked for again; what only we know is in the ledgers (module `ledger`): what is damaged is thrown away and learned anew. After a kill the names of
 //!   the last commits are, after a failure of the machine everything (module `journal`).
 //! - One thread writes; it makes many changes in one transaction. Readers wait for nobody.
 //! - What is being changed is not answered (module `listings`), so nobody waits for the writer, and nothing is stale when it
@@ -12,6 +12,7 @@
 mod chunk;
 mod codec;
 mod journal;
+mod ledger;
 mod listings;
 mod proof;
 mod ranges;
@@ -20,13 +21,13 @@ mod store;
 mod tests;
 mod walk;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +35,7 @@ use forebay_core::{Error, ErrorKind, Result};
 use rustix::fs::FlockOperation;
 
 use self::journal::{Journal, Left, Record};
+pub use self::ledger::Ledger;
 pub use self::listings::Listings;
 pub(crate) use self::listings::{Announced, Outcome};
 use self::ranges::{Fact, Range};
@@ -55,6 +57,9 @@ pub struct Metadata {
     shared: Arc<Shared>,
     /// Taken once, to wait for its end.
     writer: Mutex<Option<JoinHandle<()>>>,
+    directory: PathBuf,
+    /// Those in use, by their names. Held while one is opened, off the runtime.
+    ledgers: Mutex<HashMap<String, Weak<Ledger>>>,
     _lock: File,
 }
 
@@ -121,7 +126,8 @@ impl Metadata {
                 writing.fail(&Error::new(ErrorKind::Internal, "the writer of the metadata store panicked"));
             }
         })?;
-        Ok(Self { shared, writer: Mutex::new(Some(writer)), _lock: lock })
+        let (directory, ledgers) = (directory.to_owned(), Mutex::default());
+        Ok(Self { shared, writer: Mutex::new(Some(writer)), directory, ledgers, _lock: lock })
     }
 
     /// What is known of the store `fingerprint` as it is mounted at `name`.
@@ -134,6 +140,26 @@ impl Metadata {
         let mut mount = [0; 8];
         mount.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
         Listings::new(Arc::clone(&self.shared), u64::from_le_bytes(mount), is_hierarchical)
+    }
+
+    /// What only we know of the store `fingerprint`, wherever it is mounted. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) fn ledger(&self, fingerprint: &str) -> Result<Arc<Ledger>> {
+        let name = blake3::hash(fingerprint.as_bytes()).to_hex()[..32].to_owned();
+        let mut ledgers = self.ledgers();
+        if let Some(ledger) = ledgers.get(&name).and_then(Weak::upgrade) {
+            return Ok(ledger);
+        }
+        ledgers.retain(|_, ledger| ledger.strong_count() > 0);
+        let ledger = Ledger::open(&self.directory.join("ledgers"), &name)?;
+        ledgers.insert(name, Arc::downgrade(&ledger));
+        Ok(ledger)
+    }
+
+    fn ledgers(&self) -> MutexGuard<'_, HashMap<String, Weak<Ledger>>> {
+        self.ledgers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nothing waits to be written.
@@ -150,6 +176,11 @@ impl Metadata {
         self.shared.wake.notify_all();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(writer) = writer else { return };
+        for ledger in self.ledgers().values().filter_map(Weak::upgrade) {
+            if let Err(error) = ledger.sync_now() {
+                tracing::error!(%error, "what was set last would be lost in a power failure");
+            }
+        }
         let is_joined = writer.join().is_ok();
         if !is_joined || self.shared.is_incomplete() {
             return;

@@ -25,7 +25,7 @@ use vitals::Vitals;
 use crate::backend::{Backend, Exchange, Hdfs, Memory, ObjectStore, UploadMemory};
 use crate::cache::{Cache, Rules};
 use crate::config::{MountConfig, StoreConfig};
-use crate::metadata::Metadata;
+use crate::metadata::{Ledger, Metadata};
 use crate::staging::{Staging, blocking};
 use crate::supervisor::Supervisor;
 
@@ -149,14 +149,21 @@ async fn open_object(config: &MountConfig, environment: &Environment, store: Fla
         capability: exchange.capability(),
     };
     // A memory store is another one after each start, and answers as fast.
-    let listings =
-        environment.metadata.as_ref().filter(|_| store.memory.is_none()).map(|metadata| {
-            metadata.listings(&info.name, exchange.fingerprint(), info.capability.hierarchical)
-        });
+    let metadata = environment.metadata.as_ref().filter(|_| store.memory.is_none());
+    let listings = metadata
+        .map(|metadata| metadata.listings(&info.name, exchange.fingerprint(), info.capability.hierarchical));
+    let ledger = match metadata {
+        Some(metadata) => {
+            let (metadata, store) = (Arc::clone(metadata), exchange.fingerprint().to_owned());
+            blocking(move || metadata.ledger(&store)).await?
+        }
+        None => Ledger::in_memory(),
+    };
     let mount = ObjectMount::open(Parts {
         info,
         revalidate: config.revalidate,
         listings,
+        ledger,
         write: config.write,
         backend: Arc::clone(&exchange) as Arc<dyn Backend>,
         cache: environment.cache.clone(),

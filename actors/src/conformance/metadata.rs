@@ -56,7 +56,7 @@ pub(super) async fn attributes_are_kept(site: &Site) -> Result<Outcome> {
     let mode = site.file(&key).await?.attributes.mode;
     ensure(mode == 0o640, || format!("mode 0640 came back as {mode:04o}"))?;
     if !site.mount.info().capability.posix {
-        return Ok(lacks("mode, owner, times and xattrs are kept in memory and end with the gateway"));
+        return Ok(lacks("mode, owner, times and xattrs are kept beside the store, by the gateway"));
     }
     Ok(Outcome::Holds)
 }

@@ -33,6 +33,7 @@ fn object_mount(backend: Arc<dyn Backend>, directory: &Path) -> Arc<dyn Mount> {
         },
         revalidate: Revalidate::Always,
         listings: None,
+        ledger: crate::metadata::Ledger::in_memory(),
         write: crate::config::WriteMode::default(),
         backend,
         cache: Cache::open(&CACHE).expect("opens"),

@@ -11,8 +11,8 @@
 //! - A store request goes through the mount's [`Vitals`] and nothing else.
 //!
 //! Renames and the deletion of trees are many requests and not atomic, except where the store is hierarchical and
-//! renames natively: there each is one. POSIX attributes, xattrs and identities
-//! kept through renames and changes in place live in memory, are bounded, and end with the process.
+//! renames natively: there each is one. POSIX attributes, xattrs and identities kept through renames and changes in
+//! place are in the store's [`Ledger`].
 
 mod ahead;
 mod attributes;
@@ -22,10 +22,8 @@ mod change;
 mod directory;
 mod file;
 mod hierarchy;
-mod identity;
 mod list;
 mod lookup;
-mod overlay;
 mod rename;
 mod request;
 mod siblings;
@@ -51,8 +49,6 @@ use tokio::sync::Semaphore;
 
 use self::ahead::SENDING_AT_ONCE;
 use self::attributes::AttributeCache;
-use self::identity::Identities;
-use self::overlay::Overlay;
 use self::request::Condition;
 use self::siblings::Siblings;
 use self::uploader::Failures;
@@ -62,10 +58,10 @@ use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
 use crate::cache::{Cache, Class, Rules};
 use crate::config::{Revalidate, WriteMode};
-use crate::metadata::Listings;
+use crate::metadata::{Ledger, Listings};
 use crate::staging::Staging;
 
-/// Entries that a mount remembers of each kind: attributes, identities, POSIX attributes.
+/// Entries that a mount remembers the attributes of.
 const REMEMBERED_ENTRIES: usize = 100_000;
 
 /// What an object mount is made of.
@@ -76,6 +72,8 @@ pub struct Parts {
     pub revalidate: Revalidate,
     /// What is known of its directories over restarts; `None` where that is not worth it.
     pub listings: Option<Arc<Listings>>,
+    /// What only we know of its entries.
+    pub ledger: Arc<Ledger>,
     /// When writes are acknowledged.
     pub write: WriteMode,
     /// The store.
@@ -120,8 +118,8 @@ struct Core {
     attributes: AttributeCache,
     /// What is known of directories.
     listings: Option<Arc<Listings>>,
-    identities: Identities,
-    overlay: Overlay,
+    /// What only we know of entries.
+    ledger: Arc<Ledger>,
     siblings: Siblings,
     work: Work,
     /// Writes that may be sent while they still arrive.
@@ -138,8 +136,8 @@ impl ObjectMount {
     /// # Panics
     /// Outside a Tokio runtime: what must be finished runs on the one it is opened on.
     pub fn open(parts: Parts) -> Arc<Self> {
-        let Parts { info, revalidate, listings, write, backend, cache, .. } = parts;
-        let Parts { rules, staging, uploader, vitals, clock, usage, .. } = parts;
+        let Parts { info, revalidate, listings, ledger, write, backend, .. } = parts;
+        let Parts { cache, rules, staging, uploader, vitals, clock, usage, .. } = parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let core = Arc::new(Core {
             label: Arc::from(info.name.as_str()),
@@ -154,14 +152,14 @@ impl ObjectMount {
             usage,
             attributes: AttributeCache::new(revalidate, REMEMBERED_ENTRIES, info.capability.hierarchical),
             listings,
-            identities: Identities::new(REMEMBERED_ENTRIES),
-            overlay: Overlay::new(REMEMBERED_ENTRIES),
+            ledger,
             siblings: Siblings::new(),
             work: Work::new(Handle::current()),
             sending: Arc::new(Semaphore::new(SENDING_AT_ONCE)),
             failures: Failures::default(),
             owner,
         });
+        core.work.start(Ledger::tend(Arc::downgrade(&core.ledger)));
         uploader.add(&core);
         Arc::new(Self { info, core })
     }
@@ -289,18 +287,22 @@ impl Mount for ObjectMount {
 
     async fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
         let (name, entry) = self.core.named(key).await?;
-        self.core.overlay.change(&name, &change, &entry.etag, self.core.clock.now());
+        self.core.ledger.change(&name, &change, &entry.etag, self.core.clock.now())?;
         Ok(self.core.shown(key, entry))
     }
 
     async fn xattrs(&self, key: &Key) -> Result<Vec<(String, Bytes)>> {
         let (name, _) = self.core.named(key).await?;
-        Ok(self.core.overlay.xattrs(&name))
+        Ok(self.core.ledger.xattrs(&name))
     }
 
     async fn set_xattr(&self, key: &Key, name: &str, value: Option<Bytes>, mode: XattrMode) -> Result<()> {
         let (entry_name, _) = self.core.named(key).await?;
-        self.core.overlay.set_xattr(&entry_name, name, value, mode)
+        self.core.ledger.set_xattr(&entry_name, name, value, mode)
+    }
+
+    async fn sync_directory(&self, _key: &Key) -> Result<()> {
+        self.core.ledger.sync().await
     }
 
     async fn usage(&self) -> Result<Usage> {

@@ -380,7 +380,8 @@ pub trait Mount: Send + Sync {
     /// `NotEmpty`, `IsDirectory`, `NotDirectory`, `PreconditionFailed`.
     async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool>;
 
-    /// Waits until the names in a directory are on stable storage. Stores have them there at once.
+    /// Waits until the names in a directory, and the attributes set for it and for them, are on stable storage. What a
+    /// store keeps is there at once.
     ///
     /// # Errors
     /// As [`Mount::stat`], and the disk's.

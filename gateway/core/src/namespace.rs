@@ -155,7 +155,7 @@ impl Namespace {
         mount.open(&key, want).await.map_err(|e| e.at("open", path))
     }
 
-    /// Waits until the names in a directory are on stable storage.
+    /// Waits until the names in a directory, and the attributes set for it and for them, are on stable storage.
     ///
     /// # Errors
     /// As [`Mount::sync_directory`]; `AccessDenied`.

@@ -27,6 +27,11 @@ impl FileId {
     pub fn as_u128(self) -> u128 {
         self.0
     }
+
+    /// The identity that was written down as this number.
+    pub fn from_u128(number: u128) -> Self {
+        Self(number)
+    }
 }
 
 impl fmt::Display for FileId {

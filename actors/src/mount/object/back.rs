@@ -329,7 +329,7 @@ impl Core {
             "the file was changed at the store since this write began; both contents are kept"
         );
         self.staging.done(put, None, async |_: &std::path::Path| false).await?;
-        self.identities.release(&put.key);
+        self.ledger.release(&put.key);
         Ok(())
     }
 }

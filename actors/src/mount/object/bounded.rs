@@ -55,21 +55,6 @@ impl<V: Default> Bounded<V> {
     pub(super) fn retain(&self, mut is_kept: impl FnMut(&str) -> bool) {
         self.entries.retain(|name, _| is_kept(name));
     }
-
-    /// Takes out all whose names begin with `prefix`.
-    pub(super) fn take_below(&self, prefix: &str) -> Vec<(Arc<str>, V)> {
-        let names: Vec<Arc<str>> = self
-            .entries
-            .iter()
-            .filter(|entry| entry.key().starts_with(prefix))
-            .map(|entry| Arc::clone(entry.key()))
-            .collect();
-        names.into_iter().filter_map(|name| self.entries.remove(&name)).collect()
-    }
-
-    pub(super) fn remove(&self, name: &str) -> Option<V> {
-        self.entries.remove(name).map(|(_, value)| value)
-    }
 }
 
 #[cfg(test)]
@@ -81,7 +66,7 @@ mod tests {
         let table = Bounded::<u32>::new(2);
         table.update("kept", |slot| *slot = 1);
         for round in 0..20 {
-            table.remove("again");
+            table.retain(|name| name != "again");
             table.update("again", |slot| *slot = round);
         }
         assert_eq!((table.read("kept", |v| *v), table.read("again", |v| *v)), (Some(1), Some(19)));

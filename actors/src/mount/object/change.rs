@@ -56,7 +56,7 @@ impl Core {
     fn release_content(&self, name: &str, before: Option<Entry>, now: Option<&Entry>) {
         let Some(before) = before else { return };
         let is_same = now.is_some_and(|now| (now.file_id, &now.version) == (before.file_id, &before.version));
-        let moved_to = self.identities.whereabouts(before.file_id, &before.etag);
+        let moved_to = self.ledger.whereabouts(before.file_id, &before.etag);
         if !is_same && moved_to.is_none_or(|other| *other == *name) {
             let content = ContentId { file_id: before.file_id, version: before.version };
             self.cache.release(&content, before.size_bytes);

@@ -37,7 +37,11 @@ impl Core {
         }
         match self.put_marker(key, &Condition::Own(Precondition::Absent)).await {
             Err(e) if e.kind() == ErrorKind::PreconditionFailed => Err(exists()),
-            answer => answer,
+            answer => {
+                // What was set for a directory that vanished at the store.
+                self.ledger.forget_attributes(&key.directory_prefix());
+                answer
+            }
         }
     }
 
@@ -187,8 +191,7 @@ impl Core {
         let is_found = query.start_after.is_some();
         markers.reverse();
         self.remove_all(markers).await?;
-        self.overlay.forget(&query.prefix);
-        self.identities.release(&query.prefix);
+        self.ledger.forget_directories(&query.prefix);
         Ok(is_found)
     }
 

@@ -101,7 +101,7 @@ impl Fetch for VersionFetch {
         if is_other_content(&answer) {
             self.core.attributes.doubt_file(name);
             // A file that was renamed is read on where it went.
-            if let Some(moved) = self.core.identities.whereabouts(self.file_id, &self.etag) {
+            if let Some(moved) = self.core.ledger.whereabouts(self.file_id, &self.etag) {
                 answer = self.core.fetch(&moved, range, &self.etag).await;
             }
         }

@@ -53,8 +53,7 @@ impl Core {
                 let keys = [key.as_str()];
                 let _change = self.change_trees(&keys);
                 self.vitals.run("delete", Repeat::Safe, || self.backend.delete_tree(&object.key)).await?;
-                self.identities.forget_tree(&object.key);
-                self.overlay.forget_tree(&object.key);
+                self.ledger.forget_tree(&object.key);
                 Ok(true)
             }
             DeleteMode::EmptyDirectory if is_file => {
@@ -91,9 +90,9 @@ impl Core {
     async fn rename_file(&self, source: &Object, to: &Key, mode: RenameMode) -> Result<()> {
         let (old, new) = (source.key.as_str(), to.as_str());
         let (left, arrived) = (self.change(old), self.change(new));
+        let moving = self.ledger.moving(old, new);
         self.send_rename(source, new, mode).await?;
-        self.identities.rename(old, new);
-        self.overlay.rename(old, new, &source.etag);
+        moving.done();
         left.moved();
         let moved = Object { key: new.to_owned(), ..source.clone() };
         let entry = self.file_entry(&moved);
@@ -105,9 +104,9 @@ impl Core {
         let (old, new) = (source.key.as_str(), to.directory_prefix());
         let keys = [from.as_str(), to.as_str()];
         let _change = self.change_trees(&keys);
+        let moving = self.ledger.moving(old, &new);
         self.send_rename(source, &new, mode).await?;
-        self.identities.rename(old, &new);
-        self.overlay.rename_tree(old, &new);
+        moving.done();
         Ok(())
     }
 

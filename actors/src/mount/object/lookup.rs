@@ -194,7 +194,7 @@ impl Core {
             None => FileId::of(&[store, object.key.as_bytes(), tag.as_bytes()]),
         };
         Entry {
-            file_id: self.identities.resolve(&object.key, &object.etag, own),
+            file_id: self.ledger.resolve(&object.key, &object.etag, own),
             kind: EntryKind::File,
             size_bytes: object.size_bytes,
             version: if object.is_weak {
@@ -220,7 +220,7 @@ impl Core {
         };
         let etag = ETag::new(DIRECTORY_TAG);
         Entry {
-            file_id: self.identities.resolve(&key.directory_prefix(), &etag, own),
+            file_id: self.ledger.resolve(&key.directory_prefix(), &etag, own),
             kind: EntryKind::Directory,
             size_bytes: 0,
             version: Version::Strong(Arc::from(DIRECTORY_TAG)),
@@ -238,8 +238,8 @@ impl Core {
 
     /// An entry with the attributes that were set for it.
     pub(super) fn shown(&self, key: &Key, mut entry: Entry) -> Entry {
-        if self.overlay.is_used() {
-            self.overlay.apply(&entry_name(key, &entry), &mut entry);
+        if self.ledger.is_used() {
+            self.ledger.apply(&entry_name(key, &entry), &mut entry);
         }
         entry
     }

@@ -35,7 +35,7 @@ impl Core {
         if object.headers.is_none() {
             object.headers = headers.map(|headers| Arc::new(headers.clone())).or(source.headers);
         }
-        self.identities.release(to.as_str());
+        self.ledger.release(to.as_str());
         let entry = self.file_entry(&object);
         change.wrote_file(object, &entry);
         Ok(self.shown(to, entry))
@@ -155,15 +155,17 @@ impl Core {
                 break;
             }
         }
-        self.identities.keep(&new, &identity.etag, identity.file_id);
-        self.overlay.rename(&old, &new, &identity.etag);
+        self.ledger.keep(&new, &identity.etag, identity.file_id);
+        self.ledger.carry_directories(&old, &new);
         let (markers, files) = copied.into_iter().partition::<Vec<_>, _>(|(name, _)| name.ends_with('/'));
         stream::iter(files.into_iter().map(Ok))
             .try_for_each_concurrent(TREE_REQUESTS, |(name, etag)| async move {
                 self.remove_copied(&name, &etag).await
             })
             .await?;
-        self.remove_all(markers.into_iter().rev().map(|(name, _)| name).collect()).await
+        self.remove_all(markers.into_iter().rev().map(|(name, _)| name).collect()).await?;
+        self.ledger.forget_directories(&old);
+        Ok(())
     }
 
     /// Copies a file or marker; a file at the new name is the one it was at the old.
@@ -181,8 +183,8 @@ impl Core {
             return Err(Error::new(ErrorKind::Internal, message).at("copy", &from.key));
         }
         object.headers = object.headers.or_else(|| from.headers.clone());
-        self.identities.keep(to, &object.etag, identity);
-        self.overlay.rename(&from.key, to, &object.etag);
+        self.ledger.keep(to, &object.etag, identity);
+        self.ledger.carry(&from.key, to, &object.etag);
         let entry = self.file_entry(&object);
         change.wrote_file(object, &entry);
         Ok(())

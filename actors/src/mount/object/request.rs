@@ -150,8 +150,8 @@ impl Core {
         let mut object = stored.await?;
         object.headers.get_or_insert_with(|| headers.clone().into());
         match identity {
-            Some(identity) => self.identities.keep(name, &object.etag, identity),
-            None => self.identities.release(name),
+            Some(identity) => self.ledger.keep(name, &object.etag, identity),
+            None => self.ledger.release(name),
         }
         let entry = self.file_entry(&object);
         change.wrote_file(object, &entry);
@@ -174,8 +174,7 @@ impl Core {
         let change = self.change(name);
         self.vitals.run("delete", Repeat::Safe, || self.backend.delete(name)).await?;
         change.removed();
-        self.identities.release(name);
-        self.overlay.forget(name);
+        self.ledger.forget(name);
         Ok(())
     }
 

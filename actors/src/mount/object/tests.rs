@@ -79,6 +79,7 @@ fn mount_with(
         },
         revalidate,
         listings,
+        ledger: Ledger::in_memory(),
         write,
         backend: Arc::clone(store) as Arc<dyn Backend>,
         cache: Cache::open(cache).expect("opens"),

@@ -136,9 +136,10 @@ impl ObjectWrite {
         };
         let condition = progress.condition(&publish.condition);
         let identity: Option<FileId> = progress.base.as_ref().map(|base| base.entry.file_id);
-        let _changing = progress.base.as_ref().map(|base| {
-            self.core.identities.changing(self.key.as_str(), &base.entry.etag, base.entry.file_id)
-        });
+        let _changing = progress
+            .base
+            .as_ref()
+            .map(|base| self.core.ledger.changing(self.key.as_str(), &base.entry.etag, base.entry.file_id));
         let source = Source { files: vec![(Arc::clone(self.file.file()), size_bytes)] };
         let sharing = match &publish.headers {
             // S3 publishes a write once, others go on with it.
@@ -186,7 +187,7 @@ impl ObjectWrite {
         let found = self.core.look(self.key.as_str()).await?;
         if let Some(object) = found.filter(|object| object.etag == *etag) {
             if let Some(base) = &progress.base {
-                self.core.identities.keep(self.key.as_str(), &object.etag, base.entry.file_id);
+                self.core.ledger.keep(self.key.as_str(), &object.etag, base.entry.file_id);
             }
             let headers = object.headers.clone().unwrap_or_default();
             progress.base = Some(Base { entry: self.core.file_entry(&object), headers });
@@ -229,13 +230,24 @@ impl ObjectWrite {
         });
     }
 
-    fn own_attributes(&self, publish: &Publish, entry: &Entry) {
-        if publish.mode.is_none() && publish.owner.is_none() {
+    /// Gives a file what it was published with. It is stored, so what goes wrong here does not fail its publication.
+    fn own_attributes(&self, publish: &Publish, entry: &Entry, is_created: bool) {
+        let (ledger, name) = (&self.core.ledger, self.key.as_str());
+        if is_created {
+            // Of a file that vanished at the store.
+            ledger.forget_attributes(name);
+        }
+        let shown = self.core.shown(&self.key, entry.clone()).attributes;
+        let is_shown = publish.mode.is_none_or(|mode| mode == shown.mode)
+            && publish.owner.is_none_or(|owner| owner == (shown.uid, shown.gid));
+        if is_shown {
             return;
         }
         let (uid, gid) = publish.owner.unzip();
         let change = AttributeChange { mode: publish.mode, uid, gid, ..AttributeChange::default() };
-        self.core.overlay.change(self.key.as_str(), &change, &entry.etag, self.core.clock.now());
+        if let Err(error) = ledger.change(name, &change, &entry.etag, self.core.clock.now()) {
+            tracing::warn!(mount = &*self.core.label, key = name, %error, "a file has not the mode and owner it was made with");
+        }
     }
 }
 
@@ -279,10 +291,11 @@ impl Staged for ObjectWrite {
                 base.entry.clone()
             }
             Some(_) | None => {
+                let is_created = progress.base.is_none() && !progress.replaces;
                 let result = self.upload(&mut progress, &publish).await;
                 self.core.staging.count_publish(&result);
                 let entry = result?;
-                self.own_attributes(&publish, &entry);
+                self.own_attributes(&publish, &entry, is_created);
                 entry
             }
         };

@@ -169,9 +169,7 @@ impl Server {
         }
         let mut entry = self.namespace.mkdir(&self.context, &path, MkdirMode::New).await?;
         let (mode, present) = (new.mode & 0o7777, entry.attributes);
-        if (present.mode, present.uid, present.gid) != (mode, new.uid, new.gid)
-            && self.mount(&path).is_some_and(|mount| mount.capability.posix)
-        {
+        if (present.mode, present.uid, present.gid) != (mode, new.uid, new.gid) {
             let change = AttributeChange {
                 mode: Some(mode),
                 uid: Some(new.uid),

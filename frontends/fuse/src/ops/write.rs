@@ -52,11 +52,12 @@ impl Server {
     pub(crate) async fn fsync(&self, handle: u64) -> Result<(), Failure> {
         let handle = self.file(handle)?;
         if let Some(writing) = handle.writing.clone().or_else(|| handle.inode.writing()) {
-            return self.publish_in_turn(&handle.inode, &writing, Reach::Durable).await;
+            self.publish_in_turn(&handle.inode, &writing, Reach::Durable).await?;
+            return if writing.is_in_place() { Ok(()) } else { self.sync_attributes(&handle.inode).await };
         }
-        // What is on a store is durable there.
+        // What is on a store is durable there, but for what it cannot keep.
         if !handle.inode.path().is_none_or(|path| self.is_in_place(&path)) {
-            return Ok(());
+            return self.sync_attributes(&handle.inode).await;
         }
         match &handle.source {
             Source::Written(writing) => sync(writing.file()).await,
@@ -64,6 +65,14 @@ impl Server {
                 Some(lent) => sync(lent.file()).await,
                 None => Ok(()),
             },
+        }
+    }
+
+    /// Waits until what was set for a file that lies on a store is durable.
+    async fn sync_attributes(&self, inode: &Inode) -> Result<(), Failure> {
+        match inode.path().and_then(|path| path.parent()) {
+            Some(parent) => Ok(self.namespace.sync_directory(&self.context, &parent).await?),
+            None => Ok(()),
         }
     }
 

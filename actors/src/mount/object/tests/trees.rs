@@ -148,13 +148,20 @@ async fn renamed_directory_takes_everything_with_it() {
     f.store.put_outside("p/older", b"").await;
     let (directory, file) = (f.id("p/old").await, f.id("p/old/7").await);
     let change = AttributeChange { mode: Some(0o700), ..AttributeChange::default() };
-    f.mount.set_attributes(&key("p/old"), change).await.expect("sets");
+    for name in ["p/old", "p/old/sub", "p/old/7"] {
+        f.mount.set_attributes(&key(name), change).await.expect("sets");
+    }
     assert_eq!(rename(&f, "p/old", "new", NoReplace).await, None);
     assert_eq!((f.id("new").await, f.id("new/7").await), (directory, file));
-    assert_eq!(f.stat("new").await.expect("there").attributes.mode, 0o700);
+    for name in ["new", "new/sub", "new/7"] {
+        assert_eq!(f.stat(name).await.expect("there").attributes.mode, 0o700, "{name}");
+    }
     assert_eq!(kind(f.stat("p/old").await), Some(ErrorKind::NotFound));
     assert!(f.stat("new/sub").await.expect("there").is_directory());
     assert_eq!(f.names().await.len(), 1202);
+    f.store.put_outside("p/old/sub/x", b"").await;
+    f.clock.advance(Duration::from_mins(2));
+    assert_eq!(f.stat("p/old/sub").await.expect("there").attributes.mode, 0o755);
 }
 
 #[tokio::test]

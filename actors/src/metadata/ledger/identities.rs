@@ -25,45 +25,47 @@ struct Table {
     changing: HashMap<Arc<str>, (ETag, FileId)>,
     owners: HashMap<FileId, Arc<str>>,
     order: VecDeque<Arc<str>>,
+    /// Begins anywhere: what earlier runs minted must not come again.
     minted: u64,
 }
 
 /// While it lives, whatever replaces the content of a name has the name's present identity.
-pub(super) struct Changing<'a> {
+pub(crate) struct Changing<'a> {
     identities: &'a Identities,
     name: Arc<str>,
 }
 
 impl Identities {
     pub(super) fn new(limit: usize) -> Self {
-        Self { table: Mutex::default(), len: AtomicUsize::new(0), limit }
+        let table = Table { minted: fastrand::u64(..), ..Table::default() };
+        Self { table: Mutex::new(table), len: AtomicUsize::new(0), limit }
     }
 
-    /// The identity of what `name` shows now, whose own would be `natural`.
-    pub(super) fn resolve(&self, name: &str, etag: &ETag, natural: FileId) -> FileId {
+    /// The identity of what `name` shows now, whose own would be `natural`; whether it was made up just now.
+    pub(super) fn resolve(&self, name: &str, etag: &ETag, natural: FileId) -> (FileId, bool) {
         if self.len.load(Ordering::Acquire) == 0 {
-            return natural;
+            return (natural, false);
         }
         let mut table = self.table();
         if let Some((base, id)) = table.changing.get(name)
             && base != etag
         {
-            return *id;
+            return (*id, false);
         }
         if let Some((kept, id)) = table.kept.get(name)
             && kept == etag
         {
-            return *id;
+            return (*id, false);
         }
         match table.owners.get(&natural) {
             Some(owner) if **owner != *name => {
-                table.minted += 1;
+                table.minted = table.minted.wrapping_add(1);
                 let count = table.minted.to_le_bytes();
                 let id = FileId::of(&[b"again", &natural.as_u128().to_le_bytes(), &count]);
                 self.insert(&mut table, name, etag, id);
-                id
+                (id, true)
             }
-            Some(_) | None => natural,
+            Some(_) | None => (natural, false),
         }
     }
 
@@ -74,6 +76,30 @@ impl Identities {
         table.changing.insert(Arc::clone(&name), (etag.clone(), id));
         self.count(&table);
         Changing { identities: self, name }
+    }
+
+    /// Whether `name` keeps this identity with this tag.
+    pub(super) fn keeps(&self, name: &str, etag: &ETag, id: FileId) -> bool {
+        self.table().kept.get(name).is_some_and(|(kept, kept_id)| kept == etag && *kept_id == id)
+    }
+
+    /// Whether `name` keeps any identity.
+    pub(super) fn keeps_any(&self, name: &str) -> bool {
+        self.len.load(Ordering::Acquire) > 0 && self.table().kept.contains_key(name)
+    }
+
+    /// Whether `name`, or anything below it where it ends in `/`, keeps an identity.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.len.load(Ordering::Acquire) > 0 && {
+            let table = self.table();
+            table.kept.contains_key(name)
+                || (name.ends_with('/') && table.kept.keys().any(|kept| kept.starts_with(name)))
+        }
+    }
+
+    /// All names with what they keep.
+    pub(super) fn for_each(&self, mut look: impl FnMut(&str, &ETag, FileId)) {
+        self.table().kept.iter().for_each(|(name, (etag, id))| look(name, etag, *id));
     }
 
     /// Gives `name` an identity for as long as it shows `etag`.
@@ -191,13 +217,17 @@ mod tests {
         FileId::of(&[text.as_bytes()])
     }
 
+    fn resolve(identities: &Identities, name: &str, etag: &ETag, natural: FileId) -> FileId {
+        identities.resolve(name, etag, natural).0
+    }
+
     #[test]
     fn kept_identity_ends_with_the_content_it_was_kept_for() {
         let identities = Identities::new(10);
         let (old, new) = (ETag::new("old"), ETag::new("new"));
         identities.keep("a", &old, id("kept"));
-        assert_eq!(identities.resolve("a", &old, id("own")), id("kept"));
-        assert_eq!(identities.resolve("a", &new, id("own")), id("own"));
+        assert_eq!(resolve(&identities, "a", &old, id("own")), id("kept"));
+        assert_eq!(resolve(&identities, "a", &new, id("own")), id("own"));
     }
 
     #[test]
@@ -205,10 +235,11 @@ mod tests {
         let identities = Identities::new(10);
         let etag = ETag::new("empty");
         identities.keep("log.1", &etag, id("log"));
-        let fresh = identities.resolve("log", &etag, id("log"));
+        let (fresh, is_made_up) = identities.resolve("log", &etag, id("log"));
+        assert!(is_made_up);
         assert_ne!(fresh, id("log"));
-        assert_eq!(identities.resolve("log", &etag, id("log")), fresh);
-        assert_eq!(identities.resolve("log.1", &etag, id("log.1")), id("log"));
+        assert_eq!(resolve(&identities, "log", &etag, id("log")), fresh);
+        assert_eq!(resolve(&identities, "log.1", &etag, id("log.1")), id("log"));
     }
 
     #[test]
@@ -216,9 +247,9 @@ mod tests {
         let identities = Identities::new(10);
         let (old, new) = (ETag::new("old"), ETag::new("new"));
         let changing = identities.changing("a", &old, id("a"));
-        assert_eq!(identities.resolve("a", &new, id("other")), id("a"));
+        assert_eq!(resolve(&identities, "a", &new, id("other")), id("a"));
         drop(changing);
-        assert_eq!(identities.resolve("a", &new, id("other")), id("other"));
+        assert_eq!(resolve(&identities, "a", &new, id("other")), id("other"));
     }
 
     #[test]
@@ -229,8 +260,8 @@ mod tests {
         for _ in 0..20 {
             identities.keep("log", &etag, id("log"));
         }
-        assert_eq!(identities.resolve("quiet", &etag, id("own")), id("quiet"));
-        assert_eq!(identities.resolve("log", &etag, id("own")), id("log"));
+        assert_eq!(resolve(&identities, "quiet", &etag, id("own")), id("quiet"));
+        assert_eq!(resolve(&identities, "log", &etag, id("own")), id("log"));
         assert!(identities.table().order.len() <= 4);
     }
 
@@ -242,13 +273,13 @@ mod tests {
             identities.keep(name, &etag, id(name));
         }
         identities.rename("a/", "b/");
-        let resolve = |name: &str| identities.resolve(name, &etag, id("own"));
-        assert_eq!([resolve("b/x"), resolve("b/y/z"), resolve("ab/x")], [id("a/x"), id("a/y/z"), id("ab/x")]);
-        assert_eq!([resolve("a/x"), resolve("b/old")], [id("own"); 2]);
+        let own = |name: &str| resolve(&identities, name, &etag, id("own"));
+        assert_eq!([own("b/x"), own("b/y/z"), own("ab/x")], [id("a/x"), id("a/y/z"), id("ab/x")]);
+        assert_eq!([own("a/x"), own("b/old")], [id("own"); 2]);
         identities.rename("ab/x", "a/x");
-        assert_eq!([resolve("a/x"), resolve("ab/x")], [id("ab/x"), id("own")]);
+        assert_eq!([own("a/x"), own("ab/x")], [id("ab/x"), id("own")]);
         identities.forget_tree("b/");
-        assert_eq!(resolve("b/x"), id("own"));
+        assert_eq!(own("b/x"), id("own"));
     }
 
     #[test]
