@@ -98,7 +98,7 @@ impl NvmeTier {
             let has_gone = evictions < evictions_max
                 && (self.evict_inline(claim, keep).is_some() || is_full && self.reclaim());
             if !has_gone {
-                return Err(refusal(class, is_full));
+                return Err(self.refusal(class, bytes, is_full));
             }
             evictions += 1;
         }
@@ -115,7 +115,19 @@ impl NvmeTier {
             false => Claim::Within(class),
         };
         let segments_yield = is_full && self.packed.as_ref().is_some_and(|packed| packed.disk_bytes() > 0);
-        (!segments_yield && !self.shelves().yields(claim)).then(|| refusal(class, is_full))
+        let is_closed = !segments_yield && !self.shelves().yields(claim);
+        is_closed.then(|| self.refusal(class, bytes, is_full))
+    }
+
+    fn refusal(&self, class: &Arc<Class>, bytes: u64, is_full: bool) -> Refusal {
+        if is_full {
+            self.shelves().pass_over(class, bytes);
+        }
+        match (class.treatment().epoch, is_full) {
+            (true, _) => Refusal::Epoch,
+            (false, true) => Refusal::Full,
+            (false, false) => Refusal::Quota,
+        }
     }
 
     /// As [`NvmeTier::reserve`], for a page.
@@ -204,13 +216,5 @@ impl NvmeTier {
 
     pub(super) fn shelves(&self) -> MutexGuard<'_, Shelves<Weak<SparseFile>>> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn refusal(class: &Class, is_full: bool) -> Refusal {
-    match (class.treatment().epoch, is_full) {
-        (true, _) => Refusal::Epoch,
-        (false, true) => Refusal::Full,
-        (false, false) => Refusal::Quota,
     }
 }

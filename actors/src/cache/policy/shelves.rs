@@ -2,8 +2,9 @@
 //!
 //! What is treated plainly is one shelf, where use alone decides. A class with a wish of its own has a shelf of its
 //! own, and whoever needs room takes from the first shelf that yields to its class: the lowest priority first, of one
-//! priority data sets that were idle for [`IDLE`], then what is not protected, the larger shelf first, and data sets in
-//! use last, for classes of a higher priority only.
+//! priority data sets that are idle, then what is not protected, the larger shelf first, and data sets in use last, for
+//! classes of a higher priority only. A data set is idle when nobody read it for [`IDLE`], or while others were refused
+//! half as much as it holds: who trains on one set after the other need not wait.
 //!
 //! Pinned content makes room for nobody: a newcomer stays out instead. A data set in use makes none for its own
 //! members: of a set that is read in shuffled order again and again, any part is as good as another, and one that
@@ -84,7 +85,7 @@ impl<K> Shelf<K> {
             return None;
         }
         let standing = match treatment.epoch {
-            true if self.class.idle() >= IDLE => Standing::Idle,
+            true if self.class.idle() >= IDLE || self.class.is_passed_over() => Standing::Idle,
             true => Standing::InUse,
             false => Standing::Open,
         };
@@ -167,6 +168,20 @@ impl<K> Shelves<K> {
     pub(in crate::cache) fn yields(&self, claim: Claim<'_>) -> bool {
         let own = |shelf: &Shelf<K>| shelf.queues.entries() > 0 && shelf.rank(claim).is_some();
         self.own.iter().any(own) || self.plain.entries() > 0 && plain_yields(claim)
+    }
+
+    /// Notes that a newcomer of `bytes` found no room: data sets that are in its way and that nobody reads are idle soon.
+    pub(in crate::cache) fn pass_over(&self, class: &Arc<Class>, bytes: u64) {
+        let newcomer = class.treatment();
+        if !newcomer.epoch {
+            return;
+        }
+        for shelf in self.own.iter().filter(|shelf| !Arc::ptr_eq(&shelf.class, class)) {
+            let treatment = shelf.class.treatment();
+            if treatment.epoch && treatment.priority <= newcomer.priority {
+                shelf.class.pass_over(bytes);
+            }
+        }
     }
 
     /// Bytes of what makes room for the evictor.
