@@ -28,11 +28,13 @@ mod exchange;
 mod hdfs;
 mod memory;
 mod object;
+mod uploads;
 
 pub use exchange::Exchange;
 pub use hdfs::Hdfs;
 pub use memory::Memory;
 pub use object::ObjectStore;
+pub use uploads::UploadMemory;
 
 /// How much is read at once to be digested.
 const DIGEST_STEP_BYTES: u64 = 1 << 20;

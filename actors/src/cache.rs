@@ -55,7 +55,7 @@ use self::memory::MemoryTier;
 use self::nvme::CreateFile;
 use self::page::{ContentKey, PageKey};
 use self::shadow::Shadow;
-use self::share::{MountShare, Pool, Uncached};
+use self::share::{MountShare, Uncached};
 use self::stream::{Outlook, Readings};
 use self::tasks::Tasks;
 use self::trail::Fetches;
@@ -67,6 +67,8 @@ pub use self::file::CachedFile;
 pub use self::page::PAGE_BYTES;
 pub use self::rules::{Rule, RuleStatus, Rules};
 pub use self::trail::Named;
+
+pub(crate) use self::share::{Held, Pool, Share};
 
 /// Most fetches ahead of their readers at once, over all files of all mounts.
 const READ_AHEAD_FETCHES: u64 = 64;

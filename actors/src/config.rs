@@ -17,6 +17,13 @@ pub use cloud::{
 };
 pub use hdfs::HdfsStoreConfig;
 
+/// Least memory for uploads: one at a time of each mount, in the smallest parts.
+const UPLOADS_BYTES_MIN: u64 = 32 << 20;
+/// Most memory for uploads.
+const UPLOADS_BYTES_MAX: u64 = 384 << 20;
+/// Most memory for connections and requests.
+const REQUESTS_BYTES_MAX: u64 = 512 << 20;
+
 /// The two cache tiers.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
@@ -28,6 +35,25 @@ pub struct CacheConfig {
     pub high_percent: u8,
     /// Evictors stop below this share of the cap, in percent.
     pub low_percent: u8,
+}
+
+/// How the one memory budget that an operator sets is shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryShares {
+    /// The memory tier: pages, fetches in flight, indexes and ghosts.
+    pub cache_bytes: u64,
+    /// Content on its way to stores.
+    pub uploads_bytes: u64,
+}
+
+impl MemoryShares {
+    /// A quarter is for uploads, as far as these can use it, and an eighth for what connections and requests hold.
+    pub fn of(budget_bytes: u64) -> Self {
+        let uploads_bytes = (budget_bytes / 4).clamp(UPLOADS_BYTES_MIN, UPLOADS_BYTES_MAX);
+        let beside = uploads_bytes + (budget_bytes / 8).min(REQUESTS_BYTES_MAX);
+        let cache_bytes = budget_bytes.saturating_sub(beside).max(budget_bytes / 2);
+        Self { cache_bytes, uploads_bytes }
+    }
 }
 
 /// The disk tier.

@@ -22,7 +22,7 @@ pub use mounted::{Change, Mounted, Remains};
 use object::{ObjectMount, Parts};
 use vitals::Vitals;
 
-use crate::backend::{Backend, Exchange, Hdfs, Memory, ObjectStore};
+use crate::backend::{Backend, Exchange, Hdfs, Memory, ObjectStore, UploadMemory};
 use crate::cache::{Cache, Rules};
 use crate::config::{MountConfig, StoreConfig};
 use crate::metadata::Metadata;
@@ -42,6 +42,8 @@ const UNBOUNDED: Usage =
 pub struct Environment {
     /// Where content of remote stores is cached.
     pub cache: Cache,
+    /// Where what is sent to stores is held.
+    pub uploads: UploadMemory,
     /// How it is treated there.
     pub rules: Arc<Rules>,
     /// Looks after the mounts' actors.
@@ -100,11 +102,17 @@ fn flat_store(config: &MountConfig, environment: &Environment) -> Result<Option<
             }
         }
         StoreConfig::Object(options) => {
-            let backend = Arc::new(ObjectStore::new(options, &config.limits, config.quirks)?);
+            let backend =
+                Arc::new(ObjectStore::new(options, (&config.limits, config.quirks), &environment.uploads)?);
             FlatStore { backend, usage: Box::new(|| UNBOUNDED), memory: None }
         }
         StoreConfig::Hdfs(options) => {
-            let backend = Arc::new(Hdfs::new(options, &config.limits, environment.clock.clone())?);
+            let backend = Arc::new(Hdfs::new(
+                options,
+                &config.limits,
+                &environment.uploads,
+                environment.clock.clone(),
+            )?);
             FlatStore { backend, usage: Box::new(|| UNBOUNDED), memory: None }
         }
     }))
@@ -211,6 +219,7 @@ mod tests {
         let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
         Environment {
             cache: Cache::open(&cache).expect("opens"),
+            uploads: UploadMemory::new(64 << 20),
             rules: crate::cache::Rules::in_memory(),
             supervisor,
             metadata: None,

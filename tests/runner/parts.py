@@ -37,7 +37,7 @@ PRINTED = ("-s",)  # figures, seeds and counts are part of what these parts are 
 
 PARTS = (
     Part("style", "crate DAG, limits of the code's style; the runner and the harness themselves", 70, (CI, ALL), (), suite("style", "runner", "harness")),
-    Part("lint", "cargo fmt and clippy", 240, (CI, ALL), (), gate.lint),
+    Part("lint", "cargo fmt and clippy", 220, (CI, ALL), (), gate.lint),
     Part("unit", "cargo test of the workspace", 420, (CI, ALL), (), gate.unit),
     Part("interleavings", "small worlds of the cache under thousands of orders of their steps", 600, (ALL,), (), gate.interleavings),
     Part("docs", "cargo doc without warnings", 90, (CI, ALL), (), gate.docs),
@@ -46,10 +46,11 @@ PARTS = (
     Part("webhdfs", "the WebHDFS frontend and its clients, per store", 60, (CI, ALL), GATEWAY, suite("webhdfs")),
     Part("spark", "Spark 3.5 over webhdfs://, per store", 90, (CI, ALL), (*GATEWAY, "pyspark", "java"), suite("spark")),
     Part("fuse", "the FUSE mount, per store", 120, (CI, ALL), (*GATEWAY, "getfattr", "git"), suite("fuse")),
-    Part("model", "random operations through three frontends, calm and through faults", 320, (CI, ALL), (*GATEWAY, *LIGHT, *HDFS), suite("model", options=PRINTED)),
+    Part("model", "random operations through three frontends, calm and through faults", 290, (CI, ALL), (*GATEWAY, *LIGHT, *HDFS), suite("model", options=PRINTED)),
     Part("hdfs", "what only HDFS has, what it keeps of the promises, and the model on it", 480, (ALL,), (*GATEWAY, *HDFS), suite("hdfs", "stores/test_conformance.py", "model/test_model.py", options=(*PRINTED, "-k", "hdfs"))),
-    Part("faults", "kill -9, disk full, restarts", 120, (CI, ALL), GATEWAY, suite("faults", options=("--ignore-glob=*test_disk_faults.py",))),
+    Part("faults", "kill -9, disk full, restarts, bursts", 170, (CI, ALL), GATEWAY, suite("faults", "burst/test_burst.py", options=("--ignore-glob=*test_disk_faults.py",))),
     Part("disk-faults", "cache disks that fail, fill up, hang or turn read-only under load", 600, (ALL,), GATEWAY, suite("faults/test_disk_faults.py")),
+    Part("burst", "memory and disk under every load, and for ten minutes under all of them", 1500, (), (*GATEWAY, "forebay-release"), suite("burst", options=(*PRINTED, "--burst-release", "--burst-seconds=600"))),
     Part("stores", "what every store keeps of the promises, and what is seen from outside", 240, (CI, ALL), (*GATEWAY, *LIGHT), suite("stores/test_conformance.py", "stores/test_http.py", "stores/test_outside.py", options=PRINTED)),
     Part("store-faults", "every store behind the fault proxy, and unplugged", 900, (ALL,), (*GATEWAY, *LIGHT, *HDFS), suite("stores", options=(*PRINTED, "--ignore-glob=*test_conformance.py"))),
     Part("large", "objects of more than 5 GiB, per store", 1800, (ALL,), (*GATEWAY, *LIGHT, *HDFS), suite("stores/test_conformance.py", options=(*PRINTED, "--large"))),

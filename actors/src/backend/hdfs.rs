@@ -20,6 +20,7 @@ use forebay_core::{
     Result,
 };
 
+use super::uploads::{UploadMemory, Uploads};
 use super::{Backend, Object, ObjectPage, Pending, Pieces, Source, check_marker};
 use crate::config::{HdfsStoreConfig, MountLimits};
 
@@ -54,6 +55,7 @@ pub struct Hdfs {
     root: Root,
     fingerprint: String,
     turns: Turns,
+    uploads: Uploads,
     clock: Clock,
     is_reaped: AtomicBool,
 }
@@ -63,7 +65,12 @@ impl Hdfs {
     ///
     /// # Errors
     /// `InvalidArgument` for options that make no sense together.
-    pub fn new(config: &HdfsStoreConfig, limits: &MountLimits, clock: Clock) -> Result<Self> {
+    pub fn new(
+        config: &HdfsStoreConfig,
+        limits: &MountLimits,
+        memory: &UploadMemory,
+        clock: Clock,
+    ) -> Result<Self> {
         let client = Client::new(config, limits)
             .map_err(|e| Error::new(ErrorKind::InvalidArgument, e.without_url().to_string()))?;
         let mut endpoints = config.endpoints.clone();
@@ -73,6 +80,7 @@ impl Hdfs {
             root: Root::new(&config.root),
             fingerprint: format!("hdfs:{}{}", endpoints.join(","), config.root),
             turns: Turns::default(),
+            uploads: memory.of_mount(),
             clock,
             is_reaped: AtomicBool::new(false),
         })

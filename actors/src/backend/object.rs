@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use super::deadline::{Pace, exactly};
 use super::error::from_opendal;
+use super::uploads::{UploadMemory, Uploads};
 use super::{Backend, Object, ObjectPage, Pending, Pieces, Source, check_marker, require};
 use crate::config::{MountLimits, ObjectStoreConfig, Quirks};
 
@@ -48,7 +49,7 @@ use dialect::{Dialect, Listing, Revision};
 use listing::Parked;
 use transport::Transport;
 use trial::Trial;
-use upload::{Parts, Uploads};
+use upload::Parts;
 
 /// Length of an MD5.
 const MD5_BYTES: usize = 16;
@@ -71,7 +72,11 @@ impl ObjectStore {
     ///
     /// # Errors
     /// `InvalidArgument` for options that make no sense together.
-    pub fn new(config: &ObjectStoreConfig, limits: &MountLimits, quirks: Quirks) -> Result<Self> {
+    pub fn new(
+        config: &ObjectStoreConfig,
+        (limits, quirks): (&MountLimits, Quirks),
+        memory: &UploadMemory,
+    ) -> Result<Self> {
         let transport = Transport::new(limits)
             .map_err(|e| Error::new(ErrorKind::InvalidArgument, "no HTTP client can be made").because(e))?;
         let sender = HttpTransporter::new(transport.clone());
@@ -80,7 +85,7 @@ impl ObjectStore {
             context: OperationContext::from_parts(sender, Executor::with(Parts)),
             transport,
             pace: Pace::new(limits),
-            uploads: Uploads::new(),
+            uploads: memory.of_mount(),
             trial: Trial::new(quirks),
             parked: Parked::default(),
             lacks_parts: AtomicBool::new(false),
@@ -146,19 +151,19 @@ impl ObjectStore {
         let target = (&self.dialect.service, &self.context);
         let is_google = self.dialect.revision == Revision::Generation;
         if !is_google || !upload::is_in_parts(source) || has_condition(&options) {
-            return self.uploads.send(target, full, source, options).await;
+            return upload::send(&self.uploads, target, full, source, options).await;
         }
         // Google takes large objects in parts at once through its XML API, which emulators lack, or as one stream
         // through its JSON API, which the service below uses for writes with a condition. No object has the
         // generation 1.
         let one_stream = WriteOptions { if_version_not_match: Some("1".to_owned()), ..options.clone() };
         if !self.lacks_parts.load(Ordering::Relaxed) {
-            match self.uploads.send(target, full, source, options).await {
+            match upload::send(&self.uploads, target, full, source, options).await {
                 Err(error) if self.is_lack_of_parts(&error) => {}
                 answer => return answer,
             }
         }
-        self.uploads.send(target, full, source, one_stream).await
+        upload::send(&self.uploads, target, full, source, one_stream).await
     }
 
     /// Whether an upload in parts failed because the store takes none, which is remembered.
@@ -402,7 +407,7 @@ impl Backend for ObjectStore {
     }
 
     fn ahead(&self) -> Option<Pieces> {
-        Some(ahead::PIECES)
+        Some(ahead::pieces(&self.uploads))
     }
 
     async fn begin(

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use forebay_core::METRICS;
 use prometheus::{IntCounter, IntGauge};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::filling::Filling;
 use super::source::Source;
@@ -20,20 +21,22 @@ const UNCACHED_PER_MOUNT: usize = 4;
 const UNCACHED_SHARED: usize = 16;
 
 /// Something that all mounts take from.
-pub(super) struct Pool {
+pub(crate) struct Pool {
     size: u64,
     taken: AtomicU64,
+    /// Told when something was given back.
+    freed: Notify,
 }
 
 /// What one mount holds of a pool.
-struct Share {
+pub(crate) struct Share {
     pool: Arc<Pool>,
     held: AtomicU64,
     gauge: IntGauge,
 }
 
 /// A part of a pool; dropping it gives it back.
-pub(super) struct Held {
+pub(crate) struct Held {
     share: Arc<Share>,
     amount: u64,
 }
@@ -71,17 +74,28 @@ impl Served {
 }
 
 impl Pool {
-    pub(super) fn new(size: u64) -> Arc<Self> {
-        Arc::new(Self { size, taken: AtomicU64::new(0) })
+    pub(crate) fn new(size: u64) -> Arc<Self> {
+        Arc::new(Self { size, taken: AtomicU64::new(0), freed: Notify::new() })
     }
 }
 
 impl Share {
-    fn new(pool: &Arc<Pool>, gauge: IntGauge) -> Arc<Self> {
+    pub(crate) fn new(pool: &Arc<Pool>, gauge: IntGauge) -> Arc<Self> {
         Arc::new(Self { pool: Arc::clone(pool), held: AtomicU64::new(0), gauge })
     }
 
-    fn take(self: &Arc<Self>, amount: u64) -> Option<Held> {
+    /// Most that one mount gets.
+    pub(crate) fn limit(&self) -> u64 {
+        self.pool.size / 2
+    }
+
+    /// Resolves when something was given back after this was called.
+    pub(crate) fn freed(&self) -> Notified<'_> {
+        self.pool.freed.notified()
+    }
+
+    /// A part of the pool, if the mount may have as much now.
+    pub(crate) fn take(self: &Arc<Self>, amount: u64) -> Option<Held> {
         let held = self.held.fetch_add(amount, Ordering::AcqRel) + amount;
         let add = |taken: u64| (held.saturating_add(taken) <= self.pool.size).then(|| taken + amount);
         if self.pool.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, add).is_err() {
@@ -98,6 +112,7 @@ impl Drop for Held {
         self.share.gauge.sub(self.amount as i64);
         self.share.held.fetch_sub(self.amount, Ordering::AcqRel);
         self.share.pool.taken.fetch_sub(self.amount, Ordering::AcqRel);
+        self.share.pool.freed.notify_waiters();
     }
 }
 

@@ -35,6 +35,7 @@ impl Fixture {
         let environment = Environment {
             metadata: None,
             cache: Cache::open(&cache).expect("opens"),
+            uploads: crate::backend::UploadMemory::new(64 << 20),
             rules: crate::cache::Rules::in_memory(),
             supervisor: supervisor.clone(),
             var_directory: directory.path().to_owned(),

@@ -60,6 +60,7 @@ fn environment(directory: &Path, supervisor: Supervisor) -> Environment {
     Environment {
         metadata: None,
         cache: Cache::open(&cache).expect("opens"),
+        uploads: crate::backend::UploadMemory::new(64 << 20),
         rules: crate::cache::Rules::in_memory(),
         supervisor,
         var_directory: directory.to_owned(),

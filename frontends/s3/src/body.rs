@@ -19,7 +19,7 @@ use tracing::Instrument;
 /// How much is asked of a file at once, aligned: a cache page.
 const PIECE_BYTES: u64 = 1 << 20;
 /// How much of a lent file is copied at once: fits a core's second-level cache.
-const LENT_STEP_BYTES: u64 = 256 << 10;
+const LENT_STEP_BYTES: u64 = 128 << 10;
 
 /// The body for `range` of `file`. Its first piece is read before this returns, so that what fails then has a status.
 ///

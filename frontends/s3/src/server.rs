@@ -31,6 +31,9 @@ use crate::ops::Gateway;
 
 /// Most connections; more wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 4096;
+/// What a connection holds of what it reads, and of what it writes beside one piece; hyper's own limit is three times
+/// this, which slow clients fill.
+const BUFFER_BYTES: usize = 128 << 10;
 /// Requests at once on one HTTP/2 connection; each may hold a form of 16 MiB before it is admitted.
 const STREAMS_MAX: u32 = 32;
 /// How long a client may take to send a request's head, and an idle connection lives.
@@ -163,7 +166,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(BUFFER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())

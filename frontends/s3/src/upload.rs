@@ -13,7 +13,7 @@ use crate::checksum::Digests;
 use crate::error::to_s3;
 
 /// Pieces below this are gathered before they are written.
-const GATHER_BYTES: usize = 256 << 10;
+const GATHER_BYTES: usize = 128 << 10;
 /// How long a client may pause inside a body.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 

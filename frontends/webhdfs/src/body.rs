@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use crate::metrics::WRITTEN_BYTES;
 
 /// Pieces in the channel; each is at most what actix reads at once (32 KiB).
-const PIECES: usize = 32;
+const PIECES: usize = 8;
 
 /// How much is written to staging at once.
-const STEP_BYTES: usize = 512 << 10;
+const STEP_BYTES: usize = 256 << 10;
 
 /// How long a client may send nothing before its write is given up and its staging space freed.
 const IDLE_DEADLINE: Duration = Duration::from_mins(5);

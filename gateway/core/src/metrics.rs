@@ -87,6 +87,7 @@ declare! {
     ratio cache_shadow_hit_ratio "forebay_cache_shadow_hit_ratio" ["tier", "size"] "Estimate of the part of page reads that this tier, or one before it, would answer at 1, 2 and 4 times its size; of a sample of the pages, and of reads of late. Not there before there are enough of them.";
     counter cache_fetches "forebay_cache_fetches_total" ["mount"] "Page fetches sent to the store.";
     gauge cache_fetching_bytes "forebay_cache_fetching_bytes" ["mount"] "Memory that page fetches in flight hold.";
+    gauge memory_reserved_bytes "forebay_memory_reserved_bytes" ["use"] "Memory reserved beside the cache; use is uploads (content on its way to stores).";
     gauge cache_read_ahead "forebay_cache_read_ahead_fetches" ["mount"] "Page fetches in flight ahead of their readers.";
     gauge cache_used_bytes "forebay_cache_used_bytes" ["tier"] "Bytes reserved in a tier.";
     gauge cache_capacity_bytes "forebay_cache_capacity_bytes" ["tier"] "Hard cap of a tier.";

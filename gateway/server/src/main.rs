@@ -3,6 +3,7 @@
 mod admin;
 mod cli;
 mod config;
+mod heap;
 mod reload;
 mod run;
 mod telemetry;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    heap::give_back();
     rustls::crypto::ring::default_provider().install_default().expect("the first provider of this process");
     cli::main(cli::Arguments::parse())
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use forebay_actors::backend::UploadMemory;
 use forebay_actors::cache::{Cache, Rules};
+use forebay_actors::config::{CacheConfig, MemoryShares};
 use forebay_actors::load::{self, Loads};
 use forebay_actors::metadata::Metadata;
 use forebay_actors::mount::Environment;
@@ -40,7 +42,9 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
     let var = &config.gateway.var;
     std::fs::create_dir_all(var).with_context(|| format!("cannot make {}", var.display()))?;
     let supervisor = Supervisor::start("gateway").await?;
-    let cache = Cache::open(&config.gateway.cache)?;
+    let shares = MemoryShares::of(config.gateway.cache.memory_bytes);
+    let tiers = CacheConfig { memory_bytes: shares.cache_bytes, ..config.gateway.cache.clone() };
+    let cache = Cache::open(&tiers)?;
     cache.start_evictors(&supervisor).await?;
     let rules = Rules::open(&var.join("rules.json")).await?;
     let metadata = {
@@ -49,6 +53,7 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
     };
     let environment = Environment {
         cache,
+        uploads: UploadMemory::new(shares.uploads_bytes),
         metadata: Some(Arc::clone(&metadata)),
         rules: Arc::clone(&rules),
         supervisor: supervisor.clone(),

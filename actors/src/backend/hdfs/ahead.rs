@@ -12,12 +12,16 @@ use tokio::sync::mpsc;
 
 use super::publish::Temporary;
 use super::{Hdfs, Object};
+use crate::backend::uploads::no_memory;
 use crate::backend::{Pending, Pieces};
+use crate::cache::Held;
 
 /// Pieces as those of a file that is here. One is on its way, a few wait for it, one is being read.
 pub(super) const PIECES: Pieces = Pieces { piece_bytes: 1 << 20, whole_bytes_max: 8 << 20 };
 /// Pieces that wait.
 const PIECES_AHEAD: usize = 4;
+/// Memory of a file that is sent: those, one that is read and one that the connection has.
+const BODY_BYTES: u64 = (PIECES_AHEAD as u64 + 2) * PIECES.piece_bytes;
 
 /// A file in the making. Its connection moves the body by itself, so nothing else has to run for it.
 pub(super) struct Ahead {
@@ -29,6 +33,7 @@ pub(super) struct Ahead {
     /// `None` after the DataNode's answer, or without hope for one.
     request: Option<Request>,
     size_bytes: u64,
+    _memory: Held,
 }
 
 struct Request {
@@ -44,6 +49,7 @@ impl Ahead {
         headers: &Headers,
         condition: &Precondition,
     ) -> Result<Self> {
+        let memory = store.uploads.try_take(BODY_BYTES).ok_or_else(no_memory)?;
         store.expect(&store.root.path(key)?, condition).await?;
         let temporary = store.temporary();
         let place = store.client.place(&temporary.path).await?;
@@ -56,7 +62,7 @@ impl Ahead {
         let answer = Box::pin(async move { client.send(place, body, None).await });
         let (key, headers, condition) = (key.to_owned(), headers.clone(), condition.clone());
         let request = Some(Request { pieces, answer });
-        Ok(Self { store, key, headers, condition, temporary, request, size_bytes: 0 })
+        Ok(Self { store, key, headers, condition, temporary, request, size_bytes: 0, _memory: memory })
     }
 }
 

@@ -36,6 +36,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const PIECE_BYTES: u64 = 1 << 20;
 /// Pieces read ahead of the connection.
 const PIECES_AHEAD: usize = 2;
+/// Memory of a body that is sent: what was read ahead, and what the connection has.
+pub(super) const BODY_BYTES: u64 = (PIECES_AHEAD as u64 + 1) * PIECE_BYTES;
 
 /// A client of one pair of NameNodes, with connections of its own.
 pub(super) struct Client {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use forebay_core::{ETag, Error, ErrorKind, Headers, Precondition, RenameMode, Result};
 
-use super::client::Client;
+use super::client::{BODY_BYTES, Client};
 use super::path::Path;
 use super::status::Status;
 use super::{Hdfs, headers};
@@ -65,7 +65,9 @@ impl Hdfs {
         let path = self.root.path(key)?;
         self.expect(&path, condition).await?;
         let mut temporary = self.temporary();
+        let room = self.uploads.take(source.size_bytes().min(BODY_BYTES)).await;
         self.client.create(&temporary.path, source).await?;
+        drop(room);
         self.name(&mut temporary, (key, source.size_bytes()), headers, condition).await
     }
 

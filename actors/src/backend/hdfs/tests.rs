@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use fastrand::Rng;
 
 use super::*;
+use crate::backend::UploadMemory;
 use crate::backend::conformance::{self, source};
 
 mod standin;
@@ -21,7 +22,7 @@ fn client(endpoints: &[&Arc<StandIn>], root: &str) -> Hdfs {
         doas: None,
         delegation_token: None,
     };
-    Hdfs::new(&config, &MountLimits::default(), Clock::system()).expect("opens")
+    Hdfs::new(&config, &MountLimits::default(), &UploadMemory::new(64 << 20), Clock::system()).expect("opens")
 }
 
 async fn put(hdfs: &Hdfs, key: &str, text: &str, condition: Precondition) -> Result<Object> {
@@ -74,7 +75,8 @@ async fn namenode_that_is_down_is_passed_over_and_one_that_hangs_up_is_asked_las
         doas: None,
         delegation_token: Some(forebay_core::Secret::new("hunter2")),
     };
-    let hdfs = Hdfs::new(&config, &MountLimits::default(), Clock::system()).expect("opens");
+    let hdfs = Hdfs::new(&config, &MountLimits::default(), &UploadMemory::new(64 << 20), Clock::system())
+        .expect("opens");
     put(&hdfs, "a", "1", Precondition::None).await.expect("fails over");
     let twin = alive.twin().await;
     let hdfs = client(&[&alive, &twin], "/");

@@ -7,19 +7,21 @@ use forebay_core::{ByteRange, Error, ErrorKind, Result};
 use opendal::options::WriteOptions;
 use opendal::raw::{BoxedStaticFuture, OpWrite, Servicer, oio};
 use opendal::{Buffer, Execute, Metadata, OperationContext};
-use tokio::sync::Semaphore;
 
 use super::super::error::from_opendal;
 use crate::backend::Source;
+use crate::backend::uploads::Uploads;
 
 /// Largest body of one request, unless an object needs larger ones to stay below 10000 parts.
 pub(super) const PIECE_BYTES: u64 = 16 << 20;
 /// Most parts of an object.
 pub(super) const PARTS_MAX: u64 = 10_000;
-/// Parts in flight.
+/// The smallest part that all stores take, but for the last one.
+const PIECE_BYTES_MIN: u64 = 5 << 20;
+/// Parts in flight, at most.
 const PARTS_AT_ONCE: u64 = 4;
-/// Memory for bodies of one mount, in MiB.
-const BUFFERS_MIB_MAX: u32 = 384;
+/// Beside them one part waits for its turn, and one is being read.
+const PIECES_BESIDE: u64 = 2;
 
 /// Whether this takes more than one request.
 pub(super) fn is_in_parts(source: &Source) -> bool {
@@ -35,44 +37,51 @@ impl Execute for Parts {
     }
 }
 
-/// Uploads of one mount; bounds the memory that all of them take.
-pub(super) struct Uploads {
-    buffers_mib: Semaphore,
+/// How an upload that has `memory_bytes` is cut: the length of its parts, and how many are sent at once.
+pub(super) fn parts(memory_bytes: u64) -> (u64, usize) {
+    let piece_bytes = memory_bytes / (PARTS_AT_ONCE + PIECES_BESIDE);
+    let piece_bytes = (piece_bytes >> 20 << 20).clamp(PIECE_BYTES_MIN, PIECE_BYTES);
+    (piece_bytes, parts_at_once(memory_bytes, piece_bytes))
 }
 
-impl Uploads {
-    pub(super) fn new() -> Self {
-        Self { buffers_mib: Semaphore::new(BUFFERS_MIB_MAX as usize) }
-    }
+/// How many parts may be sent at once.
+pub(super) fn parts_at_once(memory_bytes: u64, piece_bytes: u64) -> usize {
+    (memory_bytes / piece_bytes).saturating_sub(PIECES_BESIDE).clamp(1, PARTS_AT_ONCE) as usize
+}
 
-    /// Stores `source` under `key`. Dropped or failed, it takes back the parts that the store knows of.
-    pub(super) async fn send(
-        &self,
-        (service, context): (&Servicer, &OperationContext),
-        key: &str,
-        source: &Source,
-        options: WriteOptions,
-    ) -> Result<Metadata> {
-        let size = source.size_bytes();
-        let piece = PIECE_BYTES.max(size.div_ceil(PARTS_MAX).next_multiple_of(1 << 20));
-        // The pieces in flight, one that waits for its turn, and one that is being read.
-        let buffers = if size <= piece { size } else { piece * (PARTS_AT_ONCE + 2) };
-        let mib = u32::try_from(buffers >> 20).unwrap_or(u32::MAX).clamp(1, BUFFERS_MIB_MAX);
-        let _buffers = self.buffers_mib.acquire_many(mib).await.expect("the semaphore is never closed");
-        let mut upload = Upload::begin((service, context), key, options)?;
-        let source = Arc::new(source.clone());
-        let mut offset = 0;
-        while offset < size {
-            let range = ByteRange::new(offset, piece).clamp_to(size);
-            let source = Arc::clone(&source);
-            let read = tokio::task::spawn_blocking(move || source.read(range)).await;
-            let bytes = read
-                .map_err(|e| Error::new(ErrorKind::Internal, "reading staged bytes panicked").because(e))??;
-            upload.write(bytes).await?;
-            offset = range.end();
-        }
-        upload.close().await
+/// What an upload in parts takes at most.
+pub(super) fn memory_bytes(piece_bytes: u64) -> u64 {
+    piece_bytes * (PARTS_AT_ONCE + PIECES_BESIDE)
+}
+
+/// Stores `source` under `key`. Dropped or failed, it takes back the parts that the store knows of.
+pub(super) async fn send(
+    uploads: &Uploads,
+    (service, context): (&Servicer, &OperationContext),
+    key: &str,
+    source: &Source,
+    options: WriteOptions,
+) -> Result<Metadata> {
+    let size = source.size_bytes();
+    let is_whole = !is_in_parts(source);
+    let room = uploads.take(if is_whole { size } else { memory_bytes(PIECE_BYTES) }).await;
+    let (part, concurrent) = parts(room.bytes);
+    // Of what has more parts than a store takes, parts are longer than the memory was reserved for.
+    let piece =
+        if is_whole { size.max(1) } else { part.max(size.div_ceil(PARTS_MAX).next_multiple_of(1 << 20)) };
+    let mut upload = Upload::begin((service, context), key, WriteOptions { concurrent, ..options })?;
+    let source = Arc::new(source.clone());
+    let mut offset = 0;
+    while offset < size {
+        let range = ByteRange::new(offset, piece).clamp_to(size);
+        let source = Arc::clone(&source);
+        let read = tokio::task::spawn_blocking(move || source.read(range)).await;
+        let bytes =
+            read.map_err(|e| Error::new(ErrorKind::Internal, "reading staged bytes panicked").because(e))??;
+        upload.write(bytes).await?;
+        offset = range.end();
     }
+    upload.close().await
 }
 
 /// An upload that is aborted unless it was closed.
@@ -87,7 +96,6 @@ impl Upload {
         key: &str,
         options: WriteOptions,
     ) -> Result<Self> {
-        let options = WriteOptions { concurrent: PARTS_AT_ONCE as usize, ..options };
         let (args, _) =
             OpWrite::from_options(&service.capability_dyn(), options).map_err(|e| from_opendal(&e))?;
         let writer = service.write_dyn(context, key, args).map_err(|e| from_opendal(&e))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use forebay_actors::backend::UploadMemory;
 use forebay_actors::cache::{Cache, Rules};
 use forebay_actors::config::{CacheConfig, MountConfig, Revalidate, StoreConfig, WriteMode};
 use forebay_actors::conformance::{self, Depth, Outcome, Suite, explain};
@@ -25,6 +26,8 @@ const STORES_AT_ONCE: usize = 8;
 const SETTLE_STEP: Duration = Duration::from_millis(20);
 /// Memory for what the checks read.
 const CACHE_BYTES: u64 = 64 << 20;
+/// Memory for what it writes to them.
+const UPLOADS_BYTES: u64 = 96 << 20;
 
 /// What `forebay check --help` says after the options.
 pub(super) const HELP: &str = "\
@@ -134,6 +137,7 @@ async fn examine_all(config: &Config, depth: Depth) -> anyhow::Result<Option<Vec
     let environment = &Environment {
         metadata: None,
         cache: Cache::open(&memory)?,
+        uploads: UploadMemory::new(UPLOADS_BYTES),
         rules: Rules::in_memory(),
         supervisor: supervisor.clone(),
         var_directory: staging.path().to_owned(),
