@@ -197,6 +197,8 @@ pub struct MountLimits {
     pub hedge: bool,
     /// Staged bytes, parts and writes in progress together.
     pub staging_bytes: u64,
+    /// Age at which a multipart upload that nobody added to is given up.
+    pub upload_age: Duration,
 }
 
 impl Default for MountLimits {
@@ -214,6 +216,7 @@ impl Default for MountLimits {
             retry_percent: 10,
             hedge: false,
             staging_bytes: 16 << 30,
+            upload_age: Duration::from_hours(7 * 24),
         }
     }
 }

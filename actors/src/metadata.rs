@@ -38,6 +38,7 @@ pub use self::listings::Listings;
 pub(crate) use self::listings::{Announced, Outcome};
 use self::ranges::{Fact, Range};
 use self::store::{Disk, Edit, Place, Store};
+use crate::staging::make_directory;
 
 /// Pages of listings that wait to be written; more are not kept.
 const LEARNING_MAX: usize = 256;
@@ -89,7 +90,7 @@ impl Metadata {
     /// `Busy` when another gateway uses the directory; the disk's.
     pub fn open(directory: &Path) -> Result<Self> {
         let at = |e: io::Error| Error::from(e).at("open metadata store", directory.display());
-        fs::create_dir_all(directory).map_err(at)?;
+        make_directory(directory, 0o755).map_err(at)?;
         let lock = File::create(directory.join("lock")).map_err(at)?;
         if let Err(e) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             let message = "another gateway uses this metadata store; give each its own `var` directory";

@@ -19,7 +19,7 @@ pub mod vitals;
 use local::LocalMount;
 use mounted::Body;
 pub use mounted::{Change, Mounted, Remains};
-use object::{ObjectMount, Parts};
+use object::{ObjectMount, Parts, Uploader};
 use vitals::Vitals;
 
 use crate::backend::{Backend, Exchange, Hdfs, Memory, ObjectStore, UploadMemory};
@@ -48,6 +48,8 @@ pub struct Environment {
     pub rules: Arc<Rules>,
     /// Looks after the mounts' actors.
     pub supervisor: Supervisor,
+    /// Brings to the stores what was acknowledged before.
+    pub uploader: Uploader,
     /// What is known of stores over restarts.
     pub metadata: Option<Arc<Metadata>>,
     /// Where the gateway keeps its own state.
@@ -160,6 +162,7 @@ async fn open_object(config: &MountConfig, environment: &Environment, store: Fla
         cache: environment.cache.clone(),
         rules: Arc::clone(&environment.rules),
         staging,
+        uploader: environment.uploader.clone(),
         vitals: Arc::clone(&vitals),
         clock: environment.clock.clone(),
         usage: store.usage,
@@ -222,6 +225,7 @@ mod tests {
             uploads: UploadMemory::new(64 << 20),
             rules: crate::cache::Rules::in_memory(),
             supervisor,
+            uploader: Uploader::default(),
             metadata: None,
             var_directory: directory.to_owned(),
             clock: Clock::system(),

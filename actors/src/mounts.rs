@@ -14,6 +14,7 @@
 
 mod pending;
 mod plan;
+mod reaper;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use futures::future::{join_all, try_join_all};
 use tokio::task::JoinSet;
 
 use self::plan::Plan;
+pub use self::reaper::start_reaper;
 use crate::cache::Rule;
 use crate::config::{MountConfig, Preload};
 use crate::mount::{self, Change, Environment, Mounted, Remains};

@@ -37,6 +37,9 @@ use self::space::Space;
 pub(crate) use self::table::{Backlog, Table};
 pub use self::upload::Parts;
 
+/// Permission bits of a directory that is nobody else's business.
+const PRIVATE: u32 = 0o700;
+
 /// The staging directory of one mount. Clones share it.
 #[derive(Clone)]
 pub struct Staging(Arc<Shared>);
@@ -62,10 +65,8 @@ impl Staging {
         let at = |e: io::Error| Error::from(e).at("open staging directory", directory.display());
         let (writes, uploads) = (directory.join("writes"), directory.join("uploads"));
         // What is staged has no permissions of its own yet, so nobody else may look.
-        let mut private = DirBuilder::new();
-        private.recursive(true).mode(0o700);
-        private.create(&writes).map_err(at)?;
-        private.create(&uploads).map_err(at)?;
+        make_directory(&writes, PRIVATE).map_err(at)?;
+        make_directory(&uploads, PRIVATE).map_err(at)?;
         let lock = File::create(directory.join("lock")).map_err(at)?;
         if let Err(e) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             let message = "another gateway uses this staging directory; give each its own `var` directory";
@@ -158,6 +159,24 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Error::new(ErrorKind::Internal, "a disk task died").because(e))?
+}
+
+/// Makes a directory of `mode` with those that it lies in, unless it is there. Once this returns it stays, whenever the
+/// machine stops. Blocks on the disk.
+///
+/// # Errors
+/// The disk's.
+pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.map_or(Ok(()), |parent| make_directory(parent, mode))?;
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+        answer => answer?,
+    }
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// Replaces the file at `path`, which has `text` or its old content whenever the machine stops.

@@ -20,13 +20,23 @@ def restarted(gateway, actor: str, times: int) -> bool:
     return child["restarts"] >= times and child["state"] == "running"
 
 
-def test_every_actor_in_the_tree_may_panic_under_mixed_load(own):
+def test_every_actor_in_the_tree_may_panic_under_mixed_load(own, store):
     own.config["mounts"]["/scratch"] = {"store": "memory"}
+    own.config["mounts"]["/back"] = store.mount(store.bucket("back"), cache={"write": "back"})
     own.rewrite().start()
     actors = [child["name"] for child in own.actors()]
-    assert {"Config", "MemoryEvictor", "Mount:/bucket", "Mount:/disk", "Mount:/scratch", "NvmeEvictor"} < set(actors)
+    assert {
+        "Config",
+        "MemoryEvictor",
+        "Mount:/bucket",
+        "Mount:/disk",
+        "Mount:/scratch",
+        "NvmeEvictor",
+        "Reaper",
+        "Uploader",
+    } < set(actors)
     assert set(actors) >= FRONTENDS | ({"fuse"} if own.mountpoint else set())
-    load = mixed_load(own, ("disk", "scratch", "bucket"))
+    load = mixed_load(own, ("disk", "scratch", "bucket", "back"))
     slowest = {}
     try:
         load.goes_on()

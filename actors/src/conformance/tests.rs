@@ -14,7 +14,7 @@ use crate::backend::{Backend, Memory, Object, ObjectPage, Source};
 use crate::cache::Cache;
 use crate::config::{CacheConfig, MountConfig, MountLimits, Quirks, Revalidate, StoreConfig};
 use crate::mount::local::LocalMount;
-use crate::mount::object::{ObjectMount, Parts};
+use crate::mount::object::{ObjectMount, Parts, Uploader};
 use crate::mount::vitals::Vitals;
 use crate::staging::Staging;
 
@@ -38,6 +38,7 @@ fn object_mount(backend: Arc<dyn Backend>, directory: &Path) -> Arc<dyn Mount> {
         cache: Cache::open(&CACHE).expect("opens"),
         rules: crate::cache::Rules::in_memory(),
         staging: Staging::open(directory, limits.staging_bytes, "/checked").expect("opens"),
+        uploader: Uploader::default(),
         vitals: Vitals::new("/checked", &limits),
         clock: Clock::system(),
         usage: Box::new(|| Usage { capacity_bytes: 1, free_bytes: 1, files: 1, free_files: 1 }),

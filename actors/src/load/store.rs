@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use forebay_core::{Error, ErrorKind, Result};
 
 use super::job::{Job, JobStatus};
-use crate::staging::{blocking, replace};
+use crate::staging::{blocking, make_directory, replace};
 
 /// Where the jobs of one gateway are kept.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ impl Store {
     }
 
     fn read(&self) -> Result<Vec<JobStatus>> {
-        std::fs::create_dir_all(&self.directory)?;
+        make_directory(&self.directory, 0o755)?;
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.directory)? {
             let path = entry?.path();

@@ -10,6 +10,7 @@ use super::*;
 use crate::cache::Cache;
 use crate::config::{CacheConfig, MountConfig, MountLimits, Quirks, Revalidate, StoreConfig};
 use crate::mount::Environment;
+use crate::mount::object::Uploader;
 use crate::mounts::Mounts;
 
 struct Fixture {
@@ -38,6 +39,7 @@ impl Fixture {
             uploads: crate::backend::UploadMemory::new(64 << 20),
             rules: crate::cache::Rules::in_memory(),
             supervisor: supervisor.clone(),
+            uploader: Uploader::default(),
             var_directory: directory.path().to_owned(),
             clock: Clock::system(),
         };

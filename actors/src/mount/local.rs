@@ -218,7 +218,8 @@ impl Mount for LocalMount {
             let headers = headers.or_else(|| source.entry().headers.as_deref().cloned());
             concatenate(&[(source.file(), size_bytes)], staged.file())?;
             source.check()?;
-            disk.publish(&to, &staged, &Publish { condition, headers, ..Publish::default() })
+            let publish = Publish { condition, headers, is_durable: true, ..Publish::default() };
+            disk.publish(&to, &staged, &publish)
         })
         .await
     }

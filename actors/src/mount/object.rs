@@ -56,6 +56,7 @@ use self::overlay::Overlay;
 use self::request::Condition;
 use self::siblings::Siblings;
 use self::uploader::Failures;
+pub use self::uploader::Uploader;
 use self::work::Work;
 use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
@@ -85,6 +86,8 @@ pub struct Parts {
     pub rules: Arc<Rules>,
     /// Where its writes lie until they are published.
     pub staging: Staging,
+    /// Who brings to the store what was acknowledged before.
+    pub uploader: Uploader,
     /// Its limits, breaker and state.
     pub vitals: Arc<Vitals>,
     /// The time of day.
@@ -135,8 +138,8 @@ impl ObjectMount {
     /// # Panics
     /// Outside a Tokio runtime: what must be finished runs on the one it is opened on.
     pub fn open(parts: Parts) -> Arc<Self> {
-        let Parts { info, revalidate, listings, write, backend, cache, rules, staging, vitals, clock, usage } =
-            parts;
+        let Parts { info, revalidate, listings, write, backend, cache, .. } = parts;
+        let Parts { rules, staging, uploader, vitals, clock, usage, .. } = parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let core = Arc::new(Core {
             label: Arc::from(info.name.as_str()),
@@ -159,7 +162,7 @@ impl ObjectMount {
             failures: Failures::default(),
             owner,
         });
-        core.work.start(uploader::upload_pending(Arc::downgrade(&core), core.staging.pending().watch()));
+        uploader.add(&core);
         Arc::new(Self { info, core })
     }
 

@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_core::{
-    Clock, Context, Grant, Headers, Permission, Principal, Publish, Secret, Staged, Target, Want, Writer,
+    Clock, Context, Grant, Headers, ManualClock, Permission, Principal, Publish, Secret, Staged, Target,
+    Want, Writer,
 };
 use prometheus::proto::{Metric, MetricFamily};
 use tempfile::TempDir;
@@ -13,6 +14,7 @@ use crate::cache::Cache;
 use crate::config::{
     CacheConfig, MountLimits, ObjectStoreConfig, Quirks, Revalidate, S3StoreConfig, StoreConfig,
 };
+use crate::mount::object::Uploader;
 use crate::supervisor::Supervisor;
 
 struct Fixture {
@@ -20,6 +22,7 @@ struct Fixture {
     namespace: Arc<Namespace>,
     supervisor: Supervisor,
     context: Context,
+    clock: ManualClock,
     directory: TempDir,
 }
 
@@ -55,7 +58,7 @@ fn s3(bucket: &str, secret: &str) -> StoreConfig {
     }))
 }
 
-fn environment(directory: &Path, supervisor: Supervisor) -> Environment {
+fn environment(directory: &Path, supervisor: Supervisor, clock: Clock) -> Environment {
     let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
     Environment {
         metadata: None,
@@ -63,8 +66,9 @@ fn environment(directory: &Path, supervisor: Supervisor) -> Environment {
         uploads: crate::backend::UploadMemory::new(64 << 20),
         rules: crate::cache::Rules::in_memory(),
         supervisor,
+        uploader: Uploader::default(),
         var_directory: directory.to_owned(),
-        clock: Clock::system(),
+        clock,
     }
 }
 
@@ -72,12 +76,13 @@ impl Fixture {
     async fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let supervisor = Supervisor::start("mounts").await.expect("starts");
-        let environment = environment(directory.path(), supervisor.clone());
+        let clock = ManualClock::default();
+        let environment = environment(directory.path(), supervisor.clone(), Clock::manual(&clock));
         let namespace = Arc::new(Namespace::new(MountTable::default(), Clock::system().now()));
         let mounts = Mounts::new(environment, Arc::clone(&namespace));
         let grants = vec![Grant { prefix: NsPath::root(), permission: Permission::Write }];
         let context = Context::new(Arc::new(Principal { name: "test".into(), grants }));
-        Self { mounts, namespace, supervisor, context, directory }
+        Self { mounts, namespace, supervisor, context, clock, directory }
     }
 
     fn local(&self, name: &str) -> StoreConfig {
@@ -271,4 +276,32 @@ async fn draining_mount_that_is_wanted_again_is_back_in_service() {
     })
     .await
     .expect("probed again");
+}
+
+#[tokio::test]
+async fn uploads_that_nobody_added_to_for_long_are_given_up() {
+    const DAY: Duration = Duration::from_hours(24);
+    let f = Fixture::new().await;
+    f.apply(&[config("/m", MEMORY)]).await;
+    let mount = f.handle("/m");
+    let key = forebay_core::Key::parse("f").expect("a key");
+    for _ in 0..2 {
+        mount.create_upload(&key, Headers::default()).await.expect("starts");
+    }
+    let upload = mount.uploads("").await.expect("lists")[0].upload.clone();
+    let target = Target::Part { key: key.clone(), upload: upload.clone(), number: 1, checksum: None };
+    let part = mount.stage(target).await.expect("begins");
+    part.write_at(0, Bytes::from_static(b"part")).await.expect("writes");
+    part.publish(Publish::default()).await.expect("publishes");
+    f.clock.advance(DAY * 6);
+    f.mounts.reap().await;
+    assert_eq!(mount.uploads("").await.expect("lists").len(), 2);
+    // The part is as old as the machine's clock says, half a century younger than the uploads.
+    f.clock.advance(DAY * 2);
+    f.mounts.reap().await;
+    let left: Vec<_> = mount.uploads("").await.expect("lists").into_iter().map(|left| left.upload).collect();
+    assert_eq!(left, [upload]);
+    f.clock.advance(DAY * 365 * 200);
+    f.mounts.reap().await;
+    assert!(mount.uploads("").await.expect("lists").is_empty());
 }

@@ -5,11 +5,13 @@
 //! - A content is on the disk before its record is; so a record that can be read names a content that is there.
 //! - A file in `pending/` never changes and belongs to one record. One that no record names is a write that was not
 //!   acknowledged, or one that was done: it goes at the next start.
+//! - That a content is at the store is on the disk before its file goes, and before anything else changes its name
+//!   there: a restart never sends again what was followed by something that is not in the journal.
 //! - At most half of the staging quota is pending, so that there is room to write through.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use uuid::Uuid;
 use super::journal::Journal;
 use super::record::{INLINE_BYTES_MAX, Put, Record, Shown};
 use super::table::Table;
-use super::{Shared, Staging, StagingFile, blocking};
+use super::{PRIVATE, Shared, Staging, StagingFile, blocking, make_directory};
 
 /// The part of the staging quota that may be pending, as a divisor.
 const QUOTA_DIVISOR: u64 = 2;
@@ -50,7 +52,7 @@ impl Back {
         let table = Arc::new(Table::new(mount));
         let journal = Journal::open(directory.join("journal"), Arc::clone(&table), mount)?;
         let pending = directory.join("pending");
-        DirBuilder::new().recursive(true).mode(0o700).create(&pending)?;
+        make_directory(&pending, PRIVATE)?;
         let (named, mut bytes) = (table.files(), 0);
         for entry in fs::read_dir(&pending)? {
             let entry = entry?;
@@ -132,7 +134,9 @@ impl Staging {
         if let Some(shown) = shown {
             back.journal.append(Record::Shown(shown), false).await?;
         }
-        back.journal.append(Record::Done { key: put.key.clone(), seq: put.seq }, false).await?;
+        // A file goes when no restart looks for it any more.
+        let has_files = over.iter().any(|put| put.file.is_some());
+        back.journal.append(Record::Done { key: put.key.clone(), seq: put.seq }, has_files).await?;
         let is_taken = match back.path(put) {
             Some(path) => take(&path).await,
             None => false,
@@ -159,6 +163,14 @@ impl Staging {
             Ok(())
         })
         .await
+    }
+
+    /// Waits until no restart brings back what is done.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        self.0.back.journal.sync().await
     }
 
     /// A part of a pending content; `None` when it is pending no more.

@@ -13,6 +13,7 @@ use std::io::{self, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_core::{Error, ErrorKind, METRICS, Result};
@@ -38,6 +39,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Taken by the one thread that writes.
     log: Mutex<Log>,
+    /// Something was written since the last `fdatasync`.
+    is_ahead: AtomicBool,
     groups: IntCounter,
     records: IntCounter,
     bytes: IntGauge,
@@ -52,7 +55,8 @@ struct Queue {
 }
 
 struct Waiting {
-    record: Record,
+    /// Nothing where only what was written before is to be on the disk.
+    record: Option<Record>,
     is_durable: bool,
     answer: oneshot::Sender<Result<()>>,
 }
@@ -85,6 +89,7 @@ impl Journal {
             table,
             queue: Mutex::new(Queue { last_seq, ..Queue::default() }),
             log: Mutex::new(Log::Closed { good_bytes }),
+            is_ahead: AtomicBool::new(good_bytes > 0),
             groups: METRICS.writeback_groups.with_label_values(labels),
             records: METRICS.writeback_records.with_label_values(labels),
             bytes: METRICS.writeback_journal_bytes.with_label_values(labels),
@@ -98,11 +103,23 @@ impl Journal {
     ///
     /// # Errors
     /// The disk's; nothing counts then.
-    pub(super) async fn append(&self, mut record: Record, is_durable: bool) -> Result<()> {
+    pub(super) async fn append(&self, record: Record, is_durable: bool) -> Result<()> {
+        self.put_in(Some(record), is_durable).await
+    }
+
+    /// Waits until all that was appended before is on the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) async fn sync(&self) -> Result<()> {
+        if self.0.is_ahead.load(Ordering::Acquire) { self.put_in(None, true).await } else { Ok(()) }
+    }
+
+    async fn put_in(&self, mut record: Option<Record>, is_durable: bool) -> Result<()> {
         let (answer, waiting) = oneshot::channel();
         let is_first = {
             let mut queue = self.0.queue();
-            if let Record::Put(put) = &mut record {
+            if let Some(Record::Put(put)) = &mut record {
                 queue.last_seq += 1;
                 put.seq = queue.last_seq;
             }
@@ -154,7 +171,9 @@ impl Shared {
             let outcome = outcome.as_ref().map_err(|e| {
                 Error::from(io::Error::from(e.kind())).at("append to the journal", self.path.display())
             });
-            if outcome.is_ok() {
+            if outcome.is_ok()
+                && let Some(record) = record
+            {
                 self.table.apply(record);
             }
             // Whoever no longer waits hears nothing.
@@ -170,12 +189,14 @@ impl Shared {
         }
         let Log::Open { file, bytes, .. } = log else { return Err(io::ErrorKind::NotFound.into()) };
         let mut frames = Vec::new();
-        for Waiting { record, .. } in group {
+        for record in group.iter().filter_map(|waiting| waiting.record.as_ref()) {
             record.encode(&mut frames);
         }
+        self.is_ahead.store(true, Ordering::Release);
         file.write_all(&frames)?;
         if group.iter().any(|waiting| waiting.is_durable) {
             file.sync_data()?;
+            self.is_ahead.store(false, Ordering::Release);
         }
         *bytes += frames.len() as u64;
         self.bytes.set(*bytes as i64);

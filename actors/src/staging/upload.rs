@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::part::StagedPart;
-use super::{Shared, Staging, StagingFile, blocking};
+use super::{PRIVATE, Shared, Staging, StagingFile, blocking, make_directory, replace};
 
 /// The highest part number of S3.
 const PART_NUMBER_MAX: u32 = 10_000;
@@ -64,8 +64,8 @@ impl Staging {
         blocking(move || {
             let id = Uuid::new_v4().simple().to_string();
             let directory = shared.uploads.join(&id);
-            fs::create_dir(&directory)?;
-            shared.write_record(&record, &directory.join(UPLOAD_FILE))?;
+            make_directory(&directory, PRIVATE)?;
+            write_record(&record, &directory.join(UPLOAD_FILE))?;
             Ok(UploadId(id))
         })
         .await
@@ -211,15 +211,6 @@ impl Shared {
         Err(no_such_upload(upload))
     }
 
-    /// Puts a record in place atomically.
-    fn write_record(&self, record: &impl Serialize, path: &Path) -> Result<()> {
-        let text = serde_json::to_vec(record)
-            .map_err(|e| Error::new(ErrorKind::Internal, "a record cannot be written as JSON").because(e))?;
-        let temporary = self.write_path();
-        fs::write(&temporary, text)?;
-        Ok(fs::rename(&temporary, path)?)
-    }
-
     /// Makes a staged file the data of a part; an earlier part of the number goes.
     pub(super) fn commit_part(
         &self,
@@ -236,7 +227,7 @@ impl Shared {
         fs::rename(file.path(), directory.join(&record.data)).map_err(|e| vanished(e, &upload))?;
         file.moved();
         self.space.take(record.size_bytes);
-        self.write_record(&record, &path)?;
+        write_record(&record, &path)?;
         if let Some(before) = before {
             fs::remove_file(directory.join(&before.data))?;
             self.space.release(before.size_bytes);
@@ -323,6 +314,13 @@ fn data_bytes(directory: &Path) -> io::Result<u64> {
         }
     }
     Ok(sum)
+}
+
+/// Writes a record that is there with what lies beside it, whenever the machine stops.
+fn write_record(record: &impl Serialize, path: &Path) -> Result<()> {
+    let text = serde_json::to_vec(record)
+        .map_err(|e| Error::new(ErrorKind::Internal, "a record cannot be written as JSON").because(e))?;
+    replace(path, &text)
 }
 
 /// A record, or `None` where there is none.

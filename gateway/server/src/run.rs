@@ -14,7 +14,9 @@ use forebay_actors::config::{CacheConfig, MemoryShares};
 use forebay_actors::load::{self, Loads};
 use forebay_actors::metadata::Metadata;
 use forebay_actors::mount::Environment;
-use forebay_actors::mounts::Mounts;
+use forebay_actors::mount::object::Uploader;
+use forebay_actors::mounts::{self, Mounts};
+use forebay_actors::staging::make_directory;
 use forebay_actors::supervisor::Supervisor;
 use forebay_core::{Clock, METRICS, MountTable, Namespace};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -40,7 +42,7 @@ pub(crate) struct Stores {
 /// The cache directory cannot be used or is in use, or a local directory cannot be opened.
 pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
     let var = &config.gateway.var;
-    std::fs::create_dir_all(var).with_context(|| format!("cannot make {}", var.display()))?;
+    make_directory(var, 0o755).with_context(|| format!("cannot make {}", var.display()))?;
     let supervisor = Supervisor::start("gateway").await?;
     let shares = MemoryShares::of(config.gateway.cache.memory_bytes);
     let tiers = CacheConfig { memory_bytes: shares.cache_bytes, ..config.gateway.cache.clone() };
@@ -51,12 +53,15 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
         let directory = var.join("metadata");
         Arc::new(tokio::task::spawn_blocking(move || Metadata::open(&directory)).await??)
     };
+    let uploader = Uploader::default();
+    uploader.start(&supervisor).await?;
     let environment = Environment {
         cache,
         uploads: UploadMemory::new(shares.uploads_bytes),
         metadata: Some(Arc::clone(&metadata)),
         rules: Arc::clone(&rules),
         supervisor: supervisor.clone(),
+        uploader,
         var_directory: var.clone(),
         clock: Clock::system(),
     };
@@ -106,6 +111,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let loads = Loads::open(&namespace, &config.gateway.var.join("loads"), Clock::system()).await?;
     loads.start(&supervisor).await?;
     load::start_preloads(&loads, &mounts, &supervisor).await?;
+    mounts::start_reaper(&mounts, &supervisor).await?;
     let operated = Operated { readiness: readiness.clone(), mounts, reloader, loads, rules };
     frontends::start(&config, &namespace, &supervisor, operated).await?;
     readiness.set(true);

@@ -121,7 +121,8 @@ impl Core {
         timeout(SETTLE_DEADLINE, settled).await.map_err(|e| {
             let message = "earlier writes of this file are not at the store yet; try again";
             Error::new(ErrorKind::Busy, message).because(e)
-        })
+        })?;
+        self.staging.settle().await
     }
 
     /// Waits until nothing at or below `key` is pending that was when this was called.
@@ -225,7 +226,7 @@ impl Core {
         let (Some(first), Some(last)) = (puts.first(), puts.last()) else { return Ok("ok") };
         let source = Source { files: vec![(self.staging.content(last).await?, last.size_bytes)] };
         let mut condition = match &first.base {
-            Base::Any => Precondition::None,
+            Base::Any => self.as_it_stands(name).await?,
             Base::Absent => Precondition::Absent,
             Base::Tag(tag) => Precondition::Matches(self.store_tag(name, &ETag::new(tag))),
         };
@@ -237,14 +238,31 @@ impl Core {
                 Err(e) if e.kind() == ErrorKind::PreconditionFailed => {}
                 Err(e) => return Err(e),
             }
-            let Some(there) = self.look_at_store(name).await? else { break };
-            let Some(own) = self.own_content(&puts, &there).await? else { break };
-            if own.seq == last.seq {
-                return self.uploaded(last, there).await.map(|()| "ok");
-            }
-            condition = Precondition::Matches(there.etag);
+            let there = self.look_at_store(name).await?;
+            let own = match &there {
+                Some(there) => self.own_content(&puts, there).await?,
+                None => None,
+            };
+            condition = match (there, own) {
+                (Some(there), Some(own)) if own.seq == last.seq => {
+                    return self.uploaded(last, there).await.map(|()| "ok");
+                }
+                (Some(there), Some(_)) => Precondition::Matches(there.etag),
+                (_, None) if first.base == Base::Any => self.as_it_stands(name).await?,
+                (_, None) | (None, _) => return self.keep_both(last, &source).await.map(|()| "conflict"),
+            };
+        }
+        if first.base == Base::Any {
+            return Err(Error::new(ErrorKind::Busy, "the file changes at the store again and again"));
         }
         self.keep_both(last, &source).await.map(|()| "conflict")
+    }
+
+    /// The condition that nothing changes until it is sent. A content that may replace anything is sent with it, too:
+    /// an earlier request that the store still has (its answer was lost, or its sender killed) never lands after it.
+    async fn as_it_stands(&self, name: &str) -> Result<Precondition> {
+        let there = self.look_at_store(name).await?;
+        Ok(there.map_or(Precondition::Absent, |there| Precondition::Matches(there.etag)))
     }
 
     /// Which of our contents the store has, if it is one of them.

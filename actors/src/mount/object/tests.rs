@@ -66,6 +66,9 @@ fn mount_with(
 ) -> Arc<ObjectMount> {
     let limits = MountLimits { attempts: 1, staging_bytes: 1 << 20, ..MountLimits::default() };
     let capability: Capability = store.capability();
+    let uploader = Uploader::default();
+    let running = uploader.clone();
+    tokio::spawn(async move { running.run().await });
     ObjectMount::open(Parts {
         info: MountInfo {
             name: "/object".to_owned(),
@@ -81,6 +84,7 @@ fn mount_with(
         cache: Cache::open(cache).expect("opens"),
         rules: crate::cache::Rules::in_memory(),
         staging: Staging::open(directory.path(), limits.staging_bytes, "/object").expect("opens"),
+        uploader,
         vitals: Vitals::new("/object", &limits),
         clock: Clock::manual(clock),
         usage: Box::new(|| Usage { capacity_bytes: 1, free_bytes: 1, files: 1, free_files: 1 }),

@@ -1,22 +1,25 @@
-//! Brings what is pending to the store, what was written longest ago first, for as long as the mount lives.
+//! Brings what is pending to the stores, what was written longest ago first, for as long as its mount lives.
 //!
 //! Invariants:
 //! - One upload of a name at a time. A name that fails rests, longer each time, and holds up no other.
-//! - What there is to do is in the [`Table`](crate::staging::Table), so an upload that panics is begun again.
+//! - What there is to do is in the [`Table`](crate::staging::Table) of each mount, so an upload that panics is begun
+//!   again, and so are all of them when the actor starts anew.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use forebay_core::{Error, ErrorKind, METRICS, PendingWrite};
+use forebay_core::{Error, ErrorKind, METRICS, PendingWrite, Result};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::Core;
+use crate::supervisor::{ServiceError, StopSignal, Supervisor};
 
 /// Contents that are uploaded at once.
 const UPLOADS: usize = 16;
@@ -108,8 +111,71 @@ impl Core {
     }
 }
 
-/// Uploads what is pending.
-pub(super) async fn upload_pending(core: Weak<Core>, mut applied: watch::Receiver<u64>) {
+/// The mounts whose pending writes are uploaded, by the actor `Uploader`. Clones share them.
+#[derive(Clone, Default)]
+pub struct Uploader(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Taken for a look or a change; those that are gone leave it when the next one comes.
+    mounts: Mutex<Vec<Weak<Core>>>,
+    /// There is one more.
+    added: Notify,
+}
+
+impl Uploader {
+    /// Starts the actor.
+    ///
+    /// # Errors
+    /// As [`Supervisor::service`].
+    pub async fn start(&self, supervisor: &Supervisor) -> Result<()> {
+        let uploader = self.clone();
+        let service = move |mut stop: StopSignal| {
+            let uploader = uploader.clone();
+            async move {
+                tokio::select! {
+                    ended = uploader.run() => ended,
+                    () = stop.requested() => Ok(()),
+                }
+            }
+        };
+        supervisor.service("Uploader", service).await
+    }
+
+    pub(super) fn add(&self, core: &Arc<Core>) {
+        let mut mounts = self.lock();
+        mounts.retain(|mount| mount.strong_count() > 0);
+        mounts.push(Arc::downgrade(core));
+        self.0.added.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Core>>> {
+        self.0.mounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uploads for all mounts, each at its own pace, until this is dropped or one of them ends in a panic.
+    pub(crate) async fn run(&self) -> std::result::Result<(), ServiceError> {
+        let (mut served, mut loops) = (Vec::<Weak<Core>>::new(), JoinSet::new());
+        loop {
+            let mut present = self.lock().clone();
+            present.retain(|core| core.strong_count() > 0);
+            for core in &present {
+                if !served.iter().any(|other| other.ptr_eq(core)) {
+                    loops.spawn(upload_pending(core.clone()));
+                }
+            }
+            served = present;
+            tokio::select! {
+                () = self.0.added.notified() => {}
+                Some(ended) = loops.join_next() => ended?,
+            }
+        }
+    }
+}
+
+/// Uploads what is pending of one mount, for as long as it lives.
+async fn upload_pending(core: Weak<Core>) {
+    let Some(mut applied) = core.upgrade().map(|core| core.staging.pending().watch()) else { return };
     let mut uploads: FuturesUnordered<BoxFuture<'static, String>> = FuturesUnordered::new();
     let mut flying = HashSet::new();
     loop {

@@ -9,6 +9,7 @@ use forebay_actors::backend::UploadMemory;
 use forebay_actors::cache::{Cache, Rules};
 use forebay_actors::config::{CacheConfig, MountConfig, Revalidate, StoreConfig, WriteMode};
 use forebay_actors::conformance::{self, Depth, Outcome, Suite, explain};
+use forebay_actors::mount::object::Uploader;
 use forebay_actors::mount::{self, Environment};
 use forebay_actors::supervisor::Supervisor;
 use forebay_core::{Clock, ErrorKind, Key, ListQuery, Mount, MountState, NsPath, Want};
@@ -140,6 +141,7 @@ async fn examine_all(config: &Config, depth: Depth) -> anyhow::Result<Option<Vec
         uploads: UploadMemory::new(UPLOADS_BYTES),
         rules: Rules::in_memory(),
         supervisor: supervisor.clone(),
+        uploader: Uploader::default(),
         var_directory: staging.path().to_owned(),
         clock: Clock::system(),
     };

@@ -232,12 +232,14 @@ pub(super) fn limits(section: Option<Section<'_>>, defaults: &MountLimits) -> Mo
         retry_percent: section.value("retry_percent", u64::from(defaults.retry_percent)).min(100) as u8,
         hedge: section.value("hedge", defaults.hedge),
         staging_bytes: section.value("staging", Bytes(defaults.staging_bytes)).0,
+        upload_age: section.value("upload_age", defaults.upload_age),
     };
     let at_least_one = [
         ("operations", limits.operations == 0),
         ("attempts", limits.attempts == 0),
         ("bytes_in_flight", limits.bytes_in_flight == 0),
         ("stall_window", limits.stall_window.is_zero()),
+        ("upload_age", limits.upload_age.is_zero()),
     ];
     for (key, _) in at_least_one.into_iter().filter(|(_, is_zero)| *is_zero) {
         section.problem(key, format!("`{key}` must be more than nothing"));
