@@ -215,7 +215,8 @@ impl Cache {
 
     /// Makes the file at `source`, which must hold all of the content and never change again, the cached file of
     /// a content, by rename. `false`, and `source` untouched, when there is no disk tier, no room, or another
-    /// file system between them and the content's directory.
+    /// file system between them and the content's directory. `false` as well when the disk does not answer; once it
+    /// does, `source` is taken if it is still there.
     ///
     /// # Errors
     /// The disk's error, `Incomplete` when `source` has another length; `source` is then untouched or gone.

@@ -130,6 +130,9 @@ impl Actor for NvmeEvictor {
         tier: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         tier.budget().pressure().lower();
-        Ok(tier.in_background(NvmeTier::evict_to_low).await?)
+        if let Some(evicted) = tier.unless_silent(NvmeTier::evict_to_low).await {
+            evicted?;
+        }
+        Ok(())
     }
 }

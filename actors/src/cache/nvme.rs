@@ -52,6 +52,7 @@ pub(super) use self::packed::PackedObject;
 use self::record::Record;
 use self::room::Refusal;
 use self::shown::Shown;
+use self::sparse::Opened;
 pub(super) use self::sparse::SparseFile;
 pub(super) use self::writer::Offer;
 use self::writer::Waiting;
@@ -105,7 +106,7 @@ pub(super) struct NvmeTier {
     health: Arc<Health>,
     /// Held by who brings the directory below its watermark.
     evicting: Mutex<()>,
-    adopting: Semaphore,
+    adopting: Arc<Semaphore>,
     create: CreateFile,
     offers: mpsc::Sender<Waiting>,
     examinations: mpsc::Sender<Arc<SparseFile>>,
@@ -153,7 +154,7 @@ impl NvmeTier {
             memory,
             health,
             evicting: Mutex::default(),
-            adopting: Semaphore::new(ADOPTIONS),
+            adopting: Arc::new(Semaphore::new(ADOPTIONS)),
             create,
             offers,
             examinations,
@@ -243,6 +244,18 @@ impl NvmeTier {
     ) -> std::result::Result<T, JoinError> {
         let tier = Arc::clone(self);
         self.health.watch_over(spawn_blocking(move || work(&tier))).await
+    }
+
+    /// The same until the disk is silent: `None` then, and the work ends when it can.
+    pub(super) async fn unless_silent<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<std::result::Result<T, JoinError>> {
+        tokio::select! {
+            biased;
+            () = self.health.silence() => None,
+            done = self.in_background(work) => Some(done),
+        }
     }
 
     /// Whether a content belongs here.
@@ -459,7 +472,7 @@ impl NvmeTier {
         let space = space.ok_or(Refusal::Full)?;
         let name = self.directory.name(content);
         let path = self.directory.at(name);
-        let file = (self.create)(&path).map_err(Refusal::Disk)?;
+        let file = (self.create)(&path).and_then(Opened::new).map_err(Refusal::Disk)?;
         let place = (path, &self.health);
         let file = Arc::new(SparseFile::new(file, place, (name, size_bytes), (space, index), &offer.class));
         match self.files.entry(content) {

@@ -137,17 +137,23 @@ impl Staging {
         // A file goes when no restart looks for it any more.
         let has_files = over.iter().any(|put| put.file.is_some());
         back.journal.append(Record::Done { key: put.key.clone(), seq: put.seq }, has_files).await?;
-        if let Some(path) = back.path(put)
-            && take(&path).await
-        {
+        let is_taken = match back.path(put) {
+            Some(path) => take(&path).await,
+            None => false,
+        };
+        if is_taken {
             self.0.space.release(put.size_bytes);
         }
-        let shared = Arc::clone(&self.0);
+        let (shared, seq) = (Arc::clone(&self.0), put.seq);
         blocking(move || {
             for other in over {
                 let Some(path) = shared.back.path(&other) else { continue };
                 match fs::remove_file(&path) {
                     Ok(()) => shared.space.release(other.size_bytes),
+                    // A disk that hung took it after all.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && other.seq == seq && !is_taken => {
+                        shared.space.release(other.size_bytes);
+                    }
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     Err(e) => {
                         tracing::warn!(path = %path.display(), error = %e, "stays until the next start");

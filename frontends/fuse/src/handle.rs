@@ -3,34 +3,16 @@
 //! The first open of an inode fixes how its bytes are served; [`Open`] says so until the last handle is released.
 //! The kernel allows one backing file per inode, so every later open must join or be refused.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dashmap::DashMap;
-use forebay_core::{Lent, OpenFile, Version};
+use forebay_core::{FileKey, Lent, OpenFile, Version};
 use fuser::BackingId;
 
 use crate::inode::Inode;
 use crate::ops::directory::Cursor;
 use crate::writing::Writing;
-
-/// Which local file it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileKey {
-    /// Its file system.
-    pub(crate) device: u64,
-    inode: u64,
-}
-
-impl FileKey {
-    pub(crate) fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
-    }
-}
 
 /// Where the bytes of an open file come from.
 #[derive(Clone)]

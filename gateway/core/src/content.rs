@@ -3,12 +3,32 @@
 use std::any::Any;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use rustix::io::ReadWriteFlags;
 
 use crate::{ByteRange, DiskTurns};
+
+/// Which local file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileKey {
+    /// Its file system.
+    pub device: u64,
+    inode: u64,
+}
+
+impl FileKey {
+    /// That of an open file. May wait for its disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
 
 /// The tier that lent a file: bounds the reads that wait for its disk, and hears of failed ones, so that it can stop
 /// lending: the reader's next try then succeeds.
@@ -18,6 +38,9 @@ pub trait Lender: Send + Sync {
 
     /// Where reads wait for the disk.
     fn turns(&self) -> &DiskTurns;
+
+    /// Which file it lent; known without the disk.
+    fn key(&self) -> FileKey;
 }
 
 /// A local file that holds a file's bytes, lent by the tier that owns it.
@@ -47,6 +70,14 @@ impl Lent {
     /// The file; its offset 0 is the content's offset 0.
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// Which file it is. Waits for no disk if a lender knows.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn key(&self) -> io::Result<FileKey> {
+        self.lender.as_ref().map_or_else(|| FileKey::of(&self.file), |lender| Ok(lender.key()))
     }
 
     /// Which bytes of the file are lent.

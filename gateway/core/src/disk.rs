@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - Work that hangs keeps its place until it returns, so a dead disk holds no more threads than there are places.
-//! - Nobody waits longer than the deadline, in the queue and for the disk together.
+//! - Nobody waits longer than the deadline, in the queue and for the disk together, and nobody while they are shut.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 /// The turns of those who wait for one disk.
@@ -19,6 +19,7 @@ pub struct DiskTurns {
     deadline: Duration,
     runtime: Handle,
     answered: Arc<Answered>,
+    is_shut: watch::Sender<bool>,
 }
 
 /// When the disk answered last.
@@ -32,13 +33,14 @@ impl DiskTurns {
     /// At most `places` waits at once, none of them longer than `deadline`, on threads of `runtime`.
     pub fn new(places: usize, deadline: Duration, runtime: Handle) -> Self {
         let answered = Arc::new(Answered { born: Instant::now(), at: AtomicU64::new(0) });
-        Self { places: Arc::new(Semaphore::new(places)), deadline, runtime, answered }
+        let (places, is_shut) = (Arc::new(Semaphore::new(places)), watch::Sender::new(false));
+        Self { places, deadline, runtime, answered, is_shut }
     }
 
     /// Runs `work`, which may block on the disk, on a thread of its own. When the caller stops waiting, it goes on.
     ///
     /// # Errors
-    /// `TimedOut` when the deadline passed; what `work` panicked with.
+    /// `TimedOut` when the deadline passed or the turns are shut; what `work` panicked with.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let outcome = async {
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
@@ -51,7 +53,18 @@ impl DiskTurns {
             });
             turn.await.map_err(io::Error::other)
         };
-        timeout(self.deadline, outcome).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        let mut shutting = self.is_shut.subscribe();
+        tokio::select! {
+            biased;
+            // The sender lives as long as this.
+            _ = shutting.wait_for(|is_shut| *is_shut) => Err(io::ErrorKind::TimedOut.into()),
+            answer = timeout(self.deadline, outcome) => answer.unwrap_or_else(|late| Err(late.into())),
+        }
+    }
+
+    /// Lets nobody wait: the disk is known to be away, or is there again.
+    pub fn shut(&self, is_away: bool) {
+        self.is_shut.send_replace(is_away);
     }
 
     /// The disk answered somebody who took no turn.
@@ -95,6 +108,20 @@ mod tests {
         drop(release);
         while turns.run(|| ()).await.is_err() {}
         assert!(!turns.has_been_stuck_for(DEADLINE));
+    }
+
+    #[tokio::test]
+    async fn who_waits_leaves_when_the_turns_are_shut_and_who_comes_does_not_wait() {
+        let turns = DiskTurns::new(2, Duration::from_hours(1), Handle::current());
+        let (release, stopped) = mpsc::channel::<()>();
+        let waiting = turns.run(move || stopped.recv().is_ok());
+        let (answer, ()) = tokio::join!(waiting, async { turns.shut(true) });
+        assert_eq!(answer.expect_err("left").kind(), io::ErrorKind::TimedOut);
+        let next = turns.run(|| panic!("not tried")).await;
+        assert_eq!(next.expect_err("shut").kind(), io::ErrorKind::TimedOut);
+        turns.shut(false);
+        turns.run(|| ()).await.expect("answers");
+        drop(release);
     }
 
     #[tokio::test]

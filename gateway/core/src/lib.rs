@@ -24,7 +24,7 @@ mod version;
 pub use access::{Access, AccessBuilder, Context, Grant, Origin, Permission, Principal, Secret};
 pub use change::{Change, ChangeKind, CommitObserver};
 pub use clock::{Clock, ManualClock, calendar};
-pub use content::{Content, Extent, Lender, Lent};
+pub use content::{Content, Extent, FileKey, Lender, Lent};
 pub use disk::DiskTurns;
 pub use entry::{AttributeChange, Attributes, Entry, EntryKind, Headers};
 pub use error::{Error, ErrorKind, Result};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use forebay_core::{Error, ErrorKind, Result};
 
 use super::record::Record;
-use super::{NvmeTier, SparseFile, blocks};
+use super::{NvmeTier, Opened, SparseFile, blocks};
 use crate::cache::class::Class;
 use crate::cache::page::ContentKey;
 
@@ -24,14 +24,15 @@ impl NvmeTier {
             return Ok(false);
         }
         let place = tokio::select! {
-            place = self.adopting.acquire() => place,
+            place = Arc::clone(&self.adopting).acquire_owned() => place,
             () = self.health.silence() => return Ok(false),
         };
-        let adopted =
-            self.in_background(move |tier| tier.adopt_now((content, &class), &source, size_bytes)).await;
+        let adopted = self.unless_silent(move |tier| {
+            let _place = place;
+            tier.adopt_now((content, &class), &source, size_bytes)
+        });
         let lost = |e| Error::new(ErrorKind::Internal, "adopting a file ended without an answer").because(e);
-        drop(place);
-        adopted.map_err(lost)?
+        adopted.await.map_or(Ok(false), |adopted| adopted.map_err(lost)?)
     }
 
     fn adopt_now(
@@ -63,7 +64,7 @@ impl NvmeTier {
             }
         };
         let name = self.directory.name(content);
-        let opened = File::open(source)?;
+        let opened = Opened::new(File::open(source)?)?;
         let place = (self.directory.at(name), &self.health);
         let file = Arc::new(SparseFile::new(opened, place, (name, size_bytes), (space, index), class));
         file.fill_checksums()?;

@@ -170,9 +170,6 @@ impl Health {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        if self.is_silent() {
-            return None;
-        }
         let answer = self.turns.run(work).await;
         if answer.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
             self.miss_deadline();
@@ -248,6 +245,7 @@ impl Health {
         self.state.send_if_modified(|state| {
             let before = std::mem::replace(state, next(*state));
             self.is_silent.store(*state == State::Silent, Ordering::Relaxed);
+            self.turns.shut(*state == State::Silent);
             self.is_ok.store(*state == State::Ok, Ordering::Relaxed);
             self.gauge.set(state.level());
             before != *state

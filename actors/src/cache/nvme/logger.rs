@@ -48,16 +48,18 @@ impl Actor for IndexLogger {
         Tick: Tick,
         tier: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        tier.in_background(NvmeTier::write_log).await?;
+        if let Some(written) = tier.unless_silent(NvmeTier::write_log).await {
+            written?;
+        }
         myself.send_after(INTERVAL, || Tick);
         Ok(())
     }
 
     async fn post_stop(&self, _: ActorRef<Tick>, tier: &mut Self::State) -> Result<(), ActorProcessingErr> {
         // A disk that hangs must not keep the gateway.
-        match timeout(LAST_WRITE, tier.in_background(NvmeTier::write_log)).await {
-            Ok(written) => Ok(written?),
-            Err(_) => Ok(()),
+        if let Ok(Some(written)) = timeout(LAST_WRITE, tier.unless_silent(NvmeTier::write_log)).await {
+            written?;
         }
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use forebay_core::{ByteRange, DiskTurns, Lender, Lent, METRICS};
+use forebay_core::{ByteRange, DiskTurns, FileKey, Lender, Lent, METRICS};
 use tokio::time::Instant;
 
 use super::directory::reopen;
@@ -39,10 +39,22 @@ pub(super) fn index_bytes(size_bytes: u64) -> u64 {
     FILE_OVERHEAD_BYTES + pages * 4 + pages.div_ceil(64) * 16
 }
 
+/// The file itself, and which one it is, for who may not wait for the disk.
+pub(super) struct Opened {
+    file: Arc<File>,
+    key: FileKey,
+}
+
+impl Opened {
+    pub(super) fn new(file: File) -> io::Result<Self> {
+        Ok(Self { key: FileKey::of(&file)?, file: Arc::new(file) })
+    }
+}
+
 /// A file of pages.
 pub(in crate::cache) struct SparseFile {
     /// A file that an earlier run left is opened for its first read.
-    file: OnceLock<Arc<File>>,
+    file: OnceLock<Opened>,
     path: PathBuf,
     /// Of the disk that it lies on.
     health: Arc<Health>,
@@ -75,7 +87,7 @@ pub(in crate::cache) struct SparseFile {
 impl SparseFile {
     /// An empty file for a content of some length, with what is reserved for its blocks and its index.
     pub(super) fn new(
-        file: File,
+        file: Opened,
         place: (PathBuf, &Arc<Health>),
         (name, size_bytes): (FileName, u64),
         (space, index): (Reservation, Reservation),
@@ -83,7 +95,7 @@ impl SparseFile {
     ) -> Self {
         let restored = Self::restored(place, (name, size_bytes, steady::now()), (space, index), class);
         Self {
-            file: OnceLock::from(Arc::new(file)),
+            file: OnceLock::from(file),
             suspect: Box::default(),
             class: OnceLock::from(Arc::clone(class)),
             ..restored
@@ -251,6 +263,7 @@ impl SparseFile {
         for number in 0..self.page_count() {
             let bytes = self.extent(page_range(number, self.size_bytes))?.read()?;
             self.set_present(number, checksum(&bytes));
+            self.health.turns().note_answer();
         }
         Ok(())
     }
@@ -285,7 +298,7 @@ impl SparseFile {
 
     fn lend_range(self: &Arc<Self>, range: ByteRange, guard: Arc<dyn Any + Send + Sync>) -> Option<Lent> {
         let lender = Arc::clone(self) as Arc<dyn Lender>;
-        Some(Lent::new(Arc::clone(self.file.get()?), range, guard).with_lender(lender))
+        Some(Lent::new(Arc::clone(&self.file.get()?.file), range, guard).with_lender(lender))
     }
 
     fn extent(&self, range: ByteRange) -> io::Result<Lent> {
@@ -294,10 +307,10 @@ impl SparseFile {
 
     fn file(&self) -> io::Result<&Arc<File>> {
         if let Some(file) = self.file.get() {
-            return Ok(file);
+            return Ok(&file.file);
         }
-        let opened = Arc::new(reopen(&self.path)?);
-        Ok(self.file.get_or_init(|| opened))
+        let opened = Opened::new(reopen(&self.path)?)?;
+        Ok(&self.file.get_or_init(|| opened).file)
     }
 
     /// The whole file, if complete and verified; not evicted until it is given back.
@@ -390,6 +403,10 @@ impl Lender for SparseFile {
 
     fn turns(&self) -> &DiskTurns {
         self.health.turns()
+    }
+
+    fn key(&self) -> FileKey {
+        self.file.get().expect("what is lent is open").key
     }
 }
 

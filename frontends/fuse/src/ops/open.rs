@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use forebay_core::{ErrorKind, Lent, NsPath, OpenFile, Version, Want};
+use forebay_core::{ErrorKind, FileKey, Lent, NsPath, OpenFile, Version, Want};
 use fuser::{BackingId, Errno, FopenFlags, OpenAccMode, OpenFlags};
 use rustix::fs::OFlags;
 
 use crate::counters::OpenMode;
 use crate::error::Failure;
-use crate::handle::{FileHandle, FileKey, Mode, Need, Open, Source};
+use crate::handle::{FileHandle, Mode, Need, Open, Source};
 use crate::inode::{Inode, State, Turn};
 use crate::server::Server;
 use crate::writing::{Begin, Writing};
@@ -277,7 +277,7 @@ impl Server {
         } else {
             self.namespace.modify(&self.context, path).await?
         };
-        let file = Some(FileKey::of(writer.file().file())?);
+        let file = Some(writer.file().key()?);
         let can_join =
             inode.lock().open.as_ref().is_none_or(|open| open.can_serve(&Need { file, version: None }));
         if !can_join {
@@ -301,7 +301,7 @@ impl Server {
             offer.lent = Some(writing.lent().clone());
             offer.source = Source::Written(Arc::clone(writing));
         }
-        let file = offer.lent.as_ref().map(|lent| FileKey::of(lent.file())).transpose()?;
+        let file = offer.lent.as_ref().map(Lent::key).transpose()?;
         let version = match &offer.source {
             Source::Stored(file) => Some(file.entry().version.clone()),
             Source::Written(_) => None,
