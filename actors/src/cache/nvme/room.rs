@@ -95,9 +95,7 @@ impl NvmeTier {
                 return Ok(charged);
             }
             let claim = if is_full { Claim::Of(class) } else { Claim::Within(class) };
-            let has_gone = evictions < evictions_max
-                && (self.evict_inline(claim, keep).is_some() || is_full && self.reclaim());
-            if !has_gone {
+            if evictions >= evictions_max || !self.make_room(claim, keep) {
                 return Err(refusal(class, is_full));
             }
             evictions += 1;
@@ -114,8 +112,22 @@ impl NvmeTier {
             true => return None,
             false => Claim::Within(class),
         };
-        let segments_yield = is_full && self.packed.as_ref().is_some_and(|packed| packed.disk_bytes() > 0);
-        (!segments_yield && !self.shelves().yields(claim)).then(|| refusal(class, is_full))
+        let yields = self.shelves().first(claim).is_some()
+            || self.packed.as_ref().is_some_and(|packed| packed.yields(claim));
+        (!yields).then(|| refusal(class, is_full))
+    }
+
+    /// Evicts a file or a segment, of the form that has what goes first; `false` when there is neither.
+    fn make_room(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> bool {
+        let files = self.shelves().first(claim);
+        let segments = self.packed.as_ref().and_then(|packed| packed.first(claim));
+        let of_files = || self.evict_inline(claim, keep).is_some();
+        let of_segments = || self.reclaim(claim);
+        match (files, segments) {
+            (Some(files), Some(segments)) if files < segments => of_files() || of_segments(),
+            (Some(_), None) => of_files() || of_segments(),
+            (_, Some(_)) | (None, None) => of_segments() || of_files(),
+        }
     }
 
     /// As [`NvmeTier::reserve`], for a page.
