@@ -42,7 +42,8 @@ impl Ghosts {
         Self { shards, memory, passed_bytes: AtomicU64::new(0), tick_bytes }
     }
 
-    pub(super) fn contains(&self, content: ContentKey) -> bool {
+    #[cfg(test)]
+    fn contains(&self, content: ContentKey) -> bool {
         let (fingerprint, now) = (fingerprint(content), self.now());
         let is_it = |ghost: &Ghost| ghost.fingerprint == fingerprint && ghost.age(now) <= LIFE_TICKS;
         self.shard(content).find(hash(fingerprint), is_it).is_some()
