@@ -160,10 +160,8 @@ impl Queues {
             fronts.min_by_key(|segment| segment.id)
         };
         let (small, main) = (bytes(Queue::Small), bytes(Queue::Main));
-        let queues = match small * SMALL_DIVISOR >= small + main {
-            true => [Queue::Small, Queue::Main],
-            false => [Queue::Main, Queue::Small],
-        };
+        let is_small_long = small * SMALL_DIVISOR >= small + main;
+        let queues = if is_small_long { [Queue::Small, Queue::Main] } else { [Queue::Main, Queue::Small] };
         queues.into_iter().find_map(oldest).map(Arc::clone)
     }
 
