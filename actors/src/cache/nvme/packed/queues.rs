@@ -97,8 +97,8 @@ impl Queues {
 
     /// The newest segment of a class in a queue.
     pub(super) fn newest(&self, class: &Arc<Class>, queue: Queue) -> Option<&Arc<Segment>> {
-        let shelf = self.shelves.iter().find(|shelf| Arc::ptr_eq(&shelf.class, class))?;
-        shelf.line(queue).segments.back()
+        let own = self.shelves.iter().find(|shelf| Arc::ptr_eq(&shelf.class, class))?;
+        own.line(queue).segments.back()
     }
 
     /// Queues a segment by its number.
