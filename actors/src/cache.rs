@@ -199,8 +199,17 @@ impl Cache {
     }
 
     /// Drops what is cached of a content of `size_bytes`. Readers keep what they hold.
-    pub fn forget(&self, content: &ContentId, size_bytes: u64) {
+    #[cfg(test)]
+    fn forget(&self, content: &ContentId, size_bytes: u64) {
         self.0.forget(ContentKey::of(content), size_bytes);
+    }
+
+    /// Drops what is cached of a content of `size_bytes` that no name stands for any more, once nobody has it open.
+    pub fn release(&self, content: &ContentId, size_bytes: u64) {
+        let content = ContentKey::of(content);
+        if self.0.readings.release(content) {
+            self.0.forget(content, size_bytes);
+        }
     }
 
     /// Makes the file at `source`, which must hold all of the content and never change again, the cached file of

@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 use super::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+/// A data set makes room once others were refused so large a part of what it holds, and nobody read it meanwhile.
+const PASSED_OVER_DIVISOR: u64 = 2;
+
 /// No time to live.
 const FOREVER: u64 = u64::MAX;
 
@@ -70,6 +73,8 @@ pub struct Class {
     born: Instant,
     /// When it was read last as a data set, in seconds after `born`: stored once a second, loaded otherwise.
     used_s: AtomicU64,
+    /// Bytes that other data sets were refused since.
+    passed_over_bytes: AtomicU64,
 }
 
 impl Class {
@@ -83,6 +88,7 @@ impl Class {
             disk_bytes: AtomicU64::new(0),
             born: Instant::now(),
             used_s: AtomicU64::new(0),
+            passed_over_bytes: AtomicU64::new(0),
         })
     }
 
@@ -119,6 +125,20 @@ impl Class {
         if self.used_s.load(Ordering::Relaxed) != now {
             self.used_s.store(now, Ordering::Relaxed);
         }
+        if self.passed_over_bytes.load(Ordering::Relaxed) != 0 {
+            self.passed_over_bytes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Another data set was refused `bytes` for its sake.
+    pub(super) fn pass_over(&self, bytes: u64) {
+        self.passed_over_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether others were refused so much since it was read that what it holds is of more use to them.
+    pub(super) fn is_passed_over(&self) -> bool {
+        let passed_over = self.passed_over_bytes.load(Ordering::Relaxed);
+        passed_over > 0 && passed_over >= self.disk_bytes() / PASSED_OVER_DIVISOR
     }
 
     /// How long nobody has read it.

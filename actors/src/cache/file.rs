@@ -368,7 +368,9 @@ impl CachedFile {
 
 impl Drop for CachedFile {
     fn drop(&mut self) {
-        Readings::close(&self.streams);
+        if Readings::close(&self.streams) {
+            self.tiers.forget(self.content, self.size_bytes);
+        }
         if let Some(farthest) = self.sources.farthest() {
             self.share.closed(farthest);
             self.tiers.shadow.count(self.sources.take_pages());

@@ -28,7 +28,7 @@ pub(super) use self::ghost::GHOST_BYTES;
 use self::ghost::Ghosts;
 #[cfg(test)]
 pub(super) use self::shelves::IDLE;
-pub(super) use self::shelves::{Claim, Classed, Rank, Shelves, Turn, rank};
+pub(super) use self::shelves::{Claim, Classed, Rank, Shelves, Turn, pass_over, rank};
 
 /// The small queue's part of the bytes.
 pub(super) const SMALL_DIVISOR: u64 = 10;

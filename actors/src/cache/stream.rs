@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
@@ -49,7 +49,13 @@ pub(super) struct Outlook {
 }
 
 /// The streams of one content.
-pub(super) struct Streams(Mutex<Slots>);
+pub(super) struct Streams {
+    slots: Mutex<Slots>,
+    /// Handles on the content.
+    open: AtomicUsize,
+    /// Whether the content is to be dropped with its last handle.
+    is_released: AtomicBool,
+}
 
 /// The streams of the contents that were opened last.
 pub(super) struct Readings {
@@ -144,7 +150,8 @@ impl Outlook {
 impl Streams {
     pub(super) fn new(outlook: &Arc<Outlook>) -> Self {
         let outlook = Arc::clone(outlook);
-        Self(Mutex::new(Slots { streams: [Stream::EMPTY; STREAMS], reads: 0, outlook }))
+        let slots = Slots { streams: [Stream::EMPTY; STREAMS], reads: 0, outlook };
+        Self { slots: Mutex::new(slots), open: AtomicUsize::new(0), is_released: AtomicBool::new(false) }
     }
 
     /// Somebody is going to read all of `pages`, in order.
@@ -188,7 +195,7 @@ impl Streams {
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -248,25 +255,45 @@ impl Readings {
     /// The streams of a content.
     pub(super) fn of(&self, content: ContentKey) -> Arc<Streams> {
         if let Some(streams) = self.streams.get(&content) {
-            return Arc::clone(&streams);
+            return opened(&streams);
         }
         let fresh = || Arc::new(Streams::new(&self.outlook));
-        let streams = Arc::clone(&self.streams.entry(content).or_insert_with(fresh));
+        let streams = opened(&self.streams.entry(content).or_insert_with(fresh));
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         order.push_back(content);
-        while order.len() > REMEMBERED {
-            order.pop_front().and_then(|oldest| self.streams.remove(&oldest));
+        // What is open stays, and has its turn again: for each that comes up to two go.
+        for _ in 0..order.len().saturating_sub(REMEMBERED).min(2) {
+            let Some(oldest) = order.pop_front() else { break };
+            let is_closed = |_: &ContentKey, streams: &Arc<Streams>| streams.open.load(Ordering::SeqCst) == 0;
+            if self.streams.remove_if(&oldest, is_closed).is_none() && self.streams.contains_key(&oldest) {
+                order.push_back(oldest);
+            }
         }
         streams
     }
 
-    /// A handle of a content is closed.
-    pub(super) fn close(streams: &Arc<Streams>) {
-        // This handle's and the one here.
-        if Arc::strong_count(streams) <= 2 {
-            streams.rest();
+    /// A handle of a content is closed; whether it was the last one and the content is to be dropped.
+    pub(super) fn close(streams: &Streams) -> bool {
+        if streams.open.fetch_sub(1, Ordering::SeqCst) > 1 {
+            return false;
         }
+        streams.rest();
+        streams.is_released.swap(false, Ordering::SeqCst)
     }
+
+    /// A content is to be dropped: at once if `true`, else by who closes it last.
+    pub(super) fn release(&self, content: ContentKey) -> bool {
+        self.streams.get(&content).is_none_or(|streams| {
+            streams.is_released.store(true, Ordering::SeqCst);
+            streams.open.load(Ordering::SeqCst) == 0 && streams.is_released.swap(false, Ordering::SeqCst)
+        })
+    }
+}
+
+/// One more handle; called while the table holds the content, so that it is not taken out as closed.
+fn opened(streams: &Arc<Streams>) -> Arc<Streams> {
+    streams.open.fetch_add(1, Ordering::SeqCst);
+    Arc::clone(streams)
 }
 
 impl Drop for Slots {

@@ -201,6 +201,11 @@ impl Packed {
         self.index.contains(content)
     }
 
+    /// Notes that a newcomer of a class found no room.
+    pub(super) fn pass_over(&self, class: &Arc<Class>, bytes: u64) {
+        self.queues().pass_over(class, bytes);
+    }
+
     /// The object and when it was fetched, in seconds after 1970; its segment is one of `class` if it was nobody's yet.
     pub(super) fn find(
         &self,

@@ -96,7 +96,7 @@ impl NvmeTier {
             }
             let claim = if is_full { Claim::Of(class) } else { Claim::Within(class) };
             if evictions >= evictions_max || !self.make_room(claim, keep) {
-                return Err(refusal(class, is_full));
+                return Err(self.refusal(class, bytes, is_full));
             }
             evictions += 1;
         }
@@ -114,7 +114,7 @@ impl NvmeTier {
         };
         let yields = self.shelves().first(claim).is_some()
             || self.packed.as_ref().is_some_and(|packed| packed.yields(claim));
-        (!yields).then(|| refusal(class, is_full))
+        (!yields).then(|| self.refusal(class, bytes, is_full))
     }
 
     /// Evicts a file or a segment, of the form that has what goes first; `false` when there is neither.
@@ -127,6 +127,20 @@ impl NvmeTier {
             (Some(files), Some(segments)) if files < segments => of_files() || of_segments(),
             (Some(_), None) => of_files() || of_segments(),
             (_, Some(_)) | (None, None) => of_segments() || of_files(),
+        }
+    }
+
+    fn refusal(&self, class: &Arc<Class>, bytes: u64, is_full: bool) -> Refusal {
+        if is_full {
+            self.shelves().pass_over(class, bytes);
+            if let Some(packed) = &self.packed {
+                packed.pass_over(class, bytes);
+            }
+        }
+        match (class.treatment().epoch, is_full) {
+            (true, _) => Refusal::Epoch,
+            (false, true) => Refusal::Full,
+            (false, false) => Refusal::Quota,
         }
     }
 
@@ -216,13 +230,5 @@ impl NvmeTier {
 
     pub(super) fn shelves(&self) -> MutexGuard<'_, Shelves<Weak<SparseFile>>> {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn refusal(class: &Class, is_full: bool) -> Refusal {
-    match (class.treatment().epoch, is_full) {
-        (true, _) => Refusal::Epoch,
-        (false, true) => Refusal::Full,
-        (false, false) => Refusal::Quota,
     }
 }

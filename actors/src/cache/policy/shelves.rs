@@ -2,8 +2,9 @@
 //!
 //! What is treated plainly is one shelf, where use alone decides. A class with a wish of its own has a shelf of its
 //! own, and whoever needs room takes from the first shelf that yields to its class: the lowest priority first, of one
-//! priority data sets that were idle for [`IDLE`], then what is not protected, the larger shelf first, and data sets in
-//! use last, for classes of a higher priority only.
+//! priority data sets that are idle, then what is not protected, the larger shelf first, and data sets in use last, for
+//! classes of a higher priority only. A data set is idle when nobody read it for [`IDLE`], or while others were refused
+//! half as much as it holds: who trains on one set after the other need not wait.
 //!
 //! Pinned content makes room for nobody: a newcomer stays out instead. A data set in use makes none for its own
 //! members: of a set that is read in shuffled order again and again, any part is as good as another, and one that
@@ -76,7 +77,7 @@ pub(in crate::cache) fn rank(of: &Arc<Class>, claim: Claim<'_>) -> Option<Rank> 
         return None;
     }
     let standing = match treatment.epoch {
-        true if of.idle() >= IDLE => Standing::Idle,
+        true if of.idle() >= IDLE || of.is_passed_over() => Standing::Idle,
         true => Standing::InUse,
         false => Standing::Open,
     };
@@ -91,6 +92,23 @@ pub(in crate::cache) fn rank(of: &Arc<Class>, claim: Claim<'_>) -> Option<Rank> 
         (Claim::Within(_) | Claim::Watermark, Standing::InUse) => false,
     };
     yields.then_some((treatment.priority, standing))
+}
+
+/// Notes that a newcomer of some bytes found no room where others are: data sets that nobody reads are idle soon.
+pub(in crate::cache) fn pass_over<'a>(
+    (newcomer, bytes): (&Arc<Class>, u64),
+    others: impl Iterator<Item = &'a Arc<Class>>,
+) {
+    let wanted = newcomer.treatment();
+    if !wanted.epoch {
+        return;
+    }
+    for class in others.filter(|class| !Arc::ptr_eq(class, newcomer)) {
+        let treatment = class.treatment();
+        if treatment.epoch && treatment.priority <= wanted.priority {
+            class.pass_over(bytes);
+        }
+    }
 }
 
 impl<K> Shelf<K> {
@@ -179,6 +197,11 @@ impl<K> Shelves<K> {
     /// When the first of what makes room for `claim` has its turn; `None` when nothing does.
     pub(in crate::cache) fn first(&self, claim: Claim<'_>) -> Option<Turn> {
         self.turns(claim).map(|(turn, _)| turn).min()
+    }
+
+    /// See [`pass_over`].
+    pub(in crate::cache) fn pass_over(&self, class: &Arc<Class>, bytes: u64) {
+        pass_over((class, bytes), self.own.iter().map(|shelf| &shelf.class));
     }
 
     /// Bytes of what makes room for the evictor.

@@ -124,6 +124,9 @@ impl Simulation {
             }
             let claim = if is_full { Claim::Of(class) } else { Claim::Within(class) };
             if !self.evict(claim) {
+                if is_full {
+                    self.shelves.pass_over(class, weight);
+                }
                 return false;
             }
         }

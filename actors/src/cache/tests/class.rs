@@ -108,11 +108,32 @@ async fn idle_data_set_makes_room() {
     let bench = Bench::open();
     let (first, second) = (class(epoch()), class(epoch()));
     bench.read("first", 8, &first).await;
-    bench.read("second", 8, &second).await;
-    assert_eq!((bench.kept("first", 8), bench.kept("second", 8)), (8, 0));
+    bench.read("early", 1, &second).await;
+    assert_eq!((bench.kept("first", 8), bench.kept("early", 1)), (8, 0));
     tokio::time::advance(IDLE + Duration::from_secs(1)).await;
     bench.read("second", 8, &second).await;
     assert_eq!((bench.kept("first", 8), bench.kept("second", 8)), (0, 8));
+}
+
+#[tokio::test]
+async fn data_set_that_is_passed_over_makes_room_and_one_that_is_read_meanwhile_does_not() {
+    let bench = Bench::open();
+    let (first, second) = (class(epoch()), class(epoch()));
+    bench.read("first", 8, &first).await;
+    for round in 0..4 {
+        // A validation set between two epochs.
+        bench.read(&format!("validation {round}"), 1, &second).await;
+        bench.read("first", 1, &first).await;
+    }
+    assert_eq!(bench.kept("first", 8), 8);
+    bench.read("plain", 8, &plain()).await;
+    assert_eq!(bench.kept("first", 8), 8, "only data sets are waited for");
+    // Half of what the first has was refused after four of these.
+    bench.read("second", 8, &second).await;
+    assert_eq!((bench.kept("first", 8), bench.kept("second", 8)), (4, 4));
+    bench.read("first", 1, &first).await;
+    bench.read("third", 1, &class(epoch())).await;
+    assert_eq!((bench.kept("first", 8), bench.kept("second", 8)), (4, 4), "it is in use again");
 }
 
 #[tokio::test]

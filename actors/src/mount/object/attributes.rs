@@ -100,7 +100,18 @@ impl Ttl {
 /// One remembered answer; `None` says that nothing is there.
 struct Known<T> {
     value: Option<T>,
-    since: SystemTime,
+    /// `None` once that is in doubt.
+    since: Option<SystemTime>,
+}
+
+impl<T> Known<T> {
+    fn new(value: Option<T>, since: SystemTime) -> Self {
+        Self { value, since: Some(since) }
+    }
+
+    fn is_trusted(&self, ttl: Ttl, now: SystemTime) -> bool {
+        self.since.is_some_and(|since| ttl.covers(since, now))
+    }
 }
 
 /// What is remembered of one key.
@@ -108,6 +119,14 @@ struct Known<T> {
 struct Slot {
     file: Option<Known<Entry>>,
     directory: Option<Known<Existence>>,
+}
+
+impl Slot {
+    fn doubt_file(&mut self) {
+        if let Some(known) = &mut self.file {
+            known.since = None;
+        }
+    }
 }
 
 /// The attribute cache of one mount.
@@ -152,11 +171,6 @@ impl AttributeCache {
         }
     }
 
-    /// Whether nothing is remembered, because nothing may be trusted.
-    fn is_blind(&self) -> bool {
-        **self.revalidate.load() == Revalidate::Always
-    }
-
     /// To be taken before the store is asked.
     pub(super) fn token(&self) -> Token {
         Token(self.now.load(Ordering::Acquire))
@@ -185,7 +199,7 @@ impl AttributeCache {
             let file = self.fresh(slot.file.as_ref()?, now)?;
             let is_missing = directory.value.is_none();
             match file {
-                Some(entry) if is_missing && self.ttl().covers(directory.since, now) => {
+                Some(entry) if is_missing && directory.is_trusted(self.ttl(), now) => {
                     Some(Answer::There(Found::File(entry.clone())))
                 }
                 None if is_missing && self.fresh(directory, now).is_some() => Some(Answer::Missing),
@@ -200,7 +214,7 @@ impl AttributeCache {
             (Ttl::For(ttl), None) => Ttl::For(ttl.min(MISSING_TTL)),
             (Ttl::Ever, None) => Ttl::For(MISSING_TTL),
         };
-        ttl.covers(known.since, now).then_some(&known.value)
+        known.is_trusted(ttl, now).then_some(&known.value)
     }
 
     /// How long what is there may be trusted.
@@ -212,16 +226,26 @@ impl AttributeCache {
         }
     }
 
-    /// Remembers what the store said of a file to a request sent after `token` was taken.
-    pub(super) fn learn_file(&self, key: &str, value: Option<Entry>, token: Token, since: SystemTime) {
-        if self.is_blind() {
-            return;
-        }
+    /// The file that this key showed last, however long ago.
+    pub(super) fn last_file(&self, key: &str) -> Option<Entry> {
+        self.slots.read(key, |slot| slot.file.as_ref()?.value.clone())?
+    }
+
+    /// Remembers what the store said of a file to a request sent after `token` was taken; the file that was known
+    /// before, if that is over now.
+    pub(super) fn learn_file(
+        &self,
+        key: &str,
+        value: Option<Entry>,
+        token: Token,
+        since: SystemTime,
+    ) -> Option<Entry> {
         self.slots.update(key, |slot| {
-            if self.stamp(&self.written, key) <= token && self.stamp(&self.removed, key) <= token {
-                slot.file = Some(Known { value, since });
+            if self.stamp(&self.written, key) > token || self.stamp(&self.removed, key) > token {
+                return None;
             }
-        });
+            slot.file.replace(Known::new(value, since))?.value
+        })
     }
 
     /// Remembers what the store said of a directory to a request sent after `token` was taken.
@@ -232,7 +256,7 @@ impl AttributeCache {
         token: Token,
         since: SystemTime,
     ) {
-        if self.is_blind() || key.is_empty() {
+        if key.is_empty() {
             return;
         }
         let stamps = if value.is_some() { &self.removed } else { &self.written };
@@ -240,14 +264,14 @@ impl AttributeCache {
             let present = slot.directory.as_ref().and_then(|known| self.fresh(known, since).copied());
             let says_less = value == Some(Existence::Implied) && present == Some(Some(Existence::Marked));
             if self.stamp(stamps, key) <= token && !says_less {
-                slot.directory = Some(Known { value, since });
+                slot.directory = Some(Known::new(value, since));
             }
         });
     }
 
-    /// Forgets a file that turned out to be another one by now.
-    pub(super) fn forget_file(&self, key: &str) {
-        self.slots.alter(key, |slot| slot.file = None);
+    /// Trusts no more what is remembered of a file that turned out to be another one by now.
+    pub(super) fn doubt_file(&self, key: &str) {
+        self.slots.alter(key, Slot::doubt_file);
     }
 
     /// Announces a commit of `name` (a key, or a marker that ends in `/`), before the store is told.
@@ -322,9 +346,6 @@ impl Pending<'_> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         let cache = self.cache;
-        if cache.is_blind() {
-            return;
-        }
         let stamp = cache.now.fetch_add(1, Ordering::AcqRel) + 1;
         let outcome = std::mem::replace(&mut self.outcome, Outcome::Unknown);
         let (has_written, has_removed) = match outcome {
@@ -349,8 +370,7 @@ impl Drop for Pending<'_> {
                     Outcome::WroteDirectory(existence) => Some(existence),
                     Outcome::Unknown | Outcome::WroteFile(_) | Outcome::Removed => None,
                 };
-                slot.directory =
-                    existence.filter(|_| is_alone).map(|value| Known { value: Some(value), since });
+                slot.directory = existence.filter(|_| is_alone).map(|value| Known::new(Some(value), since));
                 return;
             }
             let value = match outcome {
@@ -358,7 +378,10 @@ impl Drop for Pending<'_> {
                 Outcome::Removed => Some(None),
                 Outcome::Unknown | Outcome::WroteDirectory(_) => None,
             };
-            slot.file = value.filter(|_| is_alone).map(|value| Known { value, since });
+            match value.filter(|_| is_alone) {
+                Some(value) => slot.file = Some(Known::new(value, since)),
+                None => slot.doubt_file(),
+            }
         });
         for key in ancestors(self.key) {
             raise(key);

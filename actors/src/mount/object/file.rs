@@ -99,7 +99,7 @@ impl Fetch for VersionFetch {
         self.core.cache.note_fetch(self.named, range.len);
         let mut answer = self.core.fetch(name, range, &self.etag).await;
         if is_other_content(&answer) {
-            self.core.attributes.forget_file(name);
+            self.core.attributes.doubt_file(name);
             // A file that was renamed is read on where it went.
             if let Some(moved) = self.core.identities.whereabouts(self.file_id, &self.etag) {
                 answer = self.core.fetch(&moved, range, &self.etag).await;

@@ -28,13 +28,13 @@ impl Core {
         let found = self.either(key).await?;
         let (name, now) = (key.as_str(), self.clock.now());
         let Some(object) = found else {
-            self.attributes.learn_file(name, None, token, now);
+            self.learn_file(name, None, token, now);
             self.attributes.learn_directory(name, None, token, now);
             return Ok(None);
         };
         if object.key.ends_with('/') {
             let existence = existence(&object);
-            self.attributes.learn_file(name, None, token, now);
+            self.learn_file(name, None, token, now);
             self.attributes.learn_directory(name, Some(existence), token, now);
             return Ok(Some(self.directory_entry(key, existence)));
         }
@@ -94,7 +94,7 @@ impl Core {
         self.send_rename(source, new, mode).await?;
         self.identities.rename(old, new);
         self.overlay.rename(old, new, &source.etag);
-        left.removed();
+        left.moved();
         let moved = Object { key: new.to_owned(), ..source.clone() };
         let entry = self.file_entry(&moved);
         arrived.wrote_file(moved, &entry);

@@ -103,7 +103,7 @@ impl Core {
             .and_then(Answer::found)
             .is_some_and(|known| known.etag == entry.etag && known.headers.is_some());
         if !is_known {
-            self.attributes.learn_file(key.as_str(), Some(entry.clone()), token, now);
+            self.learn_file(key.as_str(), Some(entry), token, now);
         }
     }
 }

@@ -75,7 +75,7 @@ impl Core {
         let is_known = file.is_some() || directory.is_some();
         if let Some(file) = file.filter(|_| self.attributes.file(name, now).is_none()) {
             let entry = file.object.map(|object| self.file_entry(&object));
-            self.attributes.learn_file(name, entry, token, file.since);
+            self.learn_file(name, entry.as_ref(), token, file.since);
         }
         if let Some(directory) = directory.filter(|_| self.attributes.directory(name, now).is_none()) {
             let existence = directory.object.map(|object| existence(&object));
@@ -129,7 +129,7 @@ impl Core {
     pub(super) async fn ask_for_file(&self, key: &Key) -> Result<Option<Entry>> {
         let token = self.attributes.token();
         let found = self.look(key.as_str()).await?.map(|object| self.file_entry(&object));
-        self.attributes.learn_file(key.as_str(), found.clone(), token, self.clock.now());
+        self.learn_file(key.as_str(), found.as_ref(), token, self.clock.now());
         Ok(found)
     }
 

@@ -128,7 +128,7 @@ impl Core {
         if self.look(name).await?.is_some_and(|present| present.etag == *etag) {
             return self.remove(name).await;
         }
-        self.attributes.forget_file(name);
+        self.attributes.doubt_file(name);
         Ok(())
     }
 

@@ -5,6 +5,7 @@ mod back;
 mod faulty;
 mod listings;
 mod reading;
+mod release;
 mod trees;
 mod writing;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::segment::Segment;
 use crate::cache::class::{Class, Treatment};
-use crate::cache::policy::{Claim, Rank, SMALL_DIVISOR, Turn, rank};
+use crate::cache::policy::{Claim, Rank, SMALL_DIVISOR, Turn, pass_over, rank};
 
 /// Which queue of its class a segment is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,6 +145,11 @@ impl Queues {
     pub(super) fn yields(&self, claim: Claim<'_>) -> bool {
         let yields = |shelf: &Shelf| shelf.segments().next().is_some() && rank(&shelf.class, claim).is_some();
         self.shelves.iter().any(yields) || self.deadest(claim).is_some()
+    }
+
+    /// Notes that a newcomer found no room.
+    pub(super) fn pass_over(&self, class: &Arc<Class>, bytes: u64) {
+        pass_over((class, bytes), self.shelves.iter().map(|shelf| &shelf.class));
     }
 
     /// The next segment to go for `claim`: one that holds little, the deadest first, else the one whose turn it is.
