@@ -2,7 +2,7 @@
 //!
 //! Usage: `replay MEMORY_BYTES DISK_BYTES PACKED_BYTES DIRECTORY < trace`; no disk tier where `DISK_BYTES` is 0, and
 //! objects up to `PACKED_BYTES` are packed there. A line of the trace is `KEY SIZE [DATASET]`: one read of a whole
-//! object, of a class with `epoch` where a data set is named. `idle SECONDS` lets time pass. Prints requests, hits, and
+//! object, of a class with `epoch` where a data set is named. Prints requests, hits, and
 //! the bytes of both, and on a line for each tier what the cache would have hit with 1, 2 and 4 times the size of that,
 //! by its own estimate; `-` before it has one. On the last line is what was written to segments: bytes that were new, and
 //! bytes that were carried forward.
@@ -12,7 +12,6 @@ use std::io::{self, BufRead};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -126,17 +125,13 @@ async fn replay(config: &CacheConfig) -> Result<Totals> {
     for line in io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<_> = line.split_whitespace().collect();
-        let (key, number, data_set) = match words[..] {
-            [key, number] => (key, number, None),
-            [key, number, data_set] => (key, number, Some(data_set)),
+        let (key, size, data_set) = match words[..] {
+            [key, size] => (key, size, None),
+            [key, size, data_set] => (key, size, Some(data_set)),
             _ => return Err(malformed(&line)),
         };
-        let number: u64 = number.parse().map_err(|_| malformed(&line))?;
-        if key == "idle" {
-            tokio::time::advance(Duration::from_secs(number)).await;
-        } else {
-            replay.read(key, number, data_set).await?;
-        }
+        let size_bytes = size.parse().map_err(|_| malformed(&line))?;
+        replay.read(key, size_bytes, data_set).await?;
     }
     Ok(replay.totals)
 }

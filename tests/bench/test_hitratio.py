@@ -151,8 +151,7 @@ def test_shuffled_epochs_are_as_good_as_belady(percent, tier, members, tmp_path)
 
 def test_two_data_sets_in_turn_are_as_good_as_belady(tmp_path):
     first, second, objects = epochs("first", 4, 1), epochs("second", 4, 2), MEMBERS // 2
-    # The one that is done counts as idle after five minutes.
-    lines = [*members_of("first", first), "idle 301", *members_of("second", second)]
+    lines = members_of("first", first) + members_of("second", second)
     ours = disk(lines, tmp_path, objects).hit_ratio
     close("two data sets in turn, 50 % on disk", ours, belady(first + second, objects), 2.0)
 
