@@ -123,11 +123,11 @@ impl NvmeTier {
         let segments = self.packed.as_ref().and_then(|packed| packed.first(claim));
         let of_files = || self.evict_inline(claim, keep).is_some();
         let of_segments = || self.reclaim(claim);
-        match (files, segments) {
-            (Some(files), Some(segments)) if files < segments => of_files() || of_segments(),
-            (Some(_), None) => of_files() || of_segments(),
-            (_, Some(_)) | (None, None) => of_segments() || of_files(),
-        }
+        let is_turn_of_files = match (files, segments) {
+            (Some(files), Some(segments)) => files < segments,
+            (files, _) => files.is_some(),
+        };
+        if is_turn_of_files { of_files() || of_segments() } else { of_segments() || of_files() }
     }
 
     fn refusal(&self, class: &Arc<Class>, bytes: u64, is_full: bool) -> Refusal {
