@@ -8,7 +8,7 @@ from runner.execute import Context, pytest
 from runner.outcome import Outcome
 
 CI_LIMIT_S = 50 * 60
-INSTALL_BUDGET_S = 15 * 60
+INSTALL_BUDGET_S = 13 * 60
 
 CI = "ci"
 ALL = "all"
@@ -56,6 +56,7 @@ PARTS = (
     Part("operate", "CLI, copies, reloads, health, metrics, dashboards, TLS, secrets", 180, (CI, ALL), (*GATEWAY, "azurite", "prometheus", "promtool", "openssl", "curl"), suite("operate")),
     Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay", "forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench/test_fuse.py", "bench/test_http.py", "bench/test_idle.py", "s3/test_single_flight.py", options=PRINTED)),
     Part("bench-stores", "cold reads over a slow link, a hung store among ten, copies, HDFS against Hadoop's client, writes through", 1800, (), ("forebay-release", "s3-server", "azurite", "rclone", "curl", *HDFS), suite("bench/test_cold.py", "bench/test_isolation.py", "bench/test_copies.py", "bench/test_hdfs.py", "bench/test_put.py", options=PRINTED)),
+    Part("training", "what a training loop over twice the disk tier hits, through S3 and FUSE", 120, (CI, ALL), GATEWAY, suite("bench/test_training.py", options=PRINTED)),
     Part("hitratio", "hit ratios against libCacheSim and Belady, from replayed traces", 600, (), ("libcachesim", "traces", "replay"), suite("bench/test_hitratio.py", options=PRINTED)),
     Part("bench-cache", "what hits cost beside a bare pread and beside foyer", 900, (), ("cache-speed",), suite("bench/test_cache.py", options=PRINTED)),
     Part("baselines", "pass counts of foreign suites, no gate", 600, (ALL,), (*GATEWAY, "pjdfstest", "fsx", "curl"), suite("baselines", options=PRINTED)),
