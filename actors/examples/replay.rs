@@ -1,8 +1,11 @@
 //! Replays a trace through the cache as it ships, with real files, and prints what it hit.
 //!
-//! Usage: `replay MEMORY_BYTES DISK_BYTES DIRECTORY < trace`; no disk tier where `DISK_BYTES` is 0. A line of the trace
-//! is `KEY SIZE [DATASET]`: one read of a whole object, of a class with `epoch` where a data set is named. Prints requests, hits, and the bytes of both, and on a line for each tier what the cache would have
-//! hit with 1, 2 and 4 times the size of that, by its own estimate; `-` before it has one.
+//! Usage: `replay MEMORY_BYTES DISK_BYTES PACKED_BYTES DIRECTORY < trace`; no disk tier where `DISK_BYTES` is 0, and
+//! objects up to `PACKED_BYTES` are packed there. A line of the trace is `KEY SIZE [DATASET]`: one read of a whole
+//! object, of a class with `epoch` where a data set is named. Prints requests, hits, and
+//! the bytes of both, and on a line for each tier what the cache would have hit with 1, 2 and 4 times the size of that,
+//! by its own estimate; `-` before it has one. On the last line is what was written to segments: bytes that were new, and
+//! bytes that were carried forward.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead};
@@ -101,12 +104,12 @@ async fn settle() {
 }
 
 fn config(arguments: &[String]) -> Option<CacheConfig> {
-    let [_, memory_bytes, disk_bytes, directory] = arguments else { return None };
-    // Pages in files: the policy of entries is what is replayed.
-    let (directory, size_bytes) = (PathBuf::from(directory), disk_bytes.parse().ok()?);
+    let [_, memory_bytes, disk_bytes, packed_bytes, directory] = arguments else { return None };
+    let (directory, packed_bytes) = (PathBuf::from(directory), packed_bytes.parse().ok()?);
+    let size_bytes = disk_bytes.parse().ok()?;
     Some(CacheConfig {
         memory_bytes: memory_bytes.parse().ok()?,
-        nvme: (size_bytes > 0).then(|| NvmeConfig::in_one(directory, size_bytes, 0)),
+        nvme: (size_bytes > 0).then(|| NvmeConfig::in_one(directory, size_bytes, packed_bytes)),
         // Without an evictor a tier is filled to its cap.
         high_percent: 100,
         low_percent: 90,
@@ -143,7 +146,7 @@ fn estimate(tier: &str, size: &str) -> String {
 async fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().collect();
     let Some(config) = config(&arguments) else {
-        let message = "usage: replay MEMORY_BYTES DISK_BYTES DIRECTORY < trace";
+        let message = "usage: replay MEMORY_BYTES DISK_BYTES PACKED_BYTES DIRECTORY < trace";
         return Err(Error::new(ErrorKind::InvalidArgument, message));
     };
     let totals = replay(&config).await?;
@@ -151,5 +154,7 @@ async fn main() -> Result<()> {
     for tier in ["memory", "nvme"] {
         println!("{tier} {}", ["1x", "2x", "4x"].map(|size| estimate(tier, size)).join(" "));
     }
+    let written = ["new", "carried"].map(|kind| METRICS.cache_packed_bytes.with_label_values(&[kind]).get());
+    println!("packed {} {}", written[0], written[1]);
     Ok(())
 }

@@ -11,7 +11,8 @@
 //! - A hit bumps one counter. No map guard is held across an await.
 //! - What stays is decided by S3-FIFO, and on the disk by what is wanted of each class first, see `policy.rs`. A disk
 //!   with space takes everything; above its low watermark it takes what is wanted a second time while its ghosts
-//!   remember it, what belongs to a file that is there, and what is pinned or a data set. In memory all classes are alike.
+//!   remember it, what is packed or belongs to a file that is there, and what is pinned or a data set. In memory all
+//!   classes are alike.
 //! - A broken disk loses hits, never reads, and no other disk's hits.
 //! - What a mount's fetches in flight hold of the budget and of the places is a share, see `share.rs`.
 

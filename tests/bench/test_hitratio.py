@@ -2,8 +2,8 @@
 
 Every object has 4096 bytes: one block of the disk, and what one object weighs in the simulator. So sizes are in
 objects, and a million requests take a minute. "Disk" is a disk tier of that size under a memory that holds hardly
-anything beside the disk's index; what is admitted at the second touch only is part of the figure. "Memory" is the
-memory tier alone.
+anything beside the disk's index; what is admitted at the second touch only is part of the figure. "Packed" is the same
+with all objects in segments, where a record is 32 bytes longer than its object. "Memory" is the memory tier alone.
 """
 
 import heapq
@@ -12,6 +12,7 @@ import random
 import struct
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from bench.figures import verdict
@@ -20,8 +21,12 @@ from harness.tool import tool
 OBJECT_BYTES = 4096
 PAGE_COST_BYTES = 256 + 96  # as PAGE_OVERHEAD_BYTES of memory.rs: what a page costs beside its bytes
 FILE_COST_BYTES = 512 + 96 + 4 + 16  # as index_bytes of sparse.rs: what a file of one page costs in memory
+RECORD_BYTES = OBJECT_BYTES + 32  # as HEADER_BYTES of segment.rs
+PACKED_COST_BYTES = 96  # what a packed object and its ghosts cost in memory at most
 MEMORY_OBJECTS = 8  # beside the index, so that there is a page to fetch into
 MEMBERS = 2000
+PACKED_MEMBERS = 20000  # half a segment is always set aside, which is much of a small tier
+WRITES_MAX = 2.0
 SIZES = (1, 2, 4)
 # Four times as many must not need more than the 10000 files that a limit of 20000 descriptors leaves.
 SHADOWED = {
@@ -50,22 +55,33 @@ def twitter() -> list[str]:
     return [line.split(",")[1].strip() for line in lines if not line.startswith("#")]
 
 
-def replay(lines: list[str], directory: Path, memory_bytes: int, disk_objects: int) -> tuple[float, list[float]]:
-    """The hit ratio of our cache, and its own estimate for each of SIZES; 0 where it says nothing."""
-    argv = [str(tool("replay")), str(memory_bytes), str(disk_objects * OBJECT_BYTES), str(directory)]
+class Replayed(NamedTuple):
+    hit_ratio: float
+    estimates: list[float]  # its own, for each of SIZES; 0 where it says nothing
+    new_bytes: int  # written to segments
+    carried_bytes: int
+
+
+def replay(lines: list[str], directory: Path, memory_bytes: int, disk_bytes: int, packed_bytes: int = 0) -> Replayed:
+    argv = [str(tool("replay")), *map(str, (memory_bytes, disk_bytes, packed_bytes, directory))]
     done = subprocess.run(argv, input="\n".join(lines), capture_output=True, text=True, check=True)
-    totals, *tiers = done.stdout.splitlines()
+    totals, *tiers, packed = done.stdout.splitlines()
     requests, hits, _, _ = map(int, totals.split())
-    shown = tiers[1 if disk_objects else 0].split()[1:]
-    return hits / requests, [0.0 if word == "-" else float(word) for word in shown]
+    shown = tiers[1 if disk_bytes else 0].split()[1:]
+    return Replayed(hits / requests, [0.0 if word == "-" else float(word) for word in shown], *map(int, packed.split()[1:]))
 
 
-def disk(lines: list[str], directory: Path, objects: int) -> tuple[float, list[float]]:
+def disk(lines: list[str], directory: Path, objects: int) -> Replayed:
     memory = MEMORY_OBJECTS * (OBJECT_BYTES + PAGE_COST_BYTES) + objects * FILE_COST_BYTES
-    return replay(lines, directory, memory, objects)
+    return replay(lines, directory, memory, objects * OBJECT_BYTES)
 
 
-def memory(lines: list[str], directory: Path, objects: int) -> tuple[float, list[float]]:
+def packed(lines: list[str], directory: Path, objects: int) -> Replayed:
+    memory = MEMORY_OBJECTS * (OBJECT_BYTES + PAGE_COST_BYTES) + objects * PACKED_COST_BYTES
+    return replay(lines, directory, memory, objects * RECORD_BYTES, OBJECT_BYTES)
+
+
+def memory(lines: list[str], directory: Path, objects: int) -> Replayed:
     return replay(lines, directory, objects * (OBJECT_BYTES + PAGE_COST_BYTES), 0)
 
 
@@ -93,11 +109,11 @@ def belady(keys: list[str], objects: int) -> float:
     return hits / len(keys)
 
 
-def epochs(name: str, count: int, seed: int) -> list[str]:
+def epochs(name: str, count: int, seed: int, members: int = MEMBERS) -> list[str]:
     """Reads of one data set, each time in another order."""
     chance = random.Random(seed)
-    members = [f"{name}{number}" for number in range(MEMBERS)]
-    return list(itertools.chain(*(chance.sample(members, MEMBERS) for _ in range(count))))
+    names = [f"{name}{number}" for number in range(members)]
+    return list(itertools.chain(*(chance.sample(names, members) for _ in range(count))))
 
 
 def members_of(name: str, keys: list[str]) -> list[str]:
@@ -109,25 +125,34 @@ def close(title: str, ours: float, reference: float, points: float) -> None:
     verdict(f"{title}: points below", 100 * (reference - ours), points)
 
 
-@pytest.mark.parametrize("tier", [memory, disk], ids=lambda tier: tier.__name__)
+def bounded(title: str, replayed: Replayed) -> None:
+    written = replayed.new_bytes + replayed.carried_bytes
+    print(f"\n   {title}: {written >> 20} MiB written, {replayed.carried_bytes >> 20} of them carried", flush=True)
+    verdict(f"{title}: written for each new byte", written / replayed.new_bytes, WRITES_MAX)
+
+
+@pytest.mark.parametrize("tier", [memory, disk, packed], ids=lambda tier: tier.__name__)
 @pytest.mark.parametrize("trace", TRACES)
 def test_s3fifo_is_as_good_as_libcachesims(traces, trace, tier, tmp_path):
     keys, objects = traces[trace], TRACES[trace]
-    ours, _ = tier([f"{key} {OBJECT_BYTES}" for key in keys], tmp_path, objects)
-    close(f"{trace}, {objects} objects, {tier.__name__}", ours, simulated(keys, objects), 1.0)
+    ours = tier([f"{key} {OBJECT_BYTES}" for key in keys], tmp_path, objects)
+    if tier is packed:
+        bounded(f"{trace}, packed", ours)
+    close(f"{trace}, {objects} objects, {tier.__name__}", ours.hit_ratio, simulated(keys, objects), 1.0)
 
 
+@pytest.mark.parametrize("tier, members", [(disk, MEMBERS), (packed, PACKED_MEMBERS)], ids=["disk", "packed"])
 @pytest.mark.parametrize("percent", [20, 50, 80])
-def test_shuffled_epochs_are_as_good_as_belady(percent, tmp_path):
-    keys, objects = epochs("set", 6, percent), MEMBERS * percent // 100
-    ours, _ = disk(members_of("set", keys), tmp_path, objects)
-    close(f"shuffled epochs, {percent} % on disk", ours, belady(keys, objects), 1.0)
+def test_shuffled_epochs_are_as_good_as_belady(percent, tier, members, tmp_path):
+    keys, objects = epochs("set", 6, percent, members), members * percent // 100
+    ours = tier(members_of("set", keys), tmp_path, objects).hit_ratio
+    close(f"shuffled epochs, {percent} %, {tier.__name__}", ours, belady(keys, objects), 1.0)
 
 
 def test_two_data_sets_in_turn_are_as_good_as_belady(tmp_path):
     first, second, objects = epochs("first", 4, 1), epochs("second", 4, 2), MEMBERS // 2
     lines = members_of("first", first) + members_of("second", second)
-    ours, _ = disk(lines, tmp_path, objects)
+    ours = disk(lines, tmp_path, objects).hit_ratio
     close("two data sets in turn, 50 % on disk", ours, belady(first + second, objects), 2.0)
 
 
@@ -136,9 +161,9 @@ def test_two_data_sets_in_turn_are_as_good_as_belady(tmp_path):
 def test_estimates_for_larger_tiers_are_what_larger_tiers_hit(traces, trace, tier, tmp_path):
     lines, objects = [f"{key} {OBJECT_BYTES}" for key in traces[trace]], SHADOWED[trace, tier.__name__]
     replayed = [tier(lines, tmp_path / str(size), size * objects) for size in SIZES]
-    estimates = replayed[0][1]
+    estimates = replayed[0].estimates
     print(f"\n   {trace}, {objects} objects, {tier.__name__}")
-    for size, estimate, (hit, _) in zip(SIZES, estimates, replayed, strict=True):
+    for size, estimate, (hit, *_) in zip(SIZES, estimates, replayed, strict=True):
         print(f"   {size}x: replayed {hit:.4f}, estimated at 1x {estimate:.4f}", flush=True)
-    for size, estimate, (hit, _) in zip(SIZES, estimates, replayed, strict=True):
+    for size, estimate, (hit, *_) in zip(SIZES, estimates, replayed, strict=True):
         verdict(f"{trace}, {tier.__name__}, {size}x: points off", 100 * abs(hit - estimate), 3.0)

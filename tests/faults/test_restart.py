@@ -9,8 +9,7 @@ from harness.wait import wait_for
 
 MIB = 1 << 20
 SIZES = {"page": MIB, "pages": 5 * MIB + 77, "small": 10_000, "tiny": 1}
-FILES = ["page", "pages"]  # the others are packed into a segment, an eighth of the tier
-SEGMENT = 32 * MIB
+FILES = ["page", "pages"]  # the others are packed into a segment
 LOGGED_S = 1.0  # the logger's interval and what a busy machine adds
 
 
@@ -36,9 +35,15 @@ def warm(own, store):
     for key in SIZES:
         store.client.put_object(Bucket=bucket, Key=key, Body=content(key))
     read_all(own)
-    held = sum(-(-SIZES[key] // 4096) * 4096 for key in FILES) + SEGMENT
+    held = sum(-(-SIZES[key] // 4096) * 4096 for key in FILES)
     index = own.directory / "var" / "cache" / "index"
-    wait_for(lambda: own.metrics().total("forebay_cache_used_bytes", tier="nvme") >= held, 10, "all pages to be on disk")
+
+    def is_cached() -> bool:
+        seen = own.metrics()
+        packed = seen.total("forebay_cache_disk_contents", tier="nvme", form="segments")
+        return seen.total("forebay_cache_disk_bytes", tier="nvme", form="files") >= held and packed == len(SIZES) - len(FILES)
+
+    wait_for(is_cached, 10, "all pages to be on disk")
     wait_for(lambda: time.time() - index.stat().st_mtime > LOGGED_S, 10, "the log to be quiet")
     own.kill()
     return own

@@ -122,6 +122,12 @@ impl Reservation {
         Some(self)
     }
 
+    /// Parts `bytes` of it, for the same class; `None` if it has not so many.
+    pub(super) fn split(&mut self, bytes: u64) -> Option<Self> {
+        self.bytes = self.bytes.checked_sub(bytes)?;
+        Some(Self { budget: Arc::clone(&self.budget), bytes, class: self.class.clone() })
+    }
+
     /// Gives back what is more than `bytes`; of no class.
     pub(super) fn shrink_to(&mut self, bytes: u64) {
         debug_assert!(self.class.is_none(), "of no class");

@@ -251,7 +251,7 @@ impl CachedFile {
                     (None, None) => fetch_exact(&*fetch, range).await?,
                 };
                 let nvme = tiers.disks.at(home);
-                let admitting = nvme.filter(|nvme| nvme.admits(key, &class, range.len));
+                let admitting = nvme.filter(|nvme| nvme.admits(key, &class, (size_bytes, range.len)));
                 let mark = Mark::new(is_ahead, nvme.is_some() && admitting.is_none());
                 let bytes = tiers.memory.insert(key, bytes, reservation, mark);
                 drop(held);

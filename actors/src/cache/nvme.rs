@@ -327,9 +327,7 @@ impl NvmeTier {
             self.counters.refused_disk.inc();
             return self.note(content, Cause::Disk);
         }
-        // Segments make room by themselves.
-        let is_packed = self.packs(&offer).is_some();
-        if let Some(refusal) = self.closed_to(&offer.class, bytes).filter(|_| !is_packed) {
+        if let Some(refusal) = self.closed_to(&offer.class, bytes) {
             return self.refuse(content, &refusal);
         }
         let queue = self.queue_of(&offer);
@@ -345,7 +343,7 @@ impl NvmeTier {
     }
 
     fn queue_of(&self, offer: &Offer) -> &mpsc::Sender<Waiting> {
-        if self.packs(offer).is_some() { &self.packed_offers } else { &self.offers }
+        if self.packs(offer.size_bytes).is_some() { &self.packed_offers } else { &self.offers }
     }
 
     /// As [`NvmeTier::offer`], waiting for a place in the queue and until the page was tried.
@@ -367,14 +365,15 @@ impl NvmeTier {
         }
     }
 
-    /// Whether a page of `bytes` that was just fetched is worth a write, or a refusal to count: there is space to
-    /// spare, it belongs to what is there, its class says so, or it is wanted again.
-    pub(super) fn admits(&self, key: PageKey, class: &Arc<Class>, bytes: u64) -> bool {
+    /// Whether a page of `bytes` that was just fetched, of a content of `size_bytes`, is worth a write, or a refusal to
+    /// count: there is space to spare, it is packed, it belongs to what is there, its class says so, or it is wanted again.
+    pub(super) fn admits(&self, key: PageKey, class: &Arc<Class>, (size_bytes, bytes): (u64, u64)) -> bool {
         let is_again = || {
             let fingerprints = (key.content.fingerprint(), key.fingerprint());
             self.shelves().is_wanted_again(class, fingerprints, bytes)
         };
         let is_admitted = self.budget.excess() == 0
+            || self.packs(size_bytes).is_some()
             || self.files.contains_key(&key.content)
             || class.treatment().is_admitted_at_once()
             || is_again();

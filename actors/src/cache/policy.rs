@@ -28,10 +28,10 @@ pub(super) use self::ghost::GHOST_BYTES;
 use self::ghost::Ghosts;
 #[cfg(test)]
 pub(super) use self::shelves::IDLE;
-pub(super) use self::shelves::{Claim, Classed, Shelves};
+pub(super) use self::shelves::{Claim, Classed, Rank, Shelves, Turn, pass_over, rank};
 
 /// The small queue's part of the bytes.
-const SMALL_DIVISOR: u64 = 10;
+pub(super) const SMALL_DIVISOR: u64 = 10;
 
 /// Uses in the small queue that bring an entry to the main one.
 const PROMOTION_USES: u8 = 2;

@@ -8,6 +8,7 @@ mod faults;
 mod fetch;
 mod fill;
 mod packed;
+mod packed_class;
 mod restart;
 mod seen;
 

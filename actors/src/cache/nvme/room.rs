@@ -95,9 +95,7 @@ impl NvmeTier {
                 return Ok(charged);
             }
             let claim = if is_full { Claim::Of(class) } else { Claim::Within(class) };
-            let has_gone = evictions < evictions_max
-                && (self.evict_inline(claim, keep).is_some() || is_full && self.reclaim());
-            if !has_gone {
+            if evictions >= evictions_max || !self.make_room(claim, keep) {
                 return Err(self.refusal(class, bytes, is_full));
             }
             evictions += 1;
@@ -114,14 +112,30 @@ impl NvmeTier {
             true => return None,
             false => Claim::Within(class),
         };
-        let segments_yield = is_full && self.packed.as_ref().is_some_and(|packed| packed.disk_bytes() > 0);
-        let is_closed = !segments_yield && !self.shelves().yields(claim);
-        is_closed.then(|| self.refusal(class, bytes, is_full))
+        let yields = self.shelves().first(claim).is_some()
+            || self.packed.as_ref().is_some_and(|packed| packed.yields(claim));
+        (!yields).then(|| self.refusal(class, bytes, is_full))
+    }
+
+    /// Evicts a file or a segment, of the form that has what goes first; `false` when there is neither.
+    fn make_room(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> bool {
+        let files = self.shelves().first(claim);
+        let segments = self.packed.as_ref().and_then(|packed| packed.first(claim));
+        let of_files = || self.evict_inline(claim, keep).is_some();
+        let of_segments = || self.reclaim(claim);
+        let is_turn_of_files = match (files, segments) {
+            (Some(files), Some(segments)) => files < segments,
+            (files, _) => files.is_some(),
+        };
+        if is_turn_of_files { of_files() || of_segments() } else { of_segments() || of_files() }
     }
 
     fn refusal(&self, class: &Arc<Class>, bytes: u64, is_full: bool) -> Refusal {
         if is_full {
             self.shelves().pass_over(class, bytes);
+            if let Some(packed) = &self.packed {
+                packed.pass_over(class, bytes);
+            }
         }
         match (class.treatment().epoch, is_full) {
             (true, _) => Refusal::Epoch,

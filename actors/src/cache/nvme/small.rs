@@ -6,26 +6,30 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::NvmeTier;
-use super::packed::{Object, Packed, PackedObject};
+use super::packed::{Object, Packed, PackedObject, Queue};
 use super::record::Record;
 use super::room::Refusal;
 use super::steady;
 use super::writer::Offer;
-use crate::cache::budget::Reservation;
 use crate::cache::class::Class;
 use crate::cache::page::{ContentKey, PageKey};
 use crate::cache::policy::{Claim, Use};
 use crate::cache::trail::Cause;
 
-/// Most files and segments that go for one new segment.
+/// Most files and segments that go for one batch.
 const EVICTIONS_MAX: usize = 128;
 
+/// Objects of one class for one queue.
+struct Batch<'a> {
+    class: &'a Arc<Class>,
+    queue: Queue,
+    objects: Vec<Object>,
+}
+
 impl NvmeTier {
-    /// Where what is offered goes; a class with a wish of its own is kept by the file, because segments do not know
-    /// classes.
-    pub(super) fn packs(&self, offer: &Offer) -> Option<&Packed> {
-        let packed = self.packed.as_ref().filter(|packed| packed.takes(offer.size_bytes))?;
-        offer.class.treatment().is_plain().then_some(packed)
+    /// Where a content of some length goes if it is packed.
+    pub(super) fn packs(&self, size_bytes: u64) -> Option<&Packed> {
+        self.packed.as_ref().filter(|packed| packed.takes(size_bytes))
     }
 
     /// The content, if it is packed and not older than its class may be.
@@ -36,7 +40,7 @@ impl NvmeTier {
         class: &Arc<Class>,
     ) -> Option<PackedObject> {
         let packed = self.packed.as_ref().filter(|_| !self.health.is_silent())?;
-        let (object, born_s) = packed.find(key.content, used)?;
+        let (object, born_s) = packed.find(key.content, used, class)?;
         if is_expired(class, born_s) {
             self.counters.expired.inc();
             self.forget_packed(key.content);
@@ -73,40 +77,50 @@ impl NvmeTier {
     /// Writes small objects. Waits for the disk.
     pub(super) fn write_packed<'a>(&self, offers: impl Iterator<Item = &'a Offer>) {
         let Some(packed) = &self.packed else { return };
-        let born_s = seconds(steady::now());
-        let new = offers.filter(|offer| !packed.contains(offer.key.content));
-        let objects: Vec<_> = new
-            .map(|offer| Object {
-                content: offer.key.content,
-                born_s,
-                bytes: offer.bytes.clone(),
-                from: None,
-            })
-            .collect();
-        if !self.health.is_writable(self.directory.path()) {
-            self.counters.refused_disk.inc_by(objects.len() as u64);
-            self.note_all(&objects, Cause::Disk);
-            return;
+        packed.keep_headroom(&self.budget);
+        let (born_s, newcomers) = (seconds(steady::now()), packed.newcomers());
+        let mut batches: Vec<Batch<'_>> = Vec::new();
+        for Offer { key, class, bytes, .. } in offers.filter(|offer| !packed.contains(offer.key.content)) {
+            let content = key.content;
+            let queue = if packed.is_back(content) { Queue::Main } else { newcomers };
+            let is_its = |batch: &Batch<'_>| batch.queue == queue && Arc::ptr_eq(batch.class, class);
+            let at = batches.iter().position(is_its).unwrap_or_else(|| {
+                batches.push(Batch { class, queue, objects: Vec::new() });
+                batches.len() - 1
+            });
+            batches[at].objects.push(Object { content, born_s, bytes: bytes.clone(), from: None });
         }
-        let mut rest = &objects[..];
-        while let Some(next) = rest.first() {
-            let is_full = packed.is_full(super::packed::record_bytes(next.bytes.len() as u32));
-            let spare = if is_full { self.room_for_segment(packed) } else { None };
-            match packed.append(rest, spare, &self.log) {
+        for batch in &batches {
+            self.write_batch(packed, batch);
+        }
+    }
+
+    fn write_batch(&self, packed: &Packed, batch: &Batch<'_>) {
+        let (mut rest, mut count_max) = (&batch.objects[..], usize::MAX);
+        while !rest.is_empty() {
+            if !self.health.is_writable(self.directory.path()) {
+                self.counters.refused_disk.inc_by(rest.len() as u64);
+                return self.note_all(rest, Cause::Disk);
+            }
+            let (count, bytes) = packed.batch(&rest[..rest.len().min(count_max)]);
+            let appended = self.reserve(bytes, batch.class, None, EVICTIONS_MAX).and_then(|mut reserved| {
+                let to = (batch.class, batch.queue);
+                packed.append(to, &rest[..count], &mut reserved, &self.log).map_err(Refusal::Disk)
+            });
+            match appended {
                 Ok(done) => {
                     self.counters.refused_full.inc_by(done.refused as u64);
-                    if done.objects == 0 {
-                        self.counters.refused_full.inc_by(rest.len() as u64);
-                        self.note_all(rest, Cause::Full);
-                        return;
-                    }
                     rest = &rest[done.objects..];
                 }
-                Err(error) => {
+                // Some may fit where all do not.
+                Err(Refusal::Full | Refusal::Epoch | Refusal::Quota) if count > 1 => count_max = count / 2,
+                Err(Refusal::Disk(error)) => {
                     self.note_all(rest, Cause::Disk);
-                    self.refuse(next.content, &Refusal::Disk(error));
-                    return;
+                    // One failure, however many there are.
+                    self.counters.refused_disk.inc_by(rest.len() as u64 - 1);
+                    return self.refuse(rest[0].content, &Refusal::Disk(error));
                 }
+                Err(refusal) => return rest.iter().for_each(|object| self.refuse(object.content, &refusal)),
             }
         }
     }
@@ -117,27 +131,10 @@ impl NvmeTier {
         }
     }
 
-    /// Room for one more segment: of the form that has more of the tier.
-    fn room_for_segment(&self, packed: &Packed) -> Option<Reservation> {
-        let plain = Class::new("", crate::cache::class::Treatment::default());
-        for _ in 0..EVICTIONS_MAX {
-            if let Some(space) = self.budget.try_reserve(packed.segment_bytes()) {
-                return Some(space);
-            }
-            let is_larger = packed.disk_bytes() * 2 >= self.budget.used();
-            let of_files = || self.evict_inline(Claim::Of(&plain), None).is_some();
-            let has_gone = is_larger && self.reclaim() || of_files() || self.reclaim();
-            if !has_gone {
-                return None;
-            }
-        }
-        None
-    }
-
-    /// Removes one segment; whether there was one.
-    pub(super) fn reclaim(&self) -> bool {
+    /// Removes one segment for `claim`; whether there was one.
+    pub(super) fn reclaim(&self, claim: Claim<'_>) -> bool {
         let Some(packed) = &self.packed else { return false };
-        let has_gone = packed.reclaim(&self.budget, &self.log).is_some();
+        let has_gone = packed.reclaim(claim, &self.budget, &self.log);
         if has_gone {
             self.counters.evicted_segments.inc();
         }
@@ -149,7 +146,7 @@ impl NvmeTier {
         let Some(packed) = &self.packed else { return 0 };
         let before = self.budget.used();
         for _ in 0..packed.share_of(excess, before) {
-            if !self.reclaim() {
+            if !self.reclaim(Claim::Watermark) {
                 break;
             }
         }

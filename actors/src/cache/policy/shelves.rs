@@ -11,6 +11,7 @@
 //! stays is hit once an epoch (the `MinIO` cache of `CoorDL`, VLDB'21).
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,14 +56,59 @@ pub(in crate::cache) enum Claim<'a> {
     Watermark,
 }
 
-/// Shelves that yield to a claim, those to take from first first.
-type Rank = (Priority, Standing);
+/// Classes that yield to a claim, those to take from first first.
+pub(in crate::cache) type Rank = (Priority, Standing);
 
+/// A shelf that yields to a claim, the one to take from first first: by rank, then the larger one.
+pub(in crate::cache) type Turn = (Rank, Reverse<u64>);
+
+/// Whether a class of some priority may be disturbed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
+pub(in crate::cache) enum Standing {
     Idle,
     Open,
     InUse,
+}
+
+/// When a class yields to a claim; `None` if it does not.
+pub(in crate::cache) fn rank(of: &Arc<Class>, claim: Claim<'_>) -> Option<Rank> {
+    let treatment = of.treatment();
+    if treatment.pin {
+        return None;
+    }
+    let standing = match treatment.epoch {
+        true if of.idle() >= IDLE || of.is_passed_over() => Standing::Idle,
+        true => Standing::InUse,
+        false => Standing::Open,
+    };
+    let is_own = |class| Arc::ptr_eq(class, of);
+    let yields = match (claim, standing) {
+        (Claim::Within(class), Standing::Idle | Standing::Open) => is_own(class),
+        (Claim::Of(class), Standing::Idle | Standing::Open) => {
+            is_own(class) || class.treatment().priority >= treatment.priority
+        }
+        (Claim::Of(class), Standing::InUse) => class.treatment().priority > treatment.priority,
+        (Claim::Watermark, Standing::Idle | Standing::Open) => true,
+        (Claim::Within(_) | Claim::Watermark, Standing::InUse) => false,
+    };
+    yields.then_some((treatment.priority, standing))
+}
+
+/// Notes that a newcomer of some bytes found no room where others are: data sets that nobody reads are idle soon.
+pub(in crate::cache) fn pass_over<'a>(
+    (newcomer, bytes): (&Arc<Class>, u64),
+    others: impl Iterator<Item = &'a Arc<Class>>,
+) {
+    let wanted = newcomer.treatment();
+    if !wanted.epoch {
+        return;
+    }
+    for class in others.filter(|class| !Arc::ptr_eq(class, newcomer)) {
+        let treatment = class.treatment();
+        if treatment.epoch && treatment.priority <= wanted.priority {
+            class.pass_over(bytes);
+        }
+    }
 }
 
 impl<K> Shelf<K> {
@@ -80,26 +126,7 @@ impl<K> Shelf<K> {
     }
 
     fn rank(&self, claim: Claim<'_>) -> Option<Rank> {
-        let treatment = self.class.treatment();
-        if treatment.pin {
-            return None;
-        }
-        let standing = match treatment.epoch {
-            true if self.class.idle() >= IDLE || self.class.is_passed_over() => Standing::Idle,
-            true => Standing::InUse,
-            false => Standing::Open,
-        };
-        let is_own = |class| Arc::ptr_eq(class, &self.class);
-        let yields = match (claim, standing) {
-            (Claim::Within(class), Standing::Idle | Standing::Open) => is_own(class),
-            (Claim::Of(class), Standing::Idle | Standing::Open) => {
-                is_own(class) || class.treatment().priority >= treatment.priority
-            }
-            (Claim::Of(class), Standing::InUse) => class.treatment().priority > treatment.priority,
-            (Claim::Watermark, Standing::Idle | Standing::Open) => true,
-            (Claim::Within(_) | Claim::Watermark, Standing::InUse) => false,
-        };
-        yields.then_some((treatment.priority, standing))
+        rank(&self.class, claim)
     }
 }
 
@@ -142,17 +169,9 @@ impl<K> Shelves<K> {
         find: impl Fn(&K) -> Option<R>,
     ) -> Option<R> {
         self.dissolve_plain(&find);
-        let mut ranked: Vec<_> = (0..self.own.len())
-            .filter_map(|at| {
-                Some((self.own[at].rank(claim)?, u64::MAX - self.own[at].queues.bytes(), Some(at)))
-            })
-            .collect();
-        if plain_yields(claim) {
-            let rank = (Priority::Normal, Standing::Open);
-            ranked.push((rank, u64::MAX - self.plain.bytes(), None));
-        }
-        ranked.sort_unstable();
-        for (.., at) in ranked {
+        let mut turns: Vec<_> = self.turns(claim).collect();
+        turns.sort_unstable();
+        for (_, at) in turns {
             let victim = match at {
                 Some(at) => self.own[at].queues.evict(&find),
                 None => self.evict_plain(&find),
@@ -164,24 +183,25 @@ impl<K> Shelves<K> {
         None
     }
 
-    /// Whether anything makes room for `claim`.
-    pub(in crate::cache) fn yields(&self, claim: Claim<'_>) -> bool {
-        let own = |shelf: &Shelf<K>| shelf.queues.entries() > 0 && shelf.rank(claim).is_some();
-        self.own.iter().any(own) || self.plain.entries() > 0 && plain_yields(claim)
+    /// Shelves that make room for `claim`, by their number; the common one has none.
+    fn turns(&self, claim: Claim<'_>) -> impl Iterator<Item = (Turn, Option<usize>)> {
+        let own = self.own.iter().enumerate().filter_map(move |(at, shelf)| {
+            let rank = shelf.rank(claim).filter(|_| shelf.queues.entries() > 0)?;
+            Some(((rank, Reverse(shelf.queues.bytes())), Some(at)))
+        });
+        let has_plain = self.plain.entries() > 0 && plain_yields(claim);
+        let plain = ((Priority::Normal, Standing::Open), Reverse(self.plain.bytes()));
+        own.chain(has_plain.then_some((plain, None)))
     }
 
-    /// Notes that a newcomer of `bytes` found no room: data sets that are in its way and that nobody reads are idle soon.
+    /// When the first of what makes room for `claim` has its turn; `None` when nothing does.
+    pub(in crate::cache) fn first(&self, claim: Claim<'_>) -> Option<Turn> {
+        self.turns(claim).map(|(turn, _)| turn).min()
+    }
+
+    /// See [`pass_over`].
     pub(in crate::cache) fn pass_over(&self, class: &Arc<Class>, bytes: u64) {
-        let newcomer = class.treatment();
-        if !newcomer.epoch {
-            return;
-        }
-        for shelf in self.own.iter().filter(|shelf| !Arc::ptr_eq(&shelf.class, class)) {
-            let treatment = shelf.class.treatment();
-            if treatment.epoch && treatment.priority <= newcomer.priority {
-                shelf.class.pass_over(bytes);
-            }
-        }
+        pass_over((class, bytes), self.own.iter().map(|shelf| &shelf.class));
     }
 
     /// Bytes of what makes room for the evictor.

@@ -1,44 +1,86 @@
-//! Which segment goes, what of it is carried forward, and what a restart puts back.
+//! Which segment goes, and what of it is carried forward.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use forebay_core::{ByteRange, Lent};
 
-use super::segment::{self, HEADER_BYTES, Segment, record_bytes};
-use super::{Object, Packed, Place};
-use crate::cache::budget::Budget;
-use crate::cache::nvme::directory::reopen;
+use super::index::USES_MAX;
+use super::segment::{self, HEADER_BYTES, Header, Segment, record_bytes};
+use super::{BATCH_BYTES, OBJECTS_PER_WRITE_MAX, Object, Packed, Place, Queue};
+use crate::cache::budget::{Budget, Reservation};
+use crate::cache::class::Class;
+use crate::cache::nvme::blocks;
 use crate::cache::nvme::log::IndexLog;
 use crate::cache::page::ContentKey;
+use crate::cache::policy::Claim;
 use crate::cache::trail::Cause;
 
-/// Part of a segment that must be dead for it to go before its turn, and the most of one that is carried forward, as
-/// a divisor.
-const CARRIED_DIVISOR: u64 = 2;
+/// An object that is worth to be carried forward, as short as can be: there may be many.
+struct Resident {
+    offset: u32,
+    length: u32,
+    uses: u8,
+}
 
-/// Carried together.
-const CARRY_BYTES: u64 = 1 << 20;
+/// Which of them find room: those with more uses than `uses`, and of those with as many as have it in `bytes`.
+struct Cut {
+    uses: u8,
+    bytes: u64,
+}
+
+impl Cut {
+    fn of(residents: &[Resident], bytes_max: u64) -> Self {
+        let mut left = bytes_max;
+        for uses in (0..=USES_MAX).rev() {
+            let of_these = residents.iter().filter(|resident| resident.uses == uses);
+            let bytes: u64 = of_these.map(|resident| record_bytes(resident.length)).sum();
+            if bytes > left {
+                return Self { uses, bytes: left };
+            }
+            left -= bytes;
+        }
+        Self { uses: 0, bytes: bytes_max }
+    }
+
+    /// Whether a resident has room; takes it.
+    fn takes(&mut self, resident: &Resident) -> bool {
+        if resident.uses != self.uses {
+            return resident.uses > self.uses;
+        }
+        let left = self.bytes.checked_sub(record_bytes(resident.length));
+        self.bytes = left.unwrap_or(self.bytes);
+        left.is_some()
+    }
+}
 
 impl Packed {
-    /// Removes one segment, carrying forward what deserves it as far as `budget` has room; its length, or `None` when
-    /// there is none to remove. Waits for the disk.
-    pub(in crate::cache::nvme) fn reclaim(&self, budget: &Arc<Budget>, log: &IndexLog) -> Option<u64> {
+    /// Removes the segment whose turn it is for `claim`, carrying forward what deserves it; `false` when there is none.
+    /// Waits for the disk.
+    pub(in crate::cache::nvme) fn reclaim(
+        &self,
+        claim: Claim<'_>,
+        budget: &Arc<Budget>,
+        log: &IndexLog,
+    ) -> bool {
         let _one_at_a_time = self.reclaiming.lock().unwrap_or_else(PoisonError::into_inner);
-        let (victim, is_mostly_dead) = self.victim()?;
-        if let Err(error) = self.carry(&victim, is_mostly_dead, budget, log) {
+        let Some(victim) = self.sealed_victim(claim) else { return false };
+        // Whose it is decides where something of it goes.
+        let carried = victim.class().map_or(Ok(()), |class| self.carry(&victim, class, log));
+        if let Err(error) = carried {
             tracing::warn!(segment = %victim.path.display(), %error, "what a segment holds is not carried forward");
         }
+        self.queues().leave(&victim);
         self.segments.remove(&victim.id);
         if victim.live_bytes() > 0 {
             self.index.retain(|place| place.segment != victim.id);
         }
         victim.unlink();
-        Some(self.segment_bytes)
+        drop(victim);
+        self.keep_headroom(budget);
+        true
     }
 
     /// How much of `excess` bytes that must go are for segments, in whole ones: as much as they have of what is used.
@@ -50,126 +92,137 @@ impl Packed {
         whole
     }
 
-    /// The deadest segment if half of it is dead, otherwise the oldest.
-    fn victim(&self) -> Option<(Arc<Segment>, bool)> {
-        let active = self.active().as_ref().map(|active| active.id);
-        let sealed: Vec<_> = self.segments.iter().map(|segment| Arc::clone(&segment)).collect();
-        let sealed = || sealed.iter().filter(|segment| Some(segment.id) != active);
-        let is_dead = |segment: &&Arc<Segment>| {
-            segment.dead_bytes() >= segment.end.load(Ordering::Relaxed) / CARRIED_DIVISOR
+    /// What goes next, with nobody writing to it.
+    fn sealed_victim(&self, claim: Claim<'_>) -> Option<Arc<Segment>> {
+        let _writing = self.writing();
+        let victim = self.queues().victim(claim)?;
+        victim.seal();
+        Some(victim)
+    }
+
+    /// Writes anew what was used, or all that is alive where that is little, and forgets the rest.
+    fn carry(&self, victim: &Segment, class: &Arc<Class>, log: &IndexLog) -> io::Result<()> {
+        let is_dead = victim.is_mostly_dead();
+        let residents = self.residents(victim, is_dead)?;
+        let Some(reserved) = self.reserved_for(victim) else { return Ok(()) };
+        let room = reserved.bytes().saturating_sub(2 * blocks(1));
+        let mut cut = Cut::of(&residents, self.carried_max().min(room));
+        let mut load = Load { packed: self, to: (class, Queue::Main), reserved, batch: Vec::new(), bytes: 0 };
+        for resident in residents {
+            let Resident { offset, length, uses } = resident;
+            let place = Place { segment: victim.id, offset, length };
+            if !cut.takes(&resident) {
+                self.let_go(victim.queue, header(victim, offset)?.content, place);
+                continue;
+            }
+            let record = read(victim, offset, record_bytes(length))?;
+            let Header { content, born_s, .. } =
+                segment::header(&record).ok_or(io::ErrorKind::InvalidData)?;
+            // What stays for its use has used it up; what is only moved has not.
+            let kept = match victim.queue {
+                _ if is_dead => uses,
+                Queue::Small => 0,
+                Queue::Main => uses - 1,
+            };
+            if let Ok(bytes) = segment::verified(&record, content) {
+                load.push(Object { content, born_s, bytes, from: Some((place, kept)) }, log)?;
+            }
+        }
+        load.write(log)
+    }
+
+    /// The objects of a segment that are worth to be carried forward. Others go.
+    fn residents(&self, victim: &Segment, is_dead: bool) -> io::Result<Vec<Resident>> {
+        let uses_min = match victim.queue {
+            _ if is_dead => 0,
+            Queue::Small | Queue::Main => 1,
         };
-        let deadest = sealed().filter(is_dead).max_by_key(|segment| segment.dead_bytes());
-        let oldest = || sealed().min_by_key(|segment| segment.id);
-        Some((Arc::clone(deadest.or_else(oldest)?), deadest.is_some()))
-    }
-
-    /// Writes anew what was used, or all that is alive, and forgets the rest.
-    fn carry(&self, victim: &Segment, all: bool, budget: &Arc<Budget>, log: &IndexLog) -> io::Result<()> {
-        let (end, limit) = (victim.end.load(Ordering::Relaxed), self.segment_bytes / CARRIED_DIVISOR);
-        let (mut at, mut carried) = (0, 0);
-        let (mut batch, mut batch_bytes) = (Vec::new(), 0);
-        while at + HEADER_BYTES as u64 <= end {
-            let head = read(victim, at, HEADER_BYTES as u64)?;
-            let header = segment::header(&head).ok_or(io::ErrorKind::InvalidData)?;
-            let place = Place { segment: victim.id, offset: at as u32, length: header.length };
-            let bytes = record_bytes(header.length);
-            let uses = self.index.uses(header.content, place);
-            if uses.is_some_and(|uses| all || uses > 0) && carried + bytes <= limit {
-                let record = read(victim, at, bytes)?;
-                if let Ok(object) = segment::verified(&record, header.content) {
-                    let (content, born_s) = (header.content, header.born_s);
-                    batch.push(Object { content, born_s, bytes: object, from: Some(place) });
-                    (carried, batch_bytes) = (carried + bytes, batch_bytes + bytes);
-                }
-            } else if uses.is_some() {
-                self.drop_at(header.content, place);
-                self.index.trail().note(header.content, Cause::Reclaimed);
+        let (mut at, mut residents) = (0, Vec::new());
+        while at + HEADER_BYTES as u64 <= victim.written_bytes() {
+            let offset = at as u32;
+            let Header { length, content, .. } = header(victim, offset)?;
+            let place = Place { segment: victim.id, offset, length };
+            match self.index.uses(content, place) {
+                Some(uses) if uses >= uses_min => residents.push(Resident { offset, length, uses }),
+                Some(_) => self.let_go(victim.queue, content, place),
+                None => {}
             }
-            if batch_bytes >= CARRY_BYTES {
-                self.append_carried(&std::mem::take(&mut batch), budget, log)?;
-                batch_bytes = 0;
-            }
-            at += bytes;
+            at += record_bytes(length);
         }
-        self.append_carried(&batch, budget, log)
+        Ok(residents)
     }
 
-    fn append_carried(&self, batch: &[Object], budget: &Arc<Budget>, log: &IndexLog) -> io::Result<()> {
-        let bytes = batch.iter().map(|object| record_bytes(object.bytes.len() as u32)).sum();
-        let spare = self.is_full(bytes).then(|| budget.try_reserve(self.segment_bytes)).flatten();
-        self.append_counted(batch, spare, log, &self.counters.carried_bytes).map(|_| ())
+    /// Space set aside, counted for the class of `victim` in its stead; `None` without.
+    fn reserved_for(&self, victim: &Segment) -> Option<Reservation> {
+        let mut headroom = self.headroom();
+        let headroom = headroom.as_mut()?;
+        victim.exchange(headroom.bytes(), headroom)
     }
 
-    /// An earlier run noted where an object lies; `false` without memory for it.
-    pub(in crate::cache::nvme) fn restore_object(
-        &self,
-        content: ContentKey,
-        place: Place,
-        born_s: u32,
-    ) -> bool {
-        self.index.insert(content, place, born_s).is_ok()
-    }
-
-    /// Puts back the segments of an earlier run that hold what was noted, newest first as far as there is room, and
-    /// removes the others. Waits for the disk.
-    pub(in crate::cache::nvme) fn restore_segments(&self, budget: &Arc<Budget>) -> io::Result<()> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            let id = entry.file_name().to_str().and_then(|name| u32::from_str_radix(name, 16).ok());
-            match id {
-                Some(id) => found.push((id, entry.path(), entry.metadata()?)),
-                None => segment::remove(&entry.path()),
-            }
+    /// Evicts an object that was in a queue.
+    fn let_go(&self, queue: Queue, content: ContentKey, place: Place) {
+        self.drop_at(content, place);
+        self.index.trail().note(content, Cause::Reclaimed);
+        if queue == Queue::Small {
+            self.ghosts.remember(content, record_bytes(place.length), self.index.len());
         }
-        let mut live = std::collections::HashMap::<u32, u64>::new();
-        self.index.each(|_, place, _| *live.entry(place.segment).or_default() += record_bytes(place.length));
-        found.sort_unstable_by_key(|(id, ..)| *id);
-        let newest = found.last().map_or(0, |(id, ..)| id + 1);
-        self.next_id.fetch_max(newest.max(live.keys().max().map_or(0, |id| id + 1)), Ordering::Relaxed);
-        for (id, path, metadata) in found.into_iter().rev() {
-            let bytes = (metadata.blocks() * 512).max(super::super::blocks(metadata.len()));
-            let is_wanted = live.contains_key(&id);
-            if !(is_wanted && self.put_back(id, &path, (metadata.len(), bytes), budget)) {
-                segment::remove(&path);
-            }
-        }
-        let is_there = |place: Place| {
-            let segment = self.segments.get(&place.segment);
-            segment.is_some_and(|segment| {
-                let end = u64::from(place.offset) + record_bytes(place.length);
-                let is_inside = end <= segment.end.load(Ordering::Relaxed);
-                if is_inside {
-                    segment.gain(place.length);
-                }
-                is_inside
-            })
-        };
-        self.index.retain(is_there);
-        Ok(())
-    }
-
-    fn put_back(&self, id: u32, path: &Path, (end, bytes): (u64, u64), budget: &Arc<Budget>) -> bool {
-        let Some(space) = budget.try_reserve(bytes) else { return false };
-        let Ok(file) = reopen(path) else { return false };
-        self.segments.insert(id, Arc::new(Segment::new(id, file, path.to_owned(), end, space)));
-        true
-    }
-
-    /// Forgets and removes everything.
-    pub(in crate::cache::nvme) fn clear(&self, budget: &Arc<Budget>) -> io::Result<()> {
-        self.lose_all();
-        self.restore_segments(budget)
-    }
-
-    /// Forgets everything. Readers keep what they hold.
-    pub(in crate::cache::nvme) fn lose_all(&self) {
-        self.index.retain(|_| false);
-        self.segments.clear();
-        *self.active() = None;
     }
 }
 
-fn read(segment: &Segment, offset: u64, bytes: u64) -> io::Result<Bytes> {
-    Lent::new(Arc::clone(&segment.file), ByteRange::new(offset, bytes), Arc::new(())).read()
+/// Objects on their way from one segment to another.
+struct Load<'a> {
+    packed: &'a Packed,
+    to: (&'a Arc<Class>, Queue),
+    reserved: Reservation,
+    batch: Vec<Object>,
+    bytes: u64,
+}
+
+impl Load<'_> {
+    fn push(&mut self, object: Object, log: &IndexLog) -> io::Result<()> {
+        self.bytes += object.record_bytes();
+        self.batch.push(object);
+        if self.bytes >= BATCH_BYTES || self.batch.len() >= OBJECTS_PER_WRITE_MAX {
+            self.write(log)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn write(&mut self, log: &IndexLog) -> io::Result<()> {
+        self.bytes = 0;
+        let (batch, counter) = (std::mem::take(&mut self.batch), &self.packed.counters.carried_bytes);
+        self.packed.append_counted(self.to, &batch, &mut self.reserved, (log, counter)).map(drop)
+    }
+}
+
+fn header(segment: &Segment, offset: u32) -> io::Result<Header> {
+    let head = read(segment, offset, HEADER_BYTES as u64)?;
+    segment::header(&head).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn read(segment: &Segment, offset: u32, bytes: u64) -> io::Result<Bytes> {
+    let range = ByteRange::new(u64::from(offset), bytes);
+    Lent::new(Arc::clone(&segment.file), range, Arc::new(())).read()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_with_most_uses_find_room_first_and_no_more_than_there_is() {
+        let resident = |(offset, uses)| Resident { offset, length: 68, uses };
+        let residents: Vec<_> =
+            [0, 1, 3, 1, 2, 1].into_iter().zip(0..).map(|(uses, at)| (at, uses)).map(resident).collect();
+        let carried = |bytes_max| -> Vec<u32> {
+            let mut cut = Cut::of(&residents, bytes_max);
+            residents.iter().filter(|resident| cut.takes(resident)).map(|resident| resident.offset).collect()
+        };
+        assert_eq!(carried(0), [0; 0]);
+        assert_eq!(carried(100), [2]);
+        assert_eq!(carried(499), [1, 2, 3, 4]);
+        assert_eq!(carried(599), [1, 2, 3, 4, 5]);
+        assert_eq!(carried(600), [0, 1, 2, 3, 4, 5]);
+    }
 }

@@ -6,14 +6,17 @@
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use forebay_core::{ByteRange, Lent};
 
 use super::index::Place;
+use super::queues::Queue;
 use crate::cache::budget::Reservation;
+use crate::cache::class::Class;
+use crate::cache::nvme::blocks;
 use crate::cache::nvme::record::{checksum, checksum_of};
 use crate::cache::page::ContentKey;
 
@@ -24,17 +27,32 @@ pub(super) const HEADER_BYTES: usize = 32;
 const SUM_AT: usize = 4;
 const COVERED_AT: usize = 8;
 
-/// One file of objects.
+/// A part of a segment that is dead for it to be mostly so, as a divisor.
+pub(super) const DEAD_DIVISOR: u64 = 2;
+
+/// One file of objects, all of one class.
 pub(in crate::cache::nvme) struct Segment {
     pub(super) id: u32,
+    pub(super) queue: Queue,
     pub(super) file: Arc<File>,
     pub(super) path: PathBuf,
+    /// Of a segment of an earlier run it is known when somebody reads from it.
+    class: OnceLock<Arc<Class>>,
     /// Bytes of objects that the index names, with their headers.
     live_bytes: AtomicU64,
     /// Bytes that were written.
     pub(super) end: AtomicU64,
+    is_sealed: AtomicBool,
     /// After the file: its blocks are free once it is closed.
-    _space: Reservation,
+    space: Mutex<Space>,
+}
+
+/// What is reserved for a segment's blocks.
+struct Space {
+    /// Counted for its class.
+    own: Reservation,
+    /// Counted for none: the class has these bytes in the segment that they were carried to.
+    carried: Option<Reservation>,
 }
 
 /// What an object's header says.
@@ -46,9 +64,74 @@ pub(super) struct Header {
 }
 
 impl Segment {
-    pub(super) fn new(id: u32, file: File, path: PathBuf, end: u64, space: Reservation) -> Self {
-        let (live_bytes, end) = (AtomicU64::new(0), AtomicU64::new(end));
-        Self { id, file: Arc::new(file), path, live_bytes, end, _space: space }
+    /// A segment in which `end` bytes are written, with what is reserved for them; the class of one that an earlier run
+    /// left is not known.
+    pub(super) fn new(
+        (id, queue): (u32, Queue),
+        (file, path): (File, PathBuf),
+        class: Option<&Arc<Class>>,
+        (end, own): (u64, Reservation),
+    ) -> Self {
+        Self {
+            id,
+            queue,
+            file: Arc::new(file),
+            path,
+            class: class.map_or_else(OnceLock::new, |class| OnceLock::from(Arc::clone(class))),
+            live_bytes: AtomicU64::new(0),
+            end: AtomicU64::new(end),
+            is_sealed: AtomicBool::new(false),
+            space: Mutex::new(Space { own, carried: None }),
+        }
+    }
+
+    pub(super) fn class(&self) -> Option<&Arc<Class>> {
+        self.class.get()
+    }
+
+    /// Counts it for a class from now on, if it has none; `false` if that may not have so much.
+    pub(super) fn claim(&self, class: &Arc<Class>) -> bool {
+        let mut space = self.space();
+        self.class.get().is_some() || space.own.recharge(class) && self.class.set(Arc::clone(class)).is_ok()
+    }
+
+    /// Lets nothing more be appended.
+    pub(super) fn seal(&self) {
+        self.is_sealed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `bytes` may be appended, where a segment has `length`.
+    pub(super) fn has_room(&self, bytes: u64, length: u64) -> bool {
+        !self.is_sealed.load(Ordering::Relaxed) && self.written_bytes() + bytes <= length
+    }
+
+    /// Takes blocks for `bytes` more from a reservation of the same class; `false`, and nothing, if that has too few.
+    pub(super) fn grow(&self, bytes: u64, from: &mut Reservation) -> bool {
+        let mut space = self.space();
+        let missing = blocks(self.written_bytes() + bytes).saturating_sub(space.own.bytes());
+        from.split(missing).map(|more| space.own.absorb(more)).is_some()
+    }
+
+    /// Exchanges `bytes` of what is reserved here for as many that count for no class.
+    pub(super) fn exchange(&self, bytes: u64, from: &mut Reservation) -> Option<Reservation> {
+        let mut space = self.space();
+        let bytes = bytes.min(space.own.bytes());
+        let uncounted = from.split(bytes)?;
+        match &mut space.carried {
+            Some(carried) => carried.absorb(uncounted),
+            none => *none = Some(uncounted),
+        }
+        space.own.split(bytes)
+    }
+
+    /// Bytes of disk that it takes.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let space = self.space();
+        space.own.bytes() + space.carried.as_ref().map_or(0, Reservation::bytes)
+    }
+
+    fn space(&self) -> MutexGuard<'_, Space> {
+        self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The record at a place: header and object.
@@ -61,8 +144,18 @@ impl Segment {
         self.live_bytes.load(Ordering::Relaxed)
     }
 
+    pub(super) fn written_bytes(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
     pub(super) fn dead_bytes(&self) -> u64 {
-        self.end.load(Ordering::Relaxed).saturating_sub(self.live_bytes())
+        self.written_bytes().saturating_sub(self.live_bytes())
+    }
+
+    /// Whether it gives much and costs little: half of it holds nothing, or all of it where nobody knows whose it is.
+    pub(super) fn is_mostly_dead(&self) -> bool {
+        let (dead, written) = (self.dead_bytes(), self.written_bytes());
+        written > 0 && if self.class().is_some() { dead >= written / DEAD_DIVISOR } else { dead == written }
     }
 
     /// An object was placed here.
