@@ -121,13 +121,13 @@ impl NvmeTier {
     fn make_room(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> bool {
         let files = self.shelves().first(claim);
         let segments = self.packed.as_ref().and_then(|packed| packed.first(claim));
-        let of_files = || self.evict_inline(claim, keep).is_some();
-        let of_segments = || self.reclaim(claim);
+        let of =
+            |is_file| if is_file { self.evict_inline(claim, keep).is_some() } else { self.reclaim(claim) };
         let is_turn_of_files = match (files, segments) {
             (Some(files), Some(segments)) => files < segments,
             (files, _) => files.is_some(),
         };
-        if is_turn_of_files { of_files() || of_segments() } else { of_segments() || of_files() }
+        of(is_turn_of_files) || of(!is_turn_of_files)
     }
 
     fn refusal(&self, class: &Arc<Class>, bytes: u64, is_full: bool) -> Refusal {
