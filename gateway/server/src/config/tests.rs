@@ -141,6 +141,18 @@ fn open_listeners_need_protection() {
 }
 
 #[test]
+fn what_is_suggested_is_what_is_usual_there_and_each_known_key_is_named_once() {
+    let text = "gateway:\n  listeners: {s3: {}, webhdfs: {}, admin: {}, fuse: {zzzzzz: 1, mountpoint: /m}}\n\
+                mounts:\n  /abc: {store: memory}\n";
+    for (listener, port) in [("s3", 9000), ("webhdfs", 9870), ("admin", 9080)] {
+        assert_problem(text, &format!("{listener}.listen` is missing; write `listen: 127.0.0.1:{port}`"));
+    }
+    assert_problem(text, "known here: mountpoint, allow_other, attr_ttl, passthrough");
+    let unparsed = "gateway: {listeners: {admin: {listen: here}}}\nmounts:\n  /abc: {store: memory}\n";
+    assert_problem(unparsed, "must be an IP address and a port, as in 127.0.0.1:PORT; `here` is not");
+}
+
+#[test]
 fn credentials_belong_to_one_principal() {
     let text = "gateway:\n  access:\n    - {name: a, s3: {access_key: k, secret_key: s}, grants: [{prefix: /, access: read}]}\n    - {name: b, s3: {access_key: k, secret_key: s}, grants: [{prefix: /, access: red}]}\nmounts:\n  /abc: {store: memory}\n";
     assert_problem(text, "the S3 access key `k` is already given to the entry on line 3");
