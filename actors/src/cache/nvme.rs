@@ -36,14 +36,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
 use dashmap::{DashMap, Entry};
-use forebay_core::{Lent, Result};
+use forebay_core::Lent;
 use rustix::process::Resource;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, spawn_blocking};
 
 use self::counters::Counters;
 use self::directory::Directory;
-pub(super) use self::directory::create as create_file;
+pub(super) use self::directory::{Taking, create as create_file};
 use self::health::{Failure, Health};
 use self::log::IndexLog;
 pub(super) use self::logger::IndexLogger;
@@ -89,7 +89,7 @@ pub(super) type CreateFile = fn(&Path) -> io::Result<File>;
 
 /// Files in one directory.
 pub(super) struct NvmeTier {
-    directory: Directory,
+    directory: Arc<Directory>,
     /// Where contents belong, and which directory this is.
     place: (Arc<Placement>, usize),
     log: IndexLog,
@@ -119,21 +119,20 @@ pub(super) struct NvmeTier {
 
 impl NvmeTier {
     /// Directory `number` of the configuration, with the tasks that look after it, which begin with what an earlier
-    /// run left; the second is why it could not be taken. It is down then until it can.
+    /// run left. Where it was taken, `taken` says whether it is new; one that was not is down until it can be.
     ///
     /// # Panics
     /// Without a disk tier in `config` that has such a directory.
     pub(super) fn open(
         config: &CacheConfig,
         (placement, number): (Arc<Placement>, usize),
-        memory: Arc<MemoryTier>,
-        tasks: &Arc<Tasks>,
+        (directory, taken): (Arc<Directory>, Option<bool>),
+        (memory, tasks): (Arc<MemoryTier>, &Arc<Tasks>),
         create: CreateFile,
-    ) -> (Arc<Self>, Result<()>) {
+    ) -> Arc<Self> {
         let nvme = config.nvme.as_ref().expect("there is a disk tier");
         let CacheDirectory { path, size_bytes } = &nvme.directories[number];
-        let (directory, shown) = (Directory::new(path), path.display().to_string());
-        let taken = directory.take();
+        let shown = path.display().to_string();
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
         let (packed_offers, packing) = mpsc::channel(PACKING_QUEUE_OBJECTS);
@@ -144,7 +143,7 @@ impl NvmeTier {
         let tier = Arc::new(Self {
             log: IndexLog::new(directory.index().to_owned()),
             packed: Packed::new(directory.segments(), limits, Arc::clone(&memory), (&health, create)),
-            restored: watch::Sender::new(taken.is_ok() && directory.is_new()),
+            restored: watch::Sender::new(taken == Some(true)),
             directory,
             files: DashMap::default(),
             shelves: Mutex::new(Shelves::new(*size_bytes)),
@@ -163,7 +162,7 @@ impl NvmeTier {
             counters: Counters::new(),
             shown: Shown::new(),
         });
-        if taken.is_err() {
+        if taken.is_none() {
             tier.health.fall_silent();
         }
         tasks.spawn(keeper::run(Arc::downgrade(&tier)));
@@ -171,7 +170,7 @@ impl NvmeTier {
         tasks.spawn(writer::pack(Arc::downgrade(&tier), packing));
         tasks.spawn(writer::examine(Arc::downgrade(&tier), examined));
         tasks.spawn(writer::remove(Arc::downgrade(&tier), removed));
-        (tier, taken)
+        tier
     }
 
     /// The directory.
