@@ -103,6 +103,13 @@ impl Disks {
         }
     }
 
+    /// Waits until what an earlier run left is back, where the disk answers.
+    pub(super) async fn restored(&self) {
+        for directory in &self.directories {
+            directory.restored().await;
+        }
+    }
+
     /// Starts an evictor and a logger for each directory; they carry its path where there are several.
     ///
     /// # Errors

@@ -186,6 +186,16 @@ impl NvmeTier {
         *self.restored.borrow()
     }
 
+    /// Waits until what an earlier run left is back, or the disk does not answer.
+    pub(super) async fn restored(&self) {
+        let mut restored = self.restored.subscribe();
+        tokio::select! {
+            // The sender lives as long as this.
+            _ = restored.wait_for(|is_restored| *is_restored) => {}
+            () = self.health.silence() => {}
+        }
+    }
+
     /// Brings the index log up to date. Waits for the disk.
     pub(super) fn write_log(&self) {
         // Before that the log still knows more than the tier.
