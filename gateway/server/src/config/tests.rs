@@ -1,4 +1,6 @@
-use forebay_actors::config::{Ack, CacheDirectory, StoreConfig, WriteMode};
+use std::time::Duration;
+
+use forebay_actors::config::{Ack, CacheDirectory, Preload, StoreConfig, WriteMode};
 
 use super::*;
 
@@ -70,6 +72,27 @@ fn write_modes_are_read_and_refused_where_they_make_no_sense() {
         &mount("fs\n    options: {root: /tmp/x}", "write: back"),
         "`write: back` is for object stores",
     );
+}
+
+#[test]
+fn preloads_are_once_every_so_often_or_at_a_time_of_day() {
+    let mount = |preload: &str| {
+        format!("mounts:\n  /data:\n    store: memory\n    cache: {{preload: {preload}}}\n")
+    };
+    let read = |preload: &str| {
+        parse(Path::new("m.yaml"), &mount(preload), Path::new("/base")).expect("valid").mounts[0].preload
+    };
+    assert_eq!((read("true"), read("false")), (Some(Preload::Once), None));
+    assert_eq!(read("{every: 24h}"), Some(Preload::Every(Duration::from_hours(24))));
+    for written in ["{at: \"02:30\"}", "{at: 02:30}"] {
+        assert_eq!(read(written), Some(Preload::Daily(Duration::from_mins(150))), "{written}");
+    }
+    for wrong in ["{at: 24:00}", "{at: 2:30}", "{at: 02:60}", "{at: 0230}", "{at: noon}"] {
+        assert_problem(&mount(wrong), "must be a time of day such as \"02:30\", in UTC");
+    }
+    for wrong in ["{at: 02:30, every: 1h}", "{}"] {
+        assert_problem(&mount(wrong), "write `{every: 24h}`, or `{at: \"02:30\"}`");
+    }
 }
 
 #[test]
