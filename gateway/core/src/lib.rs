@@ -37,6 +37,6 @@ pub use namespace::{MountTable, Namespace, Writer, copy_range};
 pub use path::{Key, NsPath};
 pub use range::ByteRange;
 pub use staging::{
-    Dirty, PartInfo, PendingWrite, Precondition, Publish, Staged, Target, UploadId, UploadInfo,
+    Conflict, Dirty, PartInfo, PendingWrite, Precondition, Publish, Staged, Target, UploadId, UploadInfo,
 };
 pub use version::{ETag, FileId, Version};

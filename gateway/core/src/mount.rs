@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttributeChange, ByteRange, Content, Dirty, Entry, Headers, Key, Lent, PartInfo, PendingWrite,
+    AttributeChange, ByteRange, Conflict, Content, Dirty, Entry, Headers, Key, Lent, PartInfo, PendingWrite,
     Precondition, Result, Staged, Target, UploadId, UploadInfo,
 };
 
@@ -441,6 +441,12 @@ pub trait Mount: Send + Sync {
 
     /// What was acknowledged and is not at the store yet, what was written longest ago first; at most a page of it.
     fn pending(&self) -> Vec<PendingWrite> {
+        Vec::new()
+    }
+
+    /// Where an acknowledged content lost against another one since the mount is there, the last at the end; at most a
+    /// page of it.
+    fn conflicts(&self) -> Vec<Conflict> {
         Vec::new()
     }
 

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_core::{ByteRange, ETag, Error, ErrorKind, Headers, Key, ListQuery, Precondition, Result};
+use forebay_core::{ByteRange, Conflict, ETag, Error, ErrorKind, Headers, Key, ListQuery, Precondition, Result};
 use tokio::time::timeout;
 
 use super::Core;
@@ -325,11 +325,12 @@ impl Core {
         tracing::error!(
             mount = &*self.label,
             key = put.key,
-            beside,
+            beside = &*beside,
             "the file was changed at the store since this write began; both contents are kept"
         );
         self.staging.done(put, None, async |_: &std::path::Path| false).await?;
         self.ledger.release(&put.key);
+        self.conflicts.note(Conflict { key: put.key.clone(), beside, at: self.clock.now() });
         Ok(())
     }
 }
