@@ -36,6 +36,7 @@ mod share;
 mod source;
 mod stream;
 mod sync;
+mod tally;
 mod tasks;
 mod trail;
 
@@ -131,7 +132,6 @@ struct Tiers {
     fetches: Fetches,
     memory_hits: IntCounter,
     nvme_hits: IntCounter,
-    memory_refusals: IntCounter,
 }
 
 impl Cache {
@@ -163,7 +163,6 @@ impl Cache {
             fetches: Fetches::new(),
             nvme_hits: METRICS.cache_hits.with_label_values(&["nvme"]),
             memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),
-            memory_refusals: METRICS.cache_refusals.with_label_values(&["memory", "full"]),
         })))
     }
 

@@ -109,6 +109,8 @@ def test_what_the_cache_has_no_room_for_is_told(tmp_path, store, filled):
     done = gateway.cli("load", "--wait", "/data/d/z large")
     assert done.returncode == 1
     assert "not cached" in done.stderr.decode()
+    metrics = gateway.metrics()
+    assert metrics.total("forebay_cache_refusals_total", mount="/data") == metrics.total("forebay_cache_refusals_total") > 0
     gateway.stop()
 
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use super::tally::Tally;
 
 /// A data set makes room once others were refused so large a part of what it holds, and nobody read it meanwhile.
 const PASSED_OVER_DIVISOR: u64 = 2;
@@ -65,6 +66,8 @@ pub enum Priority {
 pub struct Class {
     name: Arc<str>,
     treatment: ArcSwap<Treatment>,
+    /// That of its mount.
+    tally: ArcSwap<Tally>,
     /// That of `treatment`, where each hit finds it for one load.
     ttl_ms: AtomicU64,
     /// `epoch` of `treatment`: only of a data set it matters when it was read, and the clock costs as much as a hit.
@@ -85,6 +88,7 @@ impl Class {
             ttl_ms: AtomicU64::new(treatment.ttl_ms()),
             is_epoch: AtomicBool::new(treatment.epoch),
             treatment: ArcSwap::from_pointee(treatment),
+            tally: ArcSwap::new(Tally::unclaimed()),
             disk_bytes: AtomicU64::new(0),
             born: Instant::now(),
             used_s: AtomicU64::new(0),
@@ -95,6 +99,16 @@ impl Class {
     /// The prefix or mount.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Where it is counted what is evicted and refused of it.
+    pub(super) fn tally(&self) -> Arc<Tally> {
+        self.tally.load_full()
+    }
+
+    /// Counts for a mount from now on.
+    pub(super) fn set_tally(&self, tally: &Arc<Tally>) {
+        self.tally.store(Arc::clone(tally));
     }
 
     /// How it is treated now.

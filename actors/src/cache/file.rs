@@ -241,7 +241,7 @@ impl CachedFile {
             async move {
                 let _place = place;
                 let Some(Room { reservation, held }) = room else {
-                    tiers.memory_refusals.inc();
+                    class.tally().memory.refused.inc();
                     let _place = share.uncached(&tiers.uncached).await;
                     return fetch_exact(&*fetch, range).await;
                 };
@@ -253,7 +253,7 @@ impl CachedFile {
                 let nvme = tiers.disks.at(home);
                 let admitting = nvme.filter(|nvme| nvme.admits(key, &class, (size_bytes, range.len)));
                 let mark = Mark::new(is_ahead, nvme.is_some() && admitting.is_none());
-                let bytes = tiers.memory.insert(key, bytes, reservation, mark);
+                let bytes = tiers.memory.insert((key, &class), bytes, reservation, mark);
                 drop(held);
                 if let Some(nvme) = admitting {
                     nvme.offer(Offer { key, class, size_bytes, bytes: bytes.clone() });

@@ -62,6 +62,7 @@ use super::memory::MemoryTier;
 use super::page::{ContentKey, KeyHash, PageKey};
 use super::placement::Placement;
 use super::policy::{Classed, Resident, Shelves, Use};
+use super::tally::Tally;
 use super::tasks::Tasks;
 use super::trail::Cause;
 use crate::config::{CacheConfig, CacheDirectory};
@@ -310,7 +311,7 @@ impl NvmeTier {
         let file = Arc::clone(&*self.files.get(&content)?);
         let is_expired = class.oldest().is_some_and(|oldest| file.is_older_than(oldest));
         if is_expired {
-            self.counters.expired.inc();
+            class.tally().nvme.expired.inc();
             self.note(content, Cause::Expired);
         }
         let is_refused = !file.is_claimed() && !self.claim(&file, class);
@@ -333,20 +334,20 @@ impl NvmeTier {
         let bytes = offer.bytes.len() as u64;
         let content = offer.key.content;
         if self.is_down() {
-            self.counters.refused_disk.inc();
+            offer.class.tally().nvme.refused_disk.inc();
             return self.note(content, Cause::Disk);
         }
         if let Some(refusal) = self.closed_to(&offer.class, bytes) {
-            return self.refuse(content, &refusal);
+            return self.refuse((content, &offer.class), &refusal);
         }
         let queue = self.queue_of(&offer);
         let waiting = queue.max_capacity() - queue.capacity();
         if self.health.is_degraded() && waiting >= DEGRADED_WRITES {
-            self.counters.refused_disk.inc();
+            offer.class.tally().nvme.refused_disk.inc();
             return;
         }
-        if queue.try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
-            self.counters.refused_queue.inc();
+        if let Err(error) = queue.try_send(Waiting::new(offer, &self.counters.waiting)) {
+            error.into_inner().offer.class.tally().nvme.refused_queue.inc();
             self.note(content, Cause::Queue);
         }
     }
@@ -387,7 +388,7 @@ impl NvmeTier {
             || class.treatment().is_admitted_at_once()
             || is_again();
         if !is_admitted {
-            self.counters.refused_admission.inc();
+            class.tally().nvme.refused_admission.inc();
             self.note(key.content, Cause::Admission);
         }
         is_admitted
@@ -395,15 +396,16 @@ impl NvmeTier {
 
     /// Drops a content. Its file goes once the last reader lets go of it.
     pub(super) fn forget(&self, content: ContentKey) {
+        let packed_for = self.packed.as_ref().and_then(|packed| packed.class_of(content));
         if self.forget_packed(content) {
             self.note(content, Cause::Dropped);
-            self.counters.evicted_version.inc();
+            packed_for.map_or_else(Tally::unclaimed, |class| class.tally()).nvme.evicted_version.inc();
         }
         if let Some((_, file)) = self.files.remove(&content) {
             self.log.note(Record::Gone { serial: file.name().serial });
             self.dequeue(&file);
             self.note(content, Cause::Dropped);
-            self.counters.evicted_version.inc();
+            file.class().tally().nvme.evicted_version.inc();
             self.remove_later(file);
         }
     }
@@ -416,12 +418,12 @@ impl NvmeTier {
     /// Writes a page; the file if that completed it. Waits for the disk.
     fn write(&self, offer: &Offer) -> Option<Arc<SparseFile>> {
         if !self.health.is_writable(self.directory.path()) {
-            self.counters.refused_disk.inc();
+            offer.class.tally().nvme.refused_disk.inc();
             self.note(offer.key.content, Cause::Disk);
             return None;
         }
         self.place(offer).unwrap_or_else(|refusal| {
-            self.refuse(offer.key.content, &refusal);
+            self.refuse((offer.key.content, &offer.class), &refusal);
             None
         })
     }
@@ -458,14 +460,15 @@ impl NvmeTier {
         }
     }
 
-    fn refuse(&self, content: ContentKey, refusal: &Refusal) {
+    fn refuse(&self, (content, class): (ContentKey, &Arc<Class>), refusal: &Refusal) {
         self.note(content, refusal.cause());
+        let tally = class.tally();
         match refusal {
-            Refusal::Full => self.counters.refused_full.inc(),
-            Refusal::Epoch => self.counters.refused_epoch.inc(),
-            Refusal::Quota => self.counters.refused_quota.inc(),
+            Refusal::Full => tally.nvme.refused_full.inc(),
+            Refusal::Epoch => tally.nvme.refused_epoch.inc(),
+            Refusal::Quota => tally.nvme.refused_quota.inc(),
             Refusal::Disk(error) => {
-                self.counters.refused_disk.inc();
+                tally.nvme.refused_disk.inc();
                 self.health.fail(Failure::Write);
                 tracing::warn!(directory = %self.root().display(), %error, "a write to the disk cache failed");
             }

@@ -16,6 +16,7 @@ use forebay_core::{Error, ErrorKind, Key, NsPath, Result};
 use serde::{Deserialize, Serialize};
 
 use super::class::{Class, Priority, Treatment};
+use super::tally::Tally;
 use crate::staging::{blocking, replace};
 
 /// How one path and what lies below is to be treated. What is `None` is left to shorter paths.
@@ -203,6 +204,9 @@ impl Rules {
         let root = "/".to_owned();
         let paths: BTreeSet<&String> = state.made.keys().chain(state.mounts.keys()).chain([&root]).collect();
         let mut table: HashMap<Box<str>, Arc<Class>> = HashMap::with_capacity(paths.len());
+        // Anew each time: the series of a mount that was gone meanwhile are others.
+        let tally = |mount: &String| (mount.clone(), Arc::new(Tally::of(mount)));
+        let tallies: HashMap<String, Arc<Tally>> = state.mounts.keys().map(tally).collect();
         for path in paths {
             let treatment = state.treatment(path);
             let class = match state.classes.get(path.as_str()).and_then(Weak::upgrade) {
@@ -211,6 +215,9 @@ impl Rules {
             };
             if *class.treatment() != treatment {
                 class.set_treatment(treatment);
+            }
+            if let Some(tally) = state.mount_of(path).and_then(|mount| tallies.get(mount)) {
+                class.set_tally(tally);
             }
             table.insert(Box::from(path.as_str()), class);
         }
@@ -243,8 +250,13 @@ impl State {
         self.decide(path, false)
     }
 
+    /// The mount that has what lies at `path`.
+    fn mount_of<'a>(&self, path: &'a str) -> Option<&'a str> {
+        ancestors(path).find(|ancestor| self.mounts.contains_key(*ancestor))
+    }
+
     fn decide(&self, path: &str, with_own: bool) -> Treatment {
-        let mount = ancestors(path).find(|ancestor| self.mounts.contains_key(*ancestor));
+        let mount = self.mount_of(path);
         let chain: Vec<&str> = ancestors(path).collect();
         chain.into_iter().rev().fold(Treatment::default(), |inherited, ancestor| {
             // Each step hands down all but the quota.
@@ -274,6 +286,10 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use forebay_core::METRICS;
+
     use super::*;
 
     fn path(text: &str) -> NsPath {
@@ -303,6 +319,26 @@ mod tests {
         assert_eq!(rules.class_of("/m", &Key::parse("a/b").expect("a key")).name().as_ref(), "/m/a");
         assert_eq!(rules.class_of("/", &Key::root()).name().as_ref(), "/");
         assert_eq!(rules.list().iter().map(|rule| rule.path.as_str()).collect::<Vec<_>>(), ["/m", "/m/a"]);
+    }
+
+    #[tokio::test]
+    async fn what_goes_counts_for_the_mount_whose_it_is_also_when_that_comes_again() {
+        let rules = Rules::in_memory();
+        let evicted = |mount: &str| METRICS.cache_evictions.with_label_values(&[mount, "nvme", "watermark"]).get();
+        let evict = |at: &str| rules.class(at).tally().nvme.evicted.inc();
+        let mounts = || [(path("/tally"), Rule::default()), (path("/tally/nested"), Rule::default())];
+        rules.set_mounts(mounts());
+        rules.change(&path("/tally/a"), &PIN).await.expect("changes");
+        for at in ["/tally/x", "/tally/a/b", "/tally/nested/a", "/elsewhere"] {
+            evict(at);
+        }
+        assert_eq!((evicted("/tally"), evicted("/tally/nested")), (2, 1));
+        rules.set_mounts([]);
+        METRICS.forget_mounts(&HashSet::from(["/tally"]));
+        evict("/tally/x");
+        rules.set_mounts(mounts());
+        evict("/tally/x");
+        assert_eq!(evicted("/tally"), 1);
     }
 
     #[tokio::test]
