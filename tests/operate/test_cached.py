@@ -153,6 +153,53 @@ def test_an_xattr_says_where_a_file_is_found(tmp_path, store):
     gateway.stop()
 
 
+def test_xattrs_of_a_directory_say_how_it_is_cached(tmp_path, store):
+    machine(has_fuse(), "no /dev/fuse, or not root")
+    bucket = store.bucket("settings")
+    store.put(bucket, "d/f", LARGE)
+    mounts = {
+        "/data": store.mount(bucket) | {"read_only": True},
+        "/local": {"store": "fs", "options": {"root": str(tmp_path / "local")}},
+    }
+    gateway = Gateway(tmp_path, settings(tmp_path, mounts)).start()
+    directory = gateway.mountpoint / "data" / "d"
+    with pytest.raises(OSError, match="No data available"):
+        os.getxattr(directory, "user.forebay.epoch")
+    os.setxattr(directory, "user.forebay.epoch", b"1")
+    os.setxattr(directory, "user.forebay.ttl", b"12h")
+    assert os.getxattr(directory, "user.forebay.epoch") == b"1"
+    assert os.getxattr(directory, "user.forebay.ttl") == b"12h"
+    assert not any(name.startswith("user.forebay.") and name != "user.forebay.mount" for name in os.listxattr(directory))
+    (rule,) = told(gateway, "rules")
+    assert (rule["path"], rule["rule"]) == ("/data/d", {"epoch": True, "ttl_ms": 12 * 3600 * 1000})
+    assert told(gateway, "explain", "/data/d/f")["rule"] == "/data/d"
+    gateway.stop()
+    gateway.start()
+    assert os.getxattr(directory, "user.forebay.epoch") == b"1"
+    for name in ("epoch", "ttl"):
+        os.removexattr(directory, f"user.forebay.{name}")
+    assert told(gateway, "rules") == []
+    with pytest.raises(OSError, match="No data available"):
+        os.removexattr(directory, "user.forebay.epoch")
+    for path, name, value in [(directory, "epoch", b"yes"), (directory, "colour", b"1"), (gateway.mountpoint / "local", "pin", b"1")]:
+        with pytest.raises(OSError):
+            os.setxattr(path, f"user.forebay.{name}", value)
+    gateway.stop()
+
+
+def test_who_may_not_write_there_says_nothing_of_the_cache(tmp_path, store):
+    machine(has_fuse(), "no /dev/fuse, or not root")
+    bucket = store.bucket("readers")
+    store.put(bucket, "d/f", LARGE)
+    config = settings(tmp_path, {"/data": store.mount(bucket)})
+    config["gateway"]["access"][0]["grants"] = [{"prefix": "/data", "access": "read"}]
+    gateway = Gateway(tmp_path, config).start()
+    with pytest.raises(PermissionError):
+        os.setxattr(gateway.mountpoint / "data" / "d", "user.forebay.pin", b"1")
+    assert told(gateway, "rules") == []
+    gateway.stop()
+
+
 def test_free_takes_nothing_from_a_reader(cached):
     told(cached, "load", "--wait", "/data/d/large")
     body = cached.s3().get_object(Bucket="data", Key="d/large")["Body"]

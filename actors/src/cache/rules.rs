@@ -4,7 +4,9 @@
 //! - What a rule leaves open, the rules of shorter paths decide, the configuration of the path's own mount among them.
 //!   A quota is not handed down: it counts what belongs to its own class.
 //! - A path is resolved when its file is opened, in a table that is replaced whole. No hit looks anything up.
-//! - Rules made at run time are on the disk before they are in force.
+//! - Rules made at run time are on the disk before they are in force, and there are not more than [`RULES_MAX`].
+
+mod setting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use super::class::{Class, Priority, Treatment};
 use super::tally::Tally;
 use crate::staging::{blocking, replace};
+
+/// Rules made at run time.
+const RULES_MAX: usize = 1_000;
 
 /// How one path and what lies below is to be treated. What is `None` is left to shorter paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,18 +171,42 @@ impl Rules {
         paths.into_iter().map(status).collect()
     }
 
+    /// One setting of the rule made at run time for exactly `path`, as [`Rules::set`] takes it.
+    pub fn get(&self, path: &NsPath, name: &str) -> Option<String> {
+        setting::value(self.state().made.get(path.as_str())?, name)
+    }
+
+    /// Changes one setting of the rule for `path`; `None` leaves it open.
+    ///
+    /// # Errors
+    /// As [`Rules::change`]; `InvalidArgument` when no setting has this name, or it no such value.
+    pub async fn set(&self, path: &NsPath, name: &str, value: Option<&str>) -> Result<()> {
+        match value {
+            Some(value) => self.change(path, &setting::parse(name, value)?).await,
+            None => self.edit(path, |rule, _| setting::clear(rule, name)).await,
+        }
+    }
+
     /// Changes what is said of `path` and all below, also of what is cached already and belongs to a rule.
     ///
     /// # Errors
-    /// The disk's; nothing is changed then.
+    /// `NoSpace` when there are too many rules; the disk's. Nothing is changed then.
     pub async fn change(&self, path: &NsPath, change: &Rule) -> Result<()> {
+        self.edit(path, |rule, inherited| rule.change(change, inherited)).await
+    }
+
+    async fn edit(&self, path: &NsPath, edit: impl FnOnce(&mut Rule, &Treatment)) -> Result<()> {
         let _alone = self.changing.lock().await;
         let made = {
             let state = self.state();
             let mut made = state.made.clone();
             let mut rule = made.remove(path.as_str()).unwrap_or_default();
-            rule.change(change, &state.inherited(path.as_str()));
+            edit(&mut rule, &state.inherited(path.as_str()));
             if rule != Rule::default() {
+                if made.len() >= RULES_MAX {
+                    let message = format!("there are {RULES_MAX} rules already; take some back");
+                    return Err(Error::new(ErrorKind::NoSpace, message).at("change the rule of", path));
+                }
                 made.insert(path.to_string(), rule);
             }
             made
@@ -355,6 +384,26 @@ mod tests {
         assert_eq!(rules.list().iter().map(|rule| rule.path.as_str()).collect::<Vec<_>>(), ["/m/a"]);
         rules.change(&path("/m"), &PIN).await.expect("changes");
         assert!(Arc::ptr_eq(&pinned, &rules.class("/m")));
+    }
+
+    #[tokio::test]
+    async fn settings_change_one_at_a_time_and_there_are_only_so_many_rules() {
+        let rules = Rules::in_memory();
+        rules.set(&path("/m/a"), "epoch", Some("1")).await.expect("sets");
+        rules.set(&path("/m/a"), "ttl", Some("1h")).await.expect("sets");
+        assert_eq!(rules.get(&path("/m/a"), "epoch").as_deref(), Some("1"));
+        assert_eq!(rules.get(&path("/m/a/b"), "epoch"), None, "said of its directory");
+        assert!(treatment(&rules, "/m/a/b").epoch);
+        rules.set(&path("/m/a"), "epoch", None).await.expect("takes back");
+        assert_eq!((rules.get(&path("/m/a"), "epoch"), treatment(&rules, "/m/a/b").epoch), (None, false));
+        rules.set(&path("/m/a"), "ttl", None).await.expect("takes back");
+        assert!(rules.list().is_empty());
+        for number in 0..RULES_MAX {
+            rules.state().made.insert(format!("/m/{number}"), PIN);
+        }
+        let refused = rules.set(&path("/m/a"), "pin", Some("1")).await;
+        assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::NoSpace));
+        rules.set(&path("/m/0"), "ttl", Some("1h")).await.expect("there is a rule already");
     }
 
     #[tokio::test]

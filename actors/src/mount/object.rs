@@ -41,7 +41,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{
     AttributeChange, Clock, Conflict, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage, ListQuery,
-    MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, PendingWrite, Precondition, RenameMode,
+    MkdirMode, Mount, MountInfo, MountState, NsPath, OpenFile, PartInfo, PendingWrite, Precondition, RenameMode,
     Result, Staged, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
 };
 
@@ -196,6 +196,12 @@ impl Core {
         self.rules.class_of(&self.label, key)
     }
 
+    /// Where a key lies in the namespace.
+    fn path(&self, key: &Key) -> Result<NsPath> {
+        let root = NsPath::parse(&self.label)?;
+        if key.is_root() { Ok(root) } else { root.join(key.as_str()) }
+    }
+
     /// Refuses keys that the store could not hold; `suffix_bytes` is what a marker adds.
     fn check_key(&self, key: &Key, suffix_bytes: usize) -> Result<()> {
         let most = self.info.capability.key_bytes_max;
@@ -304,6 +310,14 @@ impl Mount for ObjectMount {
     async fn set_xattr(&self, key: &Key, name: &str, value: Option<Bytes>, mode: XattrMode) -> Result<()> {
         let (entry_name, _) = self.core.named(key).await?;
         self.core.ledger.set_xattr(&entry_name, name, value, mode)
+    }
+
+    fn cache_setting(&self, key: &Key, name: &str) -> Option<String> {
+        self.core.rules.get(&self.core.path(key).ok()?, name)
+    }
+
+    async fn set_cache_setting(&self, key: &Key, name: &str, value: Option<&str>) -> Result<()> {
+        self.core.rules.set(&self.core.path(key)?, name, value).await
     }
 
     async fn sync_directory(&self, _key: &Key) -> Result<()> {

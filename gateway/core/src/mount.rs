@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttributeChange, ByteRange, Conflict, Content, Dirty, Entry, Headers, Key, Lent, PartInfo, PendingWrite,
+    AttributeChange, ByteRange, Conflict, Content, Dirty, Entry, Error, ErrorKind, Headers, Key, Lent, PartInfo, PendingWrite,
     Precondition, Result, Staged, Target, UploadId, UploadInfo,
 };
 
@@ -424,6 +424,21 @@ pub trait Mount: Send + Sync {
     /// # Errors
     /// As [`Mount::stat`]; `AlreadyExists` or `NotFound` against `mode`; `NoSpace` when too large.
     async fn set_xattr(&self, key: &Key, name: &str, value: Option<Bytes>, mode: XattrMode) -> Result<()>;
+
+    /// What was said of how the content at and below `key` is cached: `name` is that of the xattr
+    /// `user.forebay.NAME`. `None` where nothing was said of exactly this.
+    fn cache_setting(&self, _key: &Key, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// Says it, or takes it back where `value` is `None`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name or a value that there is not; `NoSpace` when too much is said; `Unsupported` where
+    /// nothing is cached.
+    async fn set_cache_setting(&self, _key: &Key, _name: &str, _value: Option<&str>) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "the content of this mount is not cached"))
+    }
 
     /// Space of the store.
     ///
