@@ -5,8 +5,9 @@ import os
 
 import pytest
 import requests
+from botocore.exceptions import ClientError
 from harness.faults import FaultProxy
-from harness.gateway import Gateway, settings
+from harness.gateway import OWNER, READER, Gateway, settings
 from harness.tool import has_fuse, machine
 from harness.wait import wait_for
 
@@ -197,6 +198,44 @@ def test_who_may_not_write_there_says_nothing_of_the_cache(tmp_path, store):
     with pytest.raises(PermissionError):
         os.setxattr(gateway.mountpoint / "data" / "d", "user.forebay.pin", b"1")
     assert told(gateway, "rules") == []
+    gateway.stop()
+
+
+def test_a_request_says_that_it_reads_a_data_set(tmp_path, store):
+    bucket, mib = store.bucket("epoch"), 1 << 20
+    for number in range(12):
+        store.put(bucket, f"d/{number}", os.urandom(mib))
+    small = {"memory": {"size": "4MiB"}, "nvme": {"size": "6MiB", "directory": str(tmp_path / "cache")}}
+    gateway = Gateway(tmp_path, settings(tmp_path, {"/data": store.mount(bucket)}, fuse=False, cache=small)).start()
+
+    def refused() -> float:
+        return gateway.metrics().total("forebay_cache_refusals_total", mount="/data", cause="epoch")
+
+    def by_s3(number: int, credentials=OWNER) -> None:
+        s3 = gateway.s3(credentials)
+        s3.meta.events.register(
+            "before-sign.s3.GetObject", lambda request, **_: request.headers.add_header("x-forebay-epoch", "1")
+        )
+        s3.get_object(Bucket="data", Key=f"d/{number}")["Body"].read()
+
+    def by_webhdfs(number: int, user: str = "root") -> int:
+        query = {"op": "OPEN", "user.name": user}
+        url = f"{gateway.url('webhdfs')}/webhdfs/v1/data/d/{number}"
+        return requests.get(url, params=query, headers={"x-forebay-epoch": "1"}).status_code
+
+    for number in range(12):
+        gateway.s3().get_object(Bucket="data", Key=f"d/{number}")["Body"].read()
+    assert refused() == 0
+    for number in range(12):
+        by_s3(number)
+    assert refused() > 0
+    before = refused()
+    for number in range(12):
+        assert by_webhdfs(number) == 200
+    assert refused() > before
+    with pytest.raises(ClientError, match="AccessDenied"):
+        by_s3(0, READER)
+    assert by_webhdfs(0, "reader") == 403
     gateway.stop()
 
 

@@ -61,6 +61,13 @@ impl CachedFile {
         Self { tiers, mount, share, class, content, home, size_bytes, fetch, last_page, streams, sources }
     }
 
+    /// Another handle on the content, which is treated as part of a data set.
+    pub fn as_data_set(&self) -> Self {
+        let (tiers, fetch) = (Arc::clone(&self.tiers), Arc::clone(&self.fetch));
+        let mount = (Arc::clone(&self.mount), Arc::clone(&self.share));
+        Self::new(tiers, mount, (self.content, self.class.as_data_set()), self.size_bytes, fetch)
+    }
+
     /// Somebody is going to read all of `range` in order: its pages are fetched ahead from its first read on.
     pub fn expect(&self, range: ByteRange) {
         let range = range.clamp_to(self.size_bytes);

@@ -206,6 +206,10 @@ pub const EXPLAIN_HEADER: &str = "x-forebay-explain";
 /// The header that tells it: [`Cached::word`].
 pub const CACHE_HEADER: &str = "x-forebay-cache";
 
+/// What a request with this header and the value 1, over S3 or WebHDFS, brings into the cache is kept there as a part of
+/// a data set; see [`OpenFile::as_data_set`].
+pub const EPOCH_HEADER: &str = "x-forebay-epoch";
+
 /// Where a page of a version lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -268,6 +272,12 @@ impl Cached {
 pub trait OpenFile: Send + Sync {
     /// The file as it was opened.
     fn entry(&self) -> &Entry;
+
+    /// The same version for a reader who reads a data set whole again and again: what it brings into the cache is admitted
+    /// at once and pushes out none of its own. `None` where nothing is cached.
+    fn as_data_set(&self) -> Option<Arc<dyn OpenFile>> {
+        None
+    }
 
     /// A reader is going to read all of `range` in order. A hint: what fetches ahead need not find out by itself.
     fn expect(&self, _range: ByteRange) {}

@@ -155,6 +155,22 @@ impl Namespace {
         mount.open(&key, want).await.map_err(|e| e.at("open", path))
     }
 
+    /// As [`Namespace::open`], see [`OpenFile::as_data_set`]. For those who may write there: it concerns all who use the
+    /// cache.
+    ///
+    /// # Errors
+    /// As [`Namespace::open`].
+    pub async fn open_as_data_set(
+        &self,
+        context: &Context,
+        path: &NsPath,
+        want: Want,
+    ) -> Result<Arc<dyn OpenFile>> {
+        context.check(Permission::Write, path)?;
+        let file = self.open(context, path, want).await?;
+        Ok(file.as_data_set().unwrap_or(file))
+    }
+
     /// Waits until the names in a directory, and the attributes set for it and for them, are on stable storage.
     ///
     /// # Errors
