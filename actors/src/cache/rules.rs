@@ -353,7 +353,8 @@ mod tests {
     #[tokio::test]
     async fn what_goes_counts_for_the_mount_whose_it_is_also_when_that_comes_again() {
         let rules = Rules::in_memory();
-        let evicted = |mount: &str| METRICS.cache_evictions.with_label_values(&[mount, "nvme", "watermark"]).get();
+        let evicted =
+            |mount: &str| METRICS.cache_evictions.with_label_values(&[mount, "nvme", "watermark"]).get();
         let evict = |at: &str| rules.class(at).tally().nvme.evicted.inc();
         let mounts = || [(path("/tally"), Rule::default()), (path("/tally/nested"), Rule::default())];
         rules.set_mounts(mounts());

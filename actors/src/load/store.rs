@@ -51,7 +51,8 @@ impl Store {
             }
         }
         // Those of jobs that ended as the gateway did.
-        let is_open = |list: &PathBuf| found.iter().any(|job| !is_ended(job.state) && self.list(job.id) == *list);
+        let is_open =
+            |list: &PathBuf| found.iter().any(|job| !is_ended(job.state) && self.list(job.id) == *list);
         for list in lists.iter().filter(|list| !is_open(list)) {
             std::fs::remove_file(list)?;
         }

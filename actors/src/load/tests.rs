@@ -147,7 +147,11 @@ async fn what_goes_again_before_the_job_ends_is_not_reported_as_cached() {
     assert!(evicted_bytes > 0 && cached_bytes + evicted_bytes <= 32 << 20, "{evicted_bytes}");
     let lists = || {
         let entries = std::fs::read_dir(fixture.directory.path().join("loads")).expect("there");
-        entries.filter(|entry| entry.as_ref().is_ok_and(|e| e.path().extension().is_some_and(|e| e == "contents"))).count()
+        entries
+            .filter(|entry| {
+                entry.as_ref().is_ok_and(|e| e.path().extension().is_some_and(|e| e == "contents"))
+            })
+            .count()
     };
     eventually(&loads, id, |_| lists() == 0).await;
 }

@@ -73,7 +73,11 @@ async fn work(shared: &Arc<Shared>, job: &Arc<Job>) -> Result<()> {
     };
     let look = || run.shared.namespace.stat(&run.shared.context, &run.path, Want::Any);
     let entry = run.patience.retry(look).await?;
-    if entry.is_directory() { run.load_tree(status.cursor).await? } else { run.load_one(&entry).await? }
+    if entry.is_directory() {
+        run.load_tree(status.cursor).await?
+    } else {
+        run.load_one(&entry).await?
+    }
     run.verify().await
 }
 

@@ -40,9 +40,9 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{
-    AttributeChange, Clock, Conflict, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage, ListQuery,
-    MkdirMode, Mount, MountInfo, MountState, NsPath, OpenFile, PartInfo, PendingWrite, Precondition, RenameMode,
-    Result, Staged, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
+    AttributeChange, Clock, Conflict, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage,
+    ListQuery, MkdirMode, Mount, MountInfo, MountState, NsPath, OpenFile, PartInfo, PendingWrite,
+    Precondition, RenameMode, Result, Staged, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
 };
 
 use tokio::runtime::Handle;

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttributeChange, ByteRange, Conflict, Content, Dirty, Entry, Error, ErrorKind, Headers, Key, Lent, PartInfo, PendingWrite,
-    Precondition, Result, Staged, Target, UploadId, UploadInfo,
+    AttributeChange, ByteRange, Conflict, Content, Dirty, Entry, Error, ErrorKind, Headers, Key, Lent,
+    PartInfo, PendingWrite, Precondition, Result, Staged, Target, UploadId, UploadInfo,
 };
 
 /// What a store can do by itself.

@@ -121,8 +121,7 @@ impl NvmeTier {
     fn make_room(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> bool {
         let files = self.shelves().first(claim);
         let segments = self.packed.as_ref().and_then(|packed| packed.first(claim));
-        let of =
-            |is_file| if is_file { self.evict_inline(claim, keep) } else { self.reclaim(claim) };
+        let of = |is_file| if is_file { self.evict_inline(claim, keep) } else { self.reclaim(claim) };
         let is_turn_of_files = match (files, segments) {
             (Some(files), Some(segments)) => files < segments,
             (files, _) => files.is_some(),

@@ -122,7 +122,9 @@ impl NvmeTier {
                     return self.refuse((rest[0].content, batch.class), &Refusal::Disk(error));
                 }
                 Err(refusal) => {
-                    return rest.iter().for_each(|object| self.refuse((object.content, batch.class), &refusal));
+                    return rest
+                        .iter()
+                        .for_each(|object| self.refuse((object.content, batch.class), &refusal));
                 }
             }
         }

@@ -26,7 +26,10 @@ pub(super) fn parse(name: &str, value: &str) -> Result<Rule> {
         "ttl" => {
             let ttl = humantime::parse_duration(value).ok();
             let ttl_ms = ttl.and_then(|ttl| u64::try_from(ttl.as_millis()).ok());
-            Ok(Rule { ttl_ms: Some(ttl_ms.ok_or_else(|| wrong("a duration such as 12h, or 0 for none"))?), ..open })
+            Ok(Rule {
+                ttl_ms: Some(ttl_ms.ok_or_else(|| wrong("a duration such as 12h, or 0 for none"))?),
+                ..open
+            })
         }
         "priority" => {
             let priority = match value {
@@ -61,7 +64,9 @@ pub(super) fn value(rule: &Rule, name: &str) -> Option<String> {
     match name {
         "pin" => rule.pin.map(switch),
         "epoch" => rule.epoch.map(switch),
-        "ttl" => rule.ttl_ms.map(|ttl_ms| humantime::format_duration(std::time::Duration::from_millis(ttl_ms)).to_string()),
+        "ttl" => rule
+            .ttl_ms
+            .map(|ttl_ms| humantime::format_duration(std::time::Duration::from_millis(ttl_ms)).to_string()),
         "priority" => rule.priority.map(|priority| {
             match priority {
                 Priority::Low => "low",
@@ -80,14 +85,22 @@ mod tests {
 
     #[test]
     fn what_is_said_is_what_is_shown_until_it_is_taken_back() {
-        for (name, said) in [("pin", "1"), ("epoch", "0"), ("ttl", "12h"), ("ttl", "0s"), ("priority", "high")] {
+        for (name, said) in
+            [("pin", "1"), ("epoch", "0"), ("ttl", "12h"), ("ttl", "0s"), ("priority", "high")]
+        {
             let mut rule = parse(name, said).expect(said);
             assert_eq!(value(&rule, name).as_deref(), Some(said));
             clear(&mut rule, name);
             assert_eq!(rule, Rule::default());
         }
-        for (name, said) in [("pin", "yes"), ("ttl", "soon"), ("priority", "2"), ("quota", "1GiB"), ("mount", "x")] {
-            assert_eq!(parse(name, said).map_err(|e| e.kind()), Err(ErrorKind::InvalidArgument), "{name}={said}");
+        for (name, said) in
+            [("pin", "yes"), ("ttl", "soon"), ("priority", "2"), ("quota", "1GiB"), ("mount", "x")]
+        {
+            assert_eq!(
+                parse(name, said).map_err(|e| e.kind()),
+                Err(ErrorKind::InvalidArgument),
+                "{name}={said}"
+            );
         }
     }
 }

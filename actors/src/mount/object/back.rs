@@ -14,7 +14,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_core::{ByteRange, Conflict, ETag, Error, ErrorKind, Headers, Key, ListQuery, Precondition, Result};
+use forebay_core::{
+    ByteRange, Conflict, ETag, Error, ErrorKind, Headers, Key, ListQuery, Precondition, Result,
+};
 use tokio::time::timeout;
 
 use super::Core;

@@ -135,7 +135,9 @@ impl Server {
         }
         let is_said = self.namespace.cache_setting(&self.context, path, name)?.is_some();
         match mode {
-            XattrMode::Create if is_said => return Err(Failure::Refused(Errno::EEXIST, "it is said already")),
+            XattrMode::Create if is_said => {
+                return Err(Failure::Refused(Errno::EEXIST, "it is said already"));
+            }
             XattrMode::Replace if !is_said => return Err(missing()),
             XattrMode::Any | XattrMode::Create | XattrMode::Replace => {}
         }

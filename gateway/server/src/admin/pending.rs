@@ -16,8 +16,9 @@ pub(super) async fn list(_: Admitted, state: State) -> HttpResponse {
 
 pub(super) async fn conflicts(_: Admitted, state: State) -> HttpResponse {
     let conflicts = state.operated.mounts.conflicts();
-    let views =
-        conflicts.iter().flat_map(|(mount, list)| list.iter().map(|conflict| ConflictView::new(mount, conflict)));
+    let views = conflicts
+        .iter()
+        .flat_map(|(mount, list)| list.iter().map(|conflict| ConflictView::new(mount, conflict)));
     HttpResponse::Ok().json(views.collect::<Vec<_>>())
 }
 

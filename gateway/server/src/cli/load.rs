@@ -135,7 +135,12 @@ fn line(job: &JobStatus) -> String {
         0 => String::new(),
         bytes => format!(", {bytes} evicted again"),
     };
-    format!("{:>5}  {state:<9}  {}  {}, {cached} of {found} bytes cached{evicted}", job.id, job.path, files(job))
+    format!(
+        "{:>5}  {state:<9}  {}  {}, {cached} of {found} bytes cached{evicted}",
+        job.id,
+        job.path,
+        files(job)
+    )
 }
 
 pub(super) async fn jobs(arguments: JobsArguments) -> anyhow::Result<()> {

@@ -76,9 +76,8 @@ fn write_modes_are_read_and_refused_where_they_make_no_sense() {
 
 #[test]
 fn preloads_are_once_every_so_often_or_at_a_time_of_day() {
-    let mount = |preload: &str| {
-        format!("mounts:\n  /data:\n    store: memory\n    cache: {{preload: {preload}}}\n")
-    };
+    let mount =
+        |preload: &str| format!("mounts:\n  /data:\n    store: memory\n    cache: {{preload: {preload}}}\n");
     let read = |preload: &str| {
         parse(Path::new("m.yaml"), &mount(preload), Path::new("/base")).expect("valid").mounts[0].preload
     };
