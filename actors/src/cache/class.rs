@@ -159,10 +159,12 @@ impl Class {
         self.is_epoch.store(treatment.epoch, Ordering::Relaxed);
         // What becomes a data set was not idle so far.
         self.touch();
+        let treatment = Arc::new(treatment);
+        self.treatment.store(Arc::clone(&treatment));
+        // One that is made from now on has it already.
         if let Some(part) = self.present_data_set() {
             part.set_treatment(treatment.of_data_set());
         }
-        self.treatment.store(Arc::new(treatment));
     }
 
     /// What it takes of the disk tier, in bytes of blocks.
