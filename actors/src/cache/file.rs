@@ -62,6 +62,7 @@ impl CachedFile {
     }
 
     /// Another handle on the content, which is treated as part of a data set.
+    #[must_use]
     pub fn as_data_set(&self) -> Self {
         let (tiers, fetch) = (Arc::clone(&self.tiers), Arc::clone(&self.fetch));
         let mount = (Arc::clone(&self.mount), Arc::clone(&self.share));

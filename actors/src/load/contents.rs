@@ -59,15 +59,15 @@ pub(super) fn append(path: &Path, count: u64, loaded: &[Loaded]) -> io::Result<(
 
 /// How many bytes of those in the list at `path` the lowest tier does not hold any more. Waits for the disk.
 pub(super) fn lost_bytes(path: &Path, cache: &Cache) -> io::Result<u64> {
-    let mut list = match File::open(path) {
-        Ok(list) => BufReader::new(list),
+    let mut entries = match File::open(path) {
+        Ok(file) => BufReader::new(file),
         // Nothing was loaded that the cache holds.
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
         Err(e) => return Err(e),
     };
     let (mut lost, mut record) = (0, [0; RECORD_BYTES]);
     loop {
-        match list.read_exact(&mut record) {
+        match entries.read_exact(&mut record) {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(lost),
             Err(e) => return Err(e),

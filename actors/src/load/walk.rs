@@ -74,9 +74,9 @@ async fn work(shared: &Arc<Shared>, job: &Arc<Job>) -> Result<()> {
     let look = || run.shared.namespace.stat(&run.shared.context, &run.path, Want::Any);
     let entry = run.patience.retry(look).await?;
     if entry.is_directory() {
-        run.load_tree(status.cursor).await?
+        run.load_tree(status.cursor).await?;
     } else {
-        run.load_one(&entry).await?
+        run.load_one(&entry).await?;
     }
     run.verify().await
 }
@@ -131,10 +131,10 @@ impl Run {
     async fn verify(&self) -> Result<()> {
         let (cache, list) = (self.shared.cache.clone(), self.shared.store.list(self.job.status().id));
         cache.restored().await;
-        let lost = blocking(move || Ok(contents::lost_bytes(&list, &cache)?)).await?;
+        let evicted_bytes = blocking(move || Ok(contents::lost_bytes(&list, &cache)?)).await?;
         self.job.count(|totals| {
-            totals.cached_bytes = totals.cached_bytes.saturating_sub(lost);
-            totals.evicted_bytes = lost;
+            totals.cached_bytes = totals.cached_bytes.saturating_sub(evicted_bytes);
+            totals.evicted_bytes = evicted_bytes;
         });
         Ok(())
     }

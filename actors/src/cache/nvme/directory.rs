@@ -161,9 +161,9 @@ impl Taking {
     pub(in crate::cache) fn begin(root: &Path, runtime: &Handle) -> Self {
         let directory = Arc::new(Directory::new(root));
         let (sender, answer) = mpsc::channel();
-        let taker = Arc::clone(&directory);
+        let wanted = Arc::clone(&directory);
         runtime.spawn_blocking(move || {
-            let taken = taker.take().map(|()| taker.is_new());
+            let taken = wanted.take().map(|()| wanted.is_new());
             if let Err(mpsc::SendError(Err(error))) = sender.send(taken) {
                 tracing::warn!(%error, "a cache disk answers again, and its directory cannot be used");
             }

@@ -327,12 +327,13 @@ impl Core {
         tracing::error!(
             mount = &*self.label,
             key = put.key,
-            beside = &*beside,
+            beside,
             "the file was changed at the store since this write began; both contents are kept"
         );
         self.staging.done(put, None, async |_: &std::path::Path| false).await?;
         self.ledger.release(&put.key);
-        self.conflicts.note(Conflict { key: put.key.clone(), beside, at: self.clock.now() });
+        let (key, beside) = (put.key.clone(), beside.clone());
+        self.conflicts.note(Conflict { key, beside, at: self.clock.now() });
         Ok(())
     }
 }
