@@ -330,10 +330,11 @@ impl Core {
             beside,
             "the file was changed at the store since this write began; both contents are kept"
         );
+        let (key, beside) = (put.key.clone(), beside.clone());
+        // Before it is not pending any more: whoever sees that sees this.
+        self.conflicts.note(Conflict { key, beside, at: self.clock.now() });
         self.staging.done(put, None, async |_: &std::path::Path| false).await?;
         self.ledger.release(&put.key);
-        let (key, beside) = (put.key.clone(), beside.clone());
-        self.conflicts.note(Conflict { key, beside, at: self.clock.now() });
         Ok(())
     }
 }

@@ -17,8 +17,10 @@ impl Conflicts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds one. That its end could not be written down, and it came again, is no other one.
     pub(super) fn note(&self, conflict: Conflict) {
         let mut conflicts = self.lock();
+        conflicts.retain(|other| (&other.key, &other.beside) != (&conflict.key, &conflict.beside));
         if conflicts.len() == REMEMBERED {
             conflicts.pop_front();
         }
