@@ -182,7 +182,11 @@ def test_xattrs_of_a_directory_say_how_it_is_cached(tmp_path, store):
     assert told(gateway, "rules") == []
     with pytest.raises(OSError, match="No data available"):
         os.removexattr(directory, "user.forebay.epoch")
-    for path, name, value in [(directory, "epoch", b"yes"), (directory, "colour", b"1"), (gateway.mountpoint / "local", "pin", b"1")]:
+    for path, name, value in [
+        (directory, "epoch", b"yes"),
+        (directory, "colour", b"1"),
+        (gateway.mountpoint / "local", "pin", b"1"),
+    ]:
         with pytest.raises(OSError):
             os.setxattr(path, f"user.forebay.{name}", value)
     gateway.stop()
