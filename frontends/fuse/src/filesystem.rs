@@ -508,7 +508,7 @@ impl Filesystem for Frontend {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         inode: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -524,14 +524,14 @@ impl Filesystem for Frontend {
         } else {
             XattrMode::Any
         };
-        let (name, value) = (name.to_owned(), Some(Bytes::copy_from_slice(value)));
-        let work = call!(self.setxattr(inode.0, &name, value, mode));
+        let (name, value, caller) = (name.to_owned(), Some(Bytes::copy_from_slice(value)), request.uid());
+        let work = call!(self.setxattr(inode.0, (&name, value), mode, caller));
         self.server.serve(Operation::Setxattr, work, answer_empty(reply));
     }
 
-    fn removexattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = name.to_owned();
-        let work = call!(self.setxattr(inode.0, &name, None, XattrMode::Replace));
+    fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (name, caller) = (name.to_owned(), request.uid());
+        let work = call!(self.setxattr(inode.0, (&name, None), XattrMode::Replace, caller));
         self.server.serve(Operation::Removexattr, work, answer_empty(reply));
     }
 
