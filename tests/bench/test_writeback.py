@@ -43,9 +43,7 @@ def gateway(tmp_path_factory, store):
     directory = tmp_path_factory.mktemp("writeback")
     links = Links(store.endpoint, bytes_per_s=RATE_PER_S, latency_s=LATENCY_S)
     mounts = {
-        f"/{name}": store.mount(
-            store.bucket("writeback"), endpoint=links.endpoints[0], cache=mode, limits={"staging_bytes": "16GiB"}
-        )
+        f"/{name}": store.mount(store.bucket("writeback"), endpoint=links.endpoints[0], cache=mode, limits={"staging": "16GiB"})
         for name, mode in MODES.items()
     }
     running = Gateway(directory, settings(directory, mounts, fuse=False), binary=tool("forebay-release")).start()
