@@ -11,8 +11,8 @@
 //! - A store request goes through the mount's [`Vitals`] and nothing else.
 //!
 //! Renames and the deletion of trees are many requests and not atomic, except where the store is hierarchical and
-//! renames natively: there each is one. POSIX attributes, xattrs and identities kept through renames and changes in
-//! place are in the store's [`Ledger`].
+//! renames natively: there each is one. POSIX attributes, xattrs, what is a symbolic link, and identities kept through
+//! renames and changes in place are in the store's [`Ledger`].
 
 mod ahead;
 mod attributes;
@@ -22,6 +22,7 @@ mod change;
 mod directory;
 mod file;
 mod hierarchy;
+mod link;
 mod list;
 mod lookup;
 mod rename;
@@ -248,7 +249,11 @@ impl Mount for ObjectMount {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
-        self.core.list(query).await
+        self.core.list(query, Want::Any).await
+    }
+
+    async fn list_unfollowed(&self, query: &ListQuery) -> Result<ListPage> {
+        self.core.list(query, Want::Unfollowed).await
     }
 
     async fn stage(&self, target: Target) -> Result<Arc<dyn Staged>> {
@@ -263,6 +268,15 @@ impl Mount for ObjectMount {
 
     async fn mkdir(&self, key: &Key, mode: MkdirMode) -> Result<Entry> {
         self.core.mkdir(key, mode).await
+    }
+
+    async fn symlink(&self, key: &Key, target: &[u8], owner: (u32, u32)) -> Result<Entry> {
+        let (core, key, target) = (Arc::clone(&self.core), key.clone(), Bytes::copy_from_slice(target));
+        self.core.work.finish(async move { core.symlink(&key, target, owner).await }).await
+    }
+
+    async fn read_link(&self, key: &Key) -> Result<Bytes> {
+        self.core.read_link(key).await
     }
 
     async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {

@@ -3,6 +3,10 @@
 //! Directories exist by themselves (local disks), by a marker or by a child (object stores). Where both a file
 //! and a directory have one name, [`Want`] says which is meant. No method is called with a lock held; all are
 //! cancel-safe: dropping the future leaves either the old or the new state.
+//!
+//! Symbolic links are followed as far as they stay in the mount, except by those who say that they are not (FUSE,
+//! whose kernel follows them). Where nothing can be followed, on object stores, others see a file with the target's
+//! text.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,8 +16,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttributeChange, ByteRange, Content, Dirty, Entry, Headers, Key, Lent, PartInfo, PendingWrite,
-    Precondition, Result, Staged, Target, UploadId, UploadInfo,
+    AttributeChange, ByteRange, Content, Dirty, Entry, Error, ErrorKind, Headers, Key, Lent, PartInfo,
+    PendingWrite, Precondition, Result, Staged, Target, UploadId, UploadInfo,
 };
 
 /// What a store can do by itself.
@@ -93,8 +97,10 @@ pub enum Want {
     File,
     /// The directory (S3 key with a trailing slash).
     Directory,
-    /// The directory if there is one, else the file (WebHDFS, FUSE).
+    /// The directory if there is one, else the file (WebHDFS).
     Any,
+    /// As [`Want::Any`], with a symbolic link shown as what it is (FUSE).
+    Unfollowed,
 }
 
 /// Whether parents are made.
@@ -113,11 +119,11 @@ pub enum DeleteMode {
     Object,
     /// An S3 directory marker (`key/`): the same, and children do not hinder it.
     Marker,
-    /// A file; its parent stays a directory.
+    /// A file or a symbolic link; its parent stays a directory.
     File,
     /// An empty directory; its parent stays a directory.
     EmptyDirectory,
-    /// A file or directory with all below it; its parent stays a directory.
+    /// A file, a symbolic link or a directory with all below it; its parent stays a directory.
     Tree,
 }
 
@@ -353,7 +359,7 @@ pub trait Mount: Send + Sync {
     /// Opens the present version of a file.
     ///
     /// # Errors
-    /// As [`Mount::stat`], and `IsDirectory`.
+    /// As [`Mount::stat`], and `IsDirectory`; `Stale` where a symbolic link is that shall not be followed.
     async fn open(&self, key: &Key, want: Want) -> Result<Arc<dyn OpenFile>>;
 
     /// One page of names.
@@ -361,6 +367,14 @@ pub trait Mount: Send + Sync {
     /// # Errors
     /// Whatever the store answers. A missing prefix is an empty page.
     async fn list(&self, query: &ListQuery) -> Result<ListPage>;
+
+    /// As [`Mount::list`], with symbolic links shown as what they are, wherever they lead.
+    ///
+    /// # Errors
+    /// As [`Mount::list`].
+    async fn list_unfollowed(&self, query: &ListQuery) -> Result<ListPage> {
+        self.list(query).await
+    }
 
     /// Starts a write. Nothing is visible before [`Staged::publish`].
     ///
@@ -374,7 +388,25 @@ pub trait Mount: Send + Sync {
     /// `AlreadyExists`, `NotFound` (parent), `NotDirectory`.
     async fn mkdir(&self, key: &Key, mode: MkdirMode) -> Result<Entry>;
 
-    /// Removes an entry; `false` if there was none.
+    /// Makes a symbolic link to `target`, kept byte for byte and not looked at, that belongs to `owner` (user, group).
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotFound` (parent), `NotDirectory`, `NoSpace`; `Unsupported`.
+    async fn symlink(&self, _key: &Key, _target: &[u8], _owner: (u32, u32)) -> Result<Entry> {
+        Err(Error::new(ErrorKind::Unsupported, "the store keeps no symbolic links"))
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Mount::stat`]; `InvalidArgument` where something else is.
+    async fn read_link(&self, key: &Key) -> Result<Bytes> {
+        self.stat(key, Want::Unfollowed).await?;
+        Err(Error::new(ErrorKind::InvalidArgument, "not a symbolic link"))
+    }
+
+    /// Removes an entry, of symbolic links the link itself; `false` if there was none. For [`DeleteMode::Object`] and
+    /// [`DeleteMode::Marker`] there is only what listings show.
     ///
     /// # Errors
     /// `NotEmpty`, `IsDirectory`, `NotDirectory`, `PreconditionFailed`.
@@ -412,6 +444,15 @@ pub trait Mount: Send + Sync {
     /// # Errors
     /// As [`Mount::stat`].
     async fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry>;
+
+    /// Changes owner and times of a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Mount::stat`]; `Unsupported` for a mode.
+    async fn set_link_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
+        self.set_attributes(key, change).await?;
+        self.stat(key, Want::Unfollowed).await
+    }
 
     /// All xattrs (`user.*`) of an entry by name, in byte order.
     ///

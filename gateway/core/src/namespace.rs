@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 
 pub use self::table::MountTable;
 use self::table::virtual_directory;
@@ -142,7 +143,7 @@ impl Namespace {
     fn virtual_entry(&self, path: &NsPath, want: Want) -> Result<Entry> {
         match want {
             Want::File => Err(Error::new(ErrorKind::NotFound, "no such file").at("stat", path)),
-            Want::Directory | Want::Any => Ok(virtual_directory(path, self.since)),
+            Want::Directory | Want::Any | Want::Unfollowed => Ok(virtual_directory(path, self.since)),
         }
     }
 
@@ -153,6 +154,17 @@ impl Namespace {
     pub async fn open(&self, context: &Context, path: &NsPath, want: Want) -> Result<Arc<dyn OpenFile>> {
         let (mount, key) = self.readable(context, path)?;
         mount.open(&key, want).await.map_err(|e| e.at("open", path))
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Mount::read_link`]; `AccessDenied`.
+    pub async fn read_link(&self, context: &Context, path: &NsPath) -> Result<Bytes> {
+        check_traverse(context, path)?;
+        let table = self.table.load_full();
+        let Some((mount, key)) = table.owner(path) else { return Err(not_found(path)) };
+        mount.read_link(&key).await.map_err(|e| e.at("read link", path))
     }
 
     /// Waits until the names in a directory, and the attributes set for it and for them, are on stable storage.
@@ -173,7 +185,7 @@ impl Namespace {
     ///
     /// # Errors
     /// As [`Mount::xattrs`]; `AccessDenied`.
-    pub async fn xattrs(&self, context: &Context, path: &NsPath) -> Result<Vec<(String, bytes::Bytes)>> {
+    pub async fn xattrs(&self, context: &Context, path: &NsPath) -> Result<Vec<(String, Bytes)>> {
         check_traverse(context, path)?;
         let table = self.table.load_full();
         let Some((mount, key)) = table.owner(path) else { return Ok(Vec::new()) };

@@ -1,5 +1,6 @@
 //! The mount over real temporary directories.
 
+mod links;
 mod list;
 mod names;
 mod publish;

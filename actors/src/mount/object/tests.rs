@@ -3,6 +3,7 @@
 mod ahead;
 mod back;
 mod faulty;
+mod links;
 mod listings;
 mod reading;
 mod release;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use bytes::Bytes;
-use forebay_core::{ByteRange, ErrorKind, NsPath, Want, XattrMode};
+use forebay_core::{ByteRange, EntryKind, ErrorKind, NsPath, Want, XattrMode};
 use fuser::Errno;
 
 use crate::error::Failure;
@@ -72,7 +72,12 @@ impl Server {
 
     /// All names, each with a NUL after it.
     pub(crate) async fn listxattr(&self, number: u64) -> Result<Bytes, Failure> {
-        let Some(path) = self.inode(number)?.path() else { return Ok(Bytes::new()) };
+        let inode = self.inode(number)?;
+        if inode.kind == EntryKind::Link {
+            // Linux keeps none named user.* with links.
+            return Ok(Bytes::new());
+        }
+        let Some(path) = inode.path() else { return Ok(Bytes::new()) };
         let mut names: Vec<String> =
             self.store_xattrs(&path).await?.into_iter().map(|(name, _)| name).collect();
         if self.mount(&path).is_some() {

@@ -51,9 +51,13 @@ impl Mount for Names {
         let prefix = key.directory_prefix();
         let is_directory = key.is_root() || self.names.iter().any(|name| name.starts_with(&prefix));
         match want {
-            Want::Directory | Want::Any if is_directory => Ok(entry(EntryKind::Directory, key.as_str())),
-            Want::File | Want::Any if is_file => Ok(entry(EntryKind::File, key.as_str())),
-            Want::File | Want::Directory | Want::Any => Err(Error::new(ErrorKind::NotFound, "nothing there")),
+            Want::Directory | Want::Any | Want::Unfollowed if is_directory => {
+                Ok(entry(EntryKind::Directory, key.as_str()))
+            }
+            Want::File | Want::Any | Want::Unfollowed if is_file => Ok(entry(EntryKind::File, key.as_str())),
+            Want::File | Want::Directory | Want::Any | Want::Unfollowed => {
+                Err(Error::new(ErrorKind::NotFound, "nothing there"))
+            }
         }
     }
     async fn open(&self, _: &Key, _: Want) -> Result<Arc<dyn OpenFile>> {

@@ -193,7 +193,24 @@ impl Namespace {
         Ok(entry)
     }
 
-    /// Removes an entry; `false` if there was none.
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Mount::symlink`]; `AccessDenied`, `ReadOnly`.
+    pub async fn symlink(
+        &self,
+        context: &Context,
+        path: &NsPath,
+        target: &[u8],
+        owner: (u32, u32),
+    ) -> Result<Entry> {
+        let (mount, key) = self.replaceable(context, path)?;
+        let entry = mount.symlink(&key, target, owner).await.map_err(|e| e.at("symlink", path))?;
+        self.tell(context, path, ChangeKind::Written).await;
+        Ok(entry)
+    }
+
+    /// Removes an entry, of symbolic links the link itself; `false` if there was none.
     ///
     /// # Errors
     /// As [`Mount::delete`]; `AccessDenied`, `ReadOnly` (also for mount points and what holds them).
@@ -271,6 +288,23 @@ impl Namespace {
     ) -> Result<Entry> {
         let (mount, key) = self.writable(context, path)?;
         let entry = mount.set_attributes(&key, change).await.map_err(|e| e.at("set attributes", path))?;
+        self.tell(context, path, ChangeKind::Attributes).await;
+        Ok(entry)
+    }
+
+    /// Changes owner and times of a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Mount::set_link_attributes`]; `AccessDenied`, `ReadOnly`.
+    pub async fn set_link_attributes(
+        &self,
+        context: &Context,
+        path: &NsPath,
+        change: AttributeChange,
+    ) -> Result<Entry> {
+        let (mount, key) = self.writable(context, path)?;
+        let entry =
+            mount.set_link_attributes(&key, change).await.map_err(|e| e.at("set attributes", path))?;
         self.tell(context, path, ChangeKind::Attributes).await;
         Ok(entry)
     }

@@ -149,6 +149,7 @@ impl EntryView {
         let kind = match entry.kind {
             EntryKind::File => "file",
             EntryKind::Directory => "directory",
+            EntryKind::Link => "link",
         };
         Self {
             name,
