@@ -108,9 +108,11 @@ fn outcome(job: &JobStatus, is_json: bool) -> anyhow::Result<()> {
     match job.state {
         JobState::Done if totals.failed > 0 => anyhow::bail!("{} files failed", totals.failed),
         JobState::Done if totals.cached_bytes < totals.found_bytes => anyhow::bail!(
-            "{} of {} bytes are not cached: the cache has no room for them, or they changed meanwhile",
+            "{} of {} bytes are not cached: the cache has no room for them, or they changed meanwhile; {} were evicted \
+             again",
             totals.found_bytes - totals.cached_bytes,
-            totals.found_bytes
+            totals.found_bytes,
+            totals.evicted_bytes
         ),
         JobState::Done | JobState::Queued | JobState::Running => Ok(()),
         JobState::Cancelled => anyhow::bail!("the load was cancelled"),
@@ -129,7 +131,16 @@ fn line(job: &JobStatus) -> String {
         JobState::Failed => "failed",
     };
     let (cached, found) = (job.totals.cached_bytes, job.totals.found_bytes);
-    format!("{:>5}  {state:<9}  {}  {}, {cached} of {found} bytes cached", job.id, job.path, files(job))
+    let evicted = match job.totals.evicted_bytes {
+        0 => String::new(),
+        bytes => format!(", {bytes} evicted again"),
+    };
+    format!(
+        "{:>5}  {state:<9}  {}  {}, {cached} of {found} bytes cached{evicted}",
+        job.id,
+        job.path,
+        files(job)
+    )
 }
 
 pub(super) async fn jobs(arguments: JobsArguments) -> anyhow::Result<()> {
