@@ -180,7 +180,7 @@ impl Ledger {
 
     /// Notes that `name` is a file now, also if its content is that of the link it was.
     pub(crate) fn forget_link(&self, name: &str) {
-        if !self.posix(name).is_some_and(|posix| posix.is_link()) {
+        if self.posix(name).is_none_or(|posix| !posix.is_link()) {
             return;
         }
         let mut log = self.log();

@@ -53,6 +53,7 @@ fn links_are_made_read_listed_and_followed_as_on_a_local_file_system() {
 fn renames_and_removals_act_on_the_link() {
     let _alone = alone();
     let Some(stage) = Stage::new(OBJECTS) else { return };
+    fs::create_dir(stage.at("d")).expect("mkdir");
     stage.put("d/f", "content");
     symlink("d", stage.at("a")).expect("symlink");
     symlink("nowhere", stage.at("b")).expect("symlink");
