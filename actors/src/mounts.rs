@@ -211,6 +211,9 @@ impl Mounts {
         if !late.is_empty() {
             self.open_late(&late, &mut applied).await;
         }
+        if let Some(metadata) = &self.environment.metadata {
+            metadata.prune();
+        }
         Ok(applied)
     }
 

@@ -6,6 +6,8 @@
 //! - An answer of the store to a request that was sent before that moment says nothing of these names: requests take a
 //!   [`Token`] first.
 //! - Whoever reads takes one, too, before the database is opened: what was committed since then is not in it.
+//! - While nothing is kept and nothing is there (module `sweep`), a commit is merely counted: what was asked for before it
+//!   came to its end says nothing of any name.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +50,12 @@ pub(crate) struct Known {
 
 #[derive(Default)]
 struct Commits {
+    /// Whether the store is trusted for so long that what it lists is kept.
+    is_kept: bool,
+    /// Nothing is kept, and nothing in the database: commits are not written down.
+    is_silent: bool,
+    /// Commits under way that were not written down.
+    silent: usize,
     now: u64,
     /// Names by directory that nobody can tell of now, and by how many commits.
     open: HashMap<String, HashMap<String, usize>>,
@@ -68,8 +76,8 @@ struct Recent {
 /// A commit under way. However it ends, [`Announced::settle`] or a drop must say so.
 pub(crate) struct Announced {
     listings: Arc<Listings>,
-    /// In the journal.
-    number: u64,
+    /// In the journal; `None` for one that is merely counted.
+    number: Option<u64>,
     /// The name that is changed first, then those that may come or go with it.
     names: Vec<(String, String)>,
     trees: Vec<String>,
@@ -101,6 +109,28 @@ impl Listings {
 
     fn commits(&self) -> MutexGuard<'_, Commits> {
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what the store lists is kept from now on. What is known when that ends is removed by and by.
+    pub(crate) fn keep(&self, is_kept: bool) {
+        let mut commits = self.commits();
+        commits.is_kept = is_kept;
+        if is_kept {
+            commits.is_silent = false;
+        } else if !commits.is_silent {
+            drop(commits);
+            self.shared.sweep_soon();
+        }
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.commits().is_kept
+    }
+
+    /// Nothing of a mount that keeps nothing is in the database.
+    pub(super) fn silence(&self) {
+        let mut commits = self.commits();
+        commits.is_silent = !commits.is_kept;
     }
 
     /// To be taken before the store is asked.
@@ -200,7 +230,7 @@ impl Listings {
     /// What of `range` no commit contradicts that the answer may have missed.
     pub(super) fn uncontested(&self, range: Range, token: Token) -> Vec<Range> {
         let commits = self.commits();
-        if token.0 < commits.lost {
+        if !commits.is_kept || commits.silent > 0 || token.0 < commits.lost {
             return Vec::new();
         }
         let mut names = Vec::new();
@@ -225,7 +255,33 @@ impl Listings {
 
     /// Announces a commit of `name` (a key, or a marker that ends in `/`), before the store is told.
     pub(crate) fn announce(self: &Arc<Self>, name: &str) -> Announced {
-        self.announce_all(self.concerned(name), Vec::new())
+        self.count().unwrap_or_else(|| self.announce_all(self.concerned(name), Vec::new()))
+    }
+
+    /// A commit that need not be written down.
+    fn count(self: &Arc<Self>) -> Option<Announced> {
+        let mut commits = self.commits();
+        if !commits.is_silent {
+            return None;
+        }
+        commits.silent += 1;
+        let (names, trees, token) = (Vec::new(), Vec::new(), Token(commits.now));
+        drop(commits);
+        Some(Announced {
+            listings: Arc::clone(self),
+            number: None,
+            names,
+            trees,
+            token,
+            outcome: Outcome::Unknown,
+        })
+    }
+
+    fn counted(&self) {
+        let mut commits = self.commits();
+        commits.silent -= 1;
+        commits.now += 1;
+        commits.lost = commits.now;
     }
 
     fn announce_all(self: &Arc<Self>, names: Vec<(String, String)>, trees: Vec<String>) -> Announced {
@@ -237,11 +293,15 @@ impl Listings {
         commits.trees.extend(trees.iter().cloned());
         let token = Token(commits.now);
         drop(commits);
+        let number = Some(number);
         Announced { listings: Arc::clone(self), number, names, trees, token, outcome: Outcome::Unknown }
     }
 
     /// Announces a commit of all that lies at and below the keys.
     pub(crate) fn announce_trees(self: &Arc<Self>, keys: &[&str]) -> Announced {
+        if let Some(counted) = self.count() {
+            return counted;
+        }
         let trees: Vec<_> = keys.iter().map(|key| format!("{key}/")).collect();
         let names: Vec<_> = keys
             .iter()
@@ -375,11 +435,12 @@ impl Announced {
 
 impl Drop for Announced {
     fn drop(&mut self) {
+        let Some(number) = self.number else { return self.listings.counted() };
         let facts = self.facts();
         let (listings, trees) = (Arc::clone(&self.listings), std::mem::take(&mut self.trees));
         listings.shared.push(Job::Settle {
             listings: Arc::clone(&listings),
-            number: self.number,
+            number,
             facts,
             trees,
         });

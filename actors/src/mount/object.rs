@@ -159,6 +159,7 @@ impl ObjectMount {
             failures: Failures::default(),
             owner,
         });
+        core.keep_listings();
         core.work.start(Ledger::tend(Arc::downgrade(&core.ledger)));
         uploader.add(&core);
         Arc::new(Self { info, core })
@@ -173,6 +174,7 @@ impl ObjectMount {
         staging_bytes: u64,
     ) -> Arc<Self> {
         self.core.attributes.set_revalidate(revalidate);
+        self.core.keep_listings();
         self.core.write.store(Arc::new(write));
         self.core.staging.set_limit(staging_bytes);
         let info = MountInfo { read_only, capability: self.core.backend.capability(), ..self.info.clone() };
@@ -187,6 +189,18 @@ impl ObjectMount {
 }
 
 impl Core {
+    /// What is known of directories, where that is worth keeping.
+    fn kept_listings(&self) -> Option<&Arc<Listings>> {
+        self.listings.as_ref().filter(|_| self.attributes.keeps_listings())
+    }
+
+    /// Tells the metadata store whether it is.
+    fn keep_listings(&self) {
+        if let Some(listings) = &self.listings {
+            listings.keep(self.attributes.keeps_listings());
+        }
+    }
+
     fn class_of(&self, key: &Key) -> Arc<Class> {
         self.rules.class_of(&self.label, key)
     }

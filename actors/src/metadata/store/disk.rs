@@ -14,6 +14,8 @@ use crate::metadata::chunk::Chunk;
 const CHUNKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("chunks");
 /// What redb keeps in memory beside the kernel's page cache; its own default is a gibibyte.
 const CACHE_BYTES: usize = 8 << 20;
+/// Chunks whose keys are held to be removed.
+const REMOVED_AT_ONCE: usize = 1024;
 /// Separates directory and name, which have none.
 const END: u8 = 0;
 
@@ -71,6 +73,10 @@ impl View for Snapshot {
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
         after(&self.0, place, name)
     }
+
+    fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
+        mount_from(&self.0, mount)
+    }
 }
 
 impl View for Open<'_> {
@@ -80,6 +86,10 @@ impl View for Open<'_> {
 
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
         after(&self.0, place, name)
+    }
+
+    fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
+        mount_from(&self.0, mount)
     }
 }
 
@@ -93,13 +103,15 @@ impl Edit for Open<'_> {
         self.0.remove(&*key(place, first)).map(drop).map_err(failed)
     }
 
-    fn remove_tree(&mut self, place: Place<'_>) -> Result<()> {
+    fn remove_tree(&mut self, place: Place<'_>, most: usize) -> Result<usize> {
         let low = head(place);
         let is_below = |key: &[u8]| key.starts_with(&low);
+        let mut removed = 0;
         // Directories whose names begin alike come together, and after them all others.
         loop {
+            let step = REMOVED_AT_ONCE.min(most - removed);
             let mut found = Vec::new();
-            for item in self.0.range(&*low..).map_err(failed)?.take(1024) {
+            for item in self.0.range(&*low..).map_err(failed)?.take(step) {
                 let (key, _) = item.map_err(failed)?;
                 if !is_below(key.value()) {
                     break;
@@ -109,8 +121,9 @@ impl Edit for Open<'_> {
             for key in &found {
                 self.0.remove(&**key).map_err(failed)?;
             }
-            if found.len() < 1024 {
-                return Ok(());
+            removed += found.len();
+            if found.len() < REMOVED_AT_ONCE {
+                return Ok(removed);
             }
         }
     }
@@ -128,6 +141,13 @@ fn after(table: &impl ReadableTable<Bytes, Bytes>, place: Place<'_>, name: &str)
     let key = key(place, name);
     let range = (Bound::Excluded(&*key), Bound::<&[u8]>::Unbounded);
     chunk(table.range::<&[u8]>(range).map_err(failed)?.next(), place)
+}
+
+fn mount_from(table: &impl ReadableTable<Bytes, Bytes>, mount: u64) -> Result<Option<u64>> {
+    let low = mount.to_be_bytes();
+    let found = table.range::<&[u8]>(&low[..]..).map_err(failed)?.next().transpose().map_err(failed)?;
+    let head = found.and_then(|(key, _)| key.value().first_chunk().copied());
+    Ok(head.map(u64::from_be_bytes))
 }
 
 type Item<'a> =

@@ -44,6 +44,10 @@ impl View for Chunks {
         });
         Ok(found.map(|(_, chunk)| chunk.clone()))
     }
+
+    fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
+        Ok(self.range((mount, String::new(), String::new())..).next().map(|((mount, ..), _)| *mount))
+    }
 }
 
 impl Edit for Chunks {
@@ -57,10 +61,12 @@ impl Edit for Chunks {
         Ok(())
     }
 
-    fn remove_tree(&mut self, place: Place<'_>) -> Result<()> {
-        self.retain(|(mount, directory, _), _| {
-            *mount != place.mount || !directory.starts_with(place.directory)
-        });
-        Ok(())
+    fn remove_tree(&mut self, place: Place<'_>, most: usize) -> Result<usize> {
+        let is_below = |(mount, directory, _): &&(u64, String, String)| {
+            *mount == place.mount && directory.starts_with(place.directory)
+        };
+        let found: Vec<_> = self.keys().filter(is_below).take(most).cloned().collect();
+        found.iter().for_each(|key| drop(BTreeMap::remove(self, key)));
+        Ok(found.len())
     }
 }

@@ -65,9 +65,7 @@ impl Core {
 
     /// Remembers what the metadata store knows of `key`, where nothing else is remembered; whether it knew anything.
     async fn recall(&self, key: &Key) -> bool {
-        let Some(listings) = self.listings.as_ref().filter(|_| self.attributes.keeps_listings()) else {
-            return false;
-        };
+        let Some(listings) = self.kept_listings() else { return false };
         let (token, trusted, now) = (self.attributes.token(), self.attributes.ttl(), self.clock.now());
         let known = listings.look(key.as_str(), move |since| trusted.covers(since, now)).await;
         let Some([file, directory]) = known else { return false };

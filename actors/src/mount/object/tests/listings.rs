@@ -231,6 +231,76 @@ async fn commit_that_outlives_the_database_leaves_nothing_to_trust() {
     assert_eq!(k.names("", false).await, ["d/a", "d/b"], "without a database the store is asked");
 }
 
+impl Kept {
+    /// Bytes of the journal, and whether anything of the mount is in the database.
+    async fn kept_state(&self) -> (u64, bool) {
+        self.idle().await;
+        let journal = std::fs::read_dir(self.state.path()).expect("lists").map(|file| file.expect("is there"));
+        let journal = journal.filter(|file| file.file_name().to_string_lossy().starts_with("commits."));
+        let bytes = journal.map(|file| file.metadata().expect("is there").len()).sum();
+        (bytes, self.metadata.has_chunks())
+    }
+}
+
+#[tokio::test]
+async fn commits_of_a_mount_that_keeps_no_listings_are_not_written_down() {
+    let mut k = kept(Revalidate::Never);
+    k.f.store.put_outside("d/a", b"one").await;
+    k.names("", false).await;
+    k.f.put("d/b", b"two").await;
+    assert!(k.kept_state().await.1);
+    let changed = |k: &Kept, revalidate| k.f.mount.changed(false, (revalidate, WriteMode::Through), 1 << 20);
+    k.f.mount = changed(&k, Revalidate::Always);
+    assert_eq!(k.kept_state().await, (0, false), "what was kept goes with the keeping");
+    k.f.put("d/c", b"three").await;
+    k.f.mount.delete(&key("d/a"), DeleteMode::Tree).await.expect("deletes");
+    assert_eq!(k.kept_state().await, (0, false));
+    let gate = k.f.store.hold("put");
+    let put = {
+        let mount = Arc::clone(&k.f.mount);
+        tokio::spawn(async move {
+            let staged = mount.stage(Target::Replace(key("d/d"))).await?;
+            staged.publish(Publish::default()).await
+        })
+    };
+    gate.arrived().await;
+    k.f.mount = changed(&k, Revalidate::Never);
+    assert_eq!(k.names("", false).await, ["d/b", "d/c"]);
+    assert_eq!(k.kept_state().await, (0, false), "the answer may have missed a commit that began before");
+    gate.open();
+    put.await.expect("joins").expect("publishes");
+    assert_eq!(k.names("", false).await, ["d/b", "d/c", "d/d"]);
+    assert!(k.kept_state().await.1);
+    k.f.put("d/e", b"five").await;
+    k.idle().await;
+    k.f.store.calls("list");
+    assert_eq!(k.names("", false).await, ["d/b", "d/c", "d/d", "d/e"]);
+    assert_eq!(k.f.store.calls("list"), 0);
+}
+
+#[tokio::test]
+async fn what_was_kept_is_gone_when_the_mount_is_opened_without_keeping_or_not_at_all() {
+    let k = kept(Revalidate::Never);
+    k.f.store.put_outside("d/a", b"one").await;
+    k.names("", false).await;
+    let k = k.restart(Revalidate::Always);
+    assert_eq!(k.kept_state().await, (0, false));
+    let mut k = k.restart(Revalidate::Never);
+    k.names("", false).await;
+    assert!(k.kept_state().await.1);
+    k.metadata.prune();
+    assert!(k.kept_state().await.1, "it is in use");
+    let elsewhere = TempDir::new().expect("a directory");
+    let other = mount_with(&k.f.store, &k.f.clock, &elsewhere, OTHER);
+    drop(std::mem::replace(&mut k.f.mount, other));
+    assert!(k.kept_state().await.1, "others may still be opened");
+    k.metadata.prune();
+    assert_eq!(k.kept_state().await, (0, false));
+}
+
+const OTHER: (Revalidate, &CacheConfig, WriteMode, Option<Arc<Listings>>) =
+    (Revalidate::Always, &MEMORY_ONLY, WriteMode::Through, None);
+
 #[tokio::test]
 async fn listing_under_way_during_a_commit_is_not_remembered() {
     let k = kept(Revalidate::Never);
