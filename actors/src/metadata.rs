@@ -13,6 +13,7 @@
 
 mod chunk;
 mod codec;
+mod compare;
 mod journal;
 mod ledger;
 mod listings;
@@ -36,7 +37,9 @@ use std::time::{Duration, SystemTime};
 
 use forebay_core::{Error, ErrorKind, Result};
 use rustix::fs::FlockOperation;
+use tokio::sync::oneshot;
 
+pub(crate) use self::compare::{Compared, Difference, is_listed};
 use self::journal::{Journal, Left, Record};
 pub use self::ledger::Ledger;
 pub use self::listings::Listings;
@@ -91,8 +94,21 @@ struct Queue {
 }
 
 enum Job {
-    Learn { listings: Arc<Listings>, token: listings::Token, since: SystemTime, ranges: Vec<Range> },
+    Learn(Learn),
     Settle { listings: Arc<Listings>, number: u64, facts: Vec<(String, String, Fact)>, trees: Vec<String> },
+}
+
+/// What a store said.
+struct Learn {
+    listings: Arc<Listings>,
+    token: listings::Token,
+    since: SystemTime,
+    ranges: Vec<Range>,
+    /// Chunks to be removed and names to be forgotten first, as (directory, name).
+    over: Vec<(String, String)>,
+    unknown: Vec<(String, String)>,
+    /// Told when it is in the database, or never will be.
+    done: Option<oneshot::Sender<()>>,
 }
 
 impl Metadata {
@@ -304,7 +320,7 @@ impl Shared {
 
     fn push(&self, job: Job) {
         let mut queue = self.queue();
-        if matches!(job, Job::Learn { .. }) {
+        if matches!(job, Job::Learn(_)) {
             queue.learning += 1;
         }
         if queue.is_closed || self.is_broken.load(Ordering::SeqCst) {
@@ -386,9 +402,16 @@ impl Shared {
 impl Job {
     fn run(&mut self, edit: &mut dyn Edit) -> Result<()> {
         match self {
-            Self::Learn { listings, token, since, ranges } => {
+            Self::Learn(Learn { listings, token, since, ranges, over, unknown, .. }) => {
+                let mount = listings.mount();
+                for (directory, first) in over {
+                    edit.remove(Place { mount, directory }, first)?;
+                }
+                for (directory, name) in unknown {
+                    ranges::change(edit, Place { mount, directory }, name, Fact::Unknown)?;
+                }
                 for range in ranges.drain(..).flat_map(|range| listings.uncontested(range, *token)) {
-                    ranges::learn(edit, listings.mount(), range, *since)?;
+                    ranges::learn(edit, mount, range, *since)?;
                 }
                 Ok(())
             }
@@ -407,7 +430,13 @@ impl Job {
     /// It is in the database, or never will be.
     fn ended(self, shared: &Shared) {
         match self {
-            Self::Learn { .. } => shared.queue().learning -= 1,
+            Self::Learn(learn) => {
+                shared.queue().learning -= 1;
+                if let Some(done) = learn.done {
+                    // Nobody may be waiting any more.
+                    done.send(()).unwrap_or_default();
+                }
+            }
             Self::Settle { listings, number, facts, trees } => {
                 listings.applied(&facts, &trees);
                 shared.journal.end(number);

@@ -92,13 +92,24 @@ pub struct MountStatus {
     pub dirty: Option<Dirty>,
 }
 
-/// A mount that is to be loaded into the cache.
+/// What the configuration wants to be done with a mount, once or again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wanted {
+    /// That it is loaded into the cache.
+    Load,
+    /// That what is known of it is compared with its store.
+    Sync,
+}
+
+/// A job that the configuration wants.
 #[derive(Clone, Debug)]
-pub struct WantedLoad {
-    /// Where it is.
+pub struct Scheduled {
+    /// Of which mount.
     pub path: NsPath,
-    /// How often.
-    pub preload: Preload,
+    /// What.
+    pub wanted: Wanted,
+    /// How long after the one before; `None` is once.
+    pub every: Option<Duration>,
     /// Whether its store answers.
     pub is_ready: bool,
 }
@@ -167,14 +178,17 @@ impl Mounts {
         present.chain(leaving).collect()
     }
 
-    /// The mounts that are to be loaded into the cache.
-    pub fn preloads(&self) -> Vec<WantedLoad> {
+    /// The jobs that the configuration wants.
+    pub fn scheduled(&self) -> Vec<Scheduled> {
         let wanted = |(path, present): (&NsPath, &Present)| {
             let is_ready = present.mounted.handle().state() == MountState::Ready;
-            let preload = present.mounted.config().preload?;
-            Some(WantedLoad { path: path.clone(), preload, is_ready })
+            let MountConfig { preload, sync_every, .. } = present.mounted.config();
+            let load = preload.map(|Preload { every }| (Wanted::Load, every));
+            let sync = sync_every.map(|every| (Wanted::Sync, Some(every)));
+            let job = |(wanted, every)| Scheduled { path: path.clone(), wanted, every, is_ready };
+            [load, sync].into_iter().flatten().map(job).collect::<Vec<_>>()
         };
-        self.state().present.iter().filter_map(wanted).collect()
+        self.state().present.iter().flat_map(wanted).collect()
     }
 
     /// What the mount at `path` holds that its store does not have; `None` when nothing is mounted there.

@@ -1,9 +1,9 @@
-//! One load: what it is to do, how far it is.
+//! One job: what it is to do, how far it is.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use forebay_core::{NsPath, calendar};
+use forebay_core::{NsPath, SyncPage, SyncTotals, calendar};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -18,11 +18,11 @@ const FAILURES_NAMED: usize = 100;
 pub enum JobState {
     /// Waits for its turn.
     Queued,
-    /// Loads.
+    /// At work.
     Running,
     /// Everything was tried.
     Done,
-    /// Ended by somebody; what it loaded stays.
+    /// Ended by somebody; what it did stays.
     Cancelled,
     /// Its path cannot be listed.
     Failed,
@@ -47,7 +47,28 @@ pub struct Totals {
     pub failed: u64,
 }
 
-/// A file that was not loaded, and why.
+/// How far a sync is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// What it met so far.
+    #[serde(flatten)]
+    pub totals: SyncTotals,
+    /// Where it looks.
+    pub parts: Vec<SyncPart>,
+}
+
+/// What one mount has of the path of a sync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncPart {
+    /// Everything at and below it.
+    pub path: String,
+    /// Every name up to this one was compared.
+    pub after: Option<String>,
+    /// And so were all others.
+    pub is_done: bool,
+}
+
+/// A file that was not loaded, and why; of a sync, a part that cannot be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Which.
@@ -61,7 +82,7 @@ pub struct Failure {
 pub struct JobStatus {
     /// Its number.
     pub id: u64,
-    /// What is loaded: everything at and below it.
+    /// What is loaded or compared: everything at and below it.
     pub path: String,
     /// Where it stands.
     pub state: JobState,
@@ -82,6 +103,9 @@ pub struct JobStatus {
     pub ended_ms: Option<u64>,
     /// Every name up to this one was tried.
     pub cursor: Option<String>,
+    /// How far it is, if it is a sync; it is a load else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncStatus>,
 }
 
 impl JobStatus {
@@ -98,7 +122,17 @@ impl JobStatus {
             ordered_ms: since_epoch_ms(now),
             ended_ms: None,
             cursor: None,
+            sync: None,
         }
+    }
+
+    /// A sync that looks at `parts`, not numbered yet.
+    pub(super) fn sync(path: &NsPath, parts: &[NsPath], now: SystemTime) -> Self {
+        let order = Order { path: path.clone(), transfers: None, bandwidth: None };
+        let part = |path: &NsPath| SyncPart { path: path.to_string(), after: None, is_done: false };
+        let parts = parts.iter().map(part).collect();
+        let sync = Some(SyncStatus { totals: SyncTotals::default(), parts });
+        Self { sync, ..Self::new(0, &order, super::sync::PARTS, now) }
     }
 }
 
@@ -202,6 +236,18 @@ impl Job {
     pub(super) fn finish_batch(&self, cursor: Option<String>) {
         let mut progress = self.progress();
         progress.now.cursor = cursor.or(progress.now.cursor.take());
+        progress.kept = progress.now.clone();
+    }
+
+    /// A piece of a part of a sync is done.
+    pub(super) fn synced(&self, part: usize, page: &SyncPage) {
+        let mut progress = self.progress();
+        let Some(sync) = &mut progress.now.sync else { return };
+        sync.totals.add(page.totals);
+        if let Some(part) = sync.parts.get_mut(part) {
+            part.after.clone_from(&page.after);
+            part.is_done = page.is_last;
+        }
         progress.kept = progress.now.clone();
     }
 

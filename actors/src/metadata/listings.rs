@@ -14,12 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use forebay_core::{ListQuery, Result};
+use tokio::sync::oneshot;
 
+use super::compare::{Compared, compare};
 use super::proof::{descend, ranges, split};
 use super::ranges::{Fact, Range};
 use super::store::Place;
 use super::walk::{Trust, page};
-use super::{Job, Record, Shared};
+use super::{Job, Learn, Record, Shared};
 use crate::backend::{Object, ObjectPage};
 use crate::staging::blocking;
 
@@ -223,8 +225,64 @@ impl Listings {
     ) {
         if self.tells(query) && self.shared.has_room() {
             let ranges = ranges(query, page);
-            self.shared.push(Job::Learn { listings: Arc::clone(self), token, since, ranges });
+            self.shared.push(Job::Learn(self.learning((token, since), ranges)));
         }
+    }
+
+    fn learning(self: &Arc<Self>, (token, since): (Token, SystemTime), ranges: Vec<Range>) -> Learn {
+        let listings = Arc::clone(self);
+        Learn { listings, token, since, ranges, over: Vec::new(), unknown: Vec::new(), done: None }
+    }
+
+    /// What `page`, the store's answer to the flat `query`, says differently than what is known; what a commit changed
+    /// since `token` was taken is left out.
+    pub(crate) async fn compare(
+        self: &Arc<Self>,
+        query: &ListQuery,
+        page: &Arc<ObjectPage>,
+        token: Token,
+    ) -> Compared {
+        if !self.shared.is_usable() {
+            return Compared::default();
+        }
+        let (own, query, page) = (Arc::clone(self), query.clone(), Arc::clone(page));
+        let compared = blocking(move || {
+            let mut compared = compare(&*own.shared.store.view()?, own.mount, &query, &page)?;
+            let commits = own.commits();
+            compared.differences.retain(|difference| {
+                let (directory, name) = parent(&difference.name);
+                !commits.concern(directory, token, |concerned| concerned == name)
+            });
+            drop(commits);
+            Ok(compared)
+        });
+        compared.await.unwrap_or_else(|error| {
+            self.shared.fail(&error);
+            Compared::default()
+        })
+    }
+
+    /// As [`Listings::learn`], with what was found by comparing; it is known when this returns. Where flat listings do not
+    /// tell, what differs is forgotten.
+    pub(crate) async fn learn_compared(
+        self: &Arc<Self>,
+        (query, page): (&ListQuery, &ObjectPage),
+        asked: (Token, SystemTime),
+        compared: &Compared,
+    ) {
+        let is_told = self.tells(query);
+        let ranges = if is_told && !compared.is_cut { ranges(query, page) } else { Vec::new() };
+        let names = compared.differences.iter().filter(|_| !is_told);
+        let owned = |(directory, name): (&str, &str)| (directory.to_owned(), name.to_owned());
+        let (done, is_done) = oneshot::channel();
+        self.shared.push(Job::Learn(Learn {
+            over: compared.over.clone(),
+            unknown: names.map(|difference| owned(parent(&difference.name))).collect(),
+            done: Some(done),
+            ..self.learning(asked, ranges)
+        }));
+        // The writer ends every job, unless it is gone: then nothing is known any more.
+        is_done.await.unwrap_or_default();
     }
 
     /// What of `range` no commit contradicts that the answer may have missed.
@@ -356,6 +414,12 @@ impl Listings {
     }
 }
 
+/// The directory that a name lies in, and what it is called there; a directory's name ends in `/`.
+fn parent(name: &str) -> (&str, &str) {
+    let (directory, own) = split(name.strip_suffix('/').unwrap_or(name));
+    (directory, &name[name.len() - own.len() - usize::from(name.ends_with('/'))..])
+}
+
 impl Commits {
     fn open(&mut self, names: &[(String, String)]) {
         for (directory, name) in names {
@@ -438,11 +502,6 @@ impl Drop for Announced {
         let Some(number) = self.number else { return self.listings.counted() };
         let facts = self.facts();
         let (listings, trees) = (Arc::clone(&self.listings), std::mem::take(&mut self.trees));
-        listings.shared.push(Job::Settle {
-            listings: Arc::clone(&listings),
-            number,
-            facts,
-            trees,
-        });
+        listings.shared.push(Job::Settle { listings: Arc::clone(&listings), number, facts, trees });
     }
 }

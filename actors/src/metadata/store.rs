@@ -29,6 +29,9 @@ pub(crate) trait View {
     /// The first chunk that begins after `name`.
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>>;
 
+    /// The first directory at or after `directory` of which there is a chunk.
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>>;
+
     /// The first mount, by number, from `mount` on of which there is a chunk.
     fn mount_from(&self, mount: u64) -> Result<Option<u64>>;
 }
@@ -108,6 +111,10 @@ mod tests {
         assert_eq!(first(view.floor(Place { directory: "e/", ..place }, "a")), None);
         assert_eq!(first(view.floor(Place { mount: 2, ..place }, "z")), None);
         assert_eq!([0, 1, 2].map(|mount| view.mount_from(mount).expect("reads")), [Some(1), Some(1), None]);
+        let from =
+            ["", "d/", "d/\u{1}", "d/e/\u{1}", "f"].map(|from| view.directory_from(1, from).expect("reads"));
+        assert_eq!(from.map(Option::unwrap_or_default), ["d/", "d/", "d/e/", "e/", ""]);
+        assert_eq!(view.directory_from(0, "").expect("reads"), None);
         let mut removed = Vec::new();
         let mut work = |edit: &mut dyn Edit| {
             for most in [1, usize::MAX, usize::MAX] {

@@ -27,6 +27,7 @@ mod lookup;
 mod rename;
 mod request;
 mod siblings;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod uploader;
@@ -41,7 +42,7 @@ use bytes::Bytes;
 use forebay_core::{
     AttributeChange, Clock, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage, ListQuery,
     MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, PendingWrite, Precondition, RenameMode,
-    Result, Staged, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
+    Result, Staged, SyncPage, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
 };
 
 use tokio::runtime::Handle;
@@ -333,6 +334,15 @@ impl Mount for ObjectMount {
 
     async fn flush(&self, key: &Key) -> Result<()> {
         self.core.flush(key).await
+    }
+
+    fn remembers(&self) -> bool {
+        true
+    }
+
+    async fn sync(&self, key: &Key, after: Option<&str>) -> Result<SyncPage> {
+        let (core, key, after) = (Arc::clone(&self.core), key.clone(), after.map(ToOwned::to_owned));
+        self.core.work.finish(async move { core.sync(&key, after).await }).await
     }
 
     async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId> {

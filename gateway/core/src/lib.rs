@@ -19,6 +19,7 @@ mod namespace;
 mod path;
 mod range;
 mod staging;
+mod sync;
 mod version;
 
 pub use access::{Access, AccessBuilder, Context, Grant, Origin, Permission, Principal, Secret};
@@ -39,4 +40,5 @@ pub use range::ByteRange;
 pub use staging::{
     Dirty, PartInfo, PendingWrite, Precondition, Publish, Staged, Target, UploadId, UploadInfo,
 };
+pub use sync::{SyncPage, SyncTotals};
 pub use version::{ETag, FileId, Version};

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttributeChange, ByteRange, Content, Dirty, Entry, Headers, Key, Lent, PartInfo, PendingWrite,
-    Precondition, Result, Staged, Target, UploadId, UploadInfo,
+    AttributeChange, ByteRange, Content, Dirty, Entry, Error, ErrorKind, Headers, Key, Lent, PartInfo,
+    PendingWrite, Precondition, Result, Staged, SyncPage, Target, UploadId, UploadInfo,
 };
 
 /// What a store can do by itself.
@@ -450,6 +450,20 @@ pub trait Mount: Send + Sync {
     /// What keeps it from getting there for good.
     async fn flush(&self, _key: &Key) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether it remembers what its store said, so that there is something to sync.
+    fn remembers(&self) -> bool {
+        false
+    }
+
+    /// Compares what is remembered of the names at and below `key`, after the name `after`, with what the store has, and
+    /// makes it right: one piece. Content of files that changed or went leaves the cache. Goes on if nobody waits.
+    ///
+    /// # Errors
+    /// As [`Mount::list`]; `Unsupported` unless [`Mount::remembers`].
+    async fn sync(&self, _key: &Key, _after: Option<&str>) -> Result<SyncPage> {
+        Err(Error::new(ErrorKind::Unsupported, "nothing of this store is remembered"))
     }
 
     /// Starts a multipart upload. Its state survives a restart.

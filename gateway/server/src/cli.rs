@@ -81,7 +81,9 @@ enum Command {
     Rm(entries::RmArguments),
     /// Bring a directory or file into the cache; the gateway does it, over restarts too.
     Load(load::LoadArguments),
-    /// Show the loads of a running gateway, or cancel one.
+    /// Compare what is known of a directory or file with its store; the gateway does it, over restarts too.
+    Sync(load::SyncArguments),
+    /// Show the loads and syncs of a running gateway, or cancel one.
     Jobs(load::JobsArguments),
     /// Keep what lies at and below a path in the cache: admitted at once, evicted last.
     Pin(entries::PathArguments),
@@ -147,6 +149,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cp(arguments) => client::block_on(copy::cp(arguments)),
         Command::Mv(arguments) => client::block_on(copy::mv(arguments)),
         Command::Load(arguments) => client::block_on(load::load(arguments)),
+        Command::Sync(arguments) => client::block_on(load::sync(arguments)),
         Command::Jobs(arguments) => client::block_on(load::jobs(arguments)),
         Command::Pin(arguments) => client::block_on(cached::pin(arguments, true)),
         Command::Unpin(arguments) => client::block_on(cached::pin(arguments, false)),

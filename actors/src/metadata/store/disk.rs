@@ -74,6 +74,10 @@ impl View for Snapshot {
         after(&self.0, place, name)
     }
 
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
+        directory_from(&self.0, Place { mount, directory })
+    }
+
     fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
         mount_from(&self.0, mount)
     }
@@ -86,6 +90,10 @@ impl View for Open<'_> {
 
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
         after(&self.0, place, name)
+    }
+
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
+        directory_from(&self.0, Place { mount, directory })
     }
 
     fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
@@ -143,6 +151,18 @@ fn after(table: &impl ReadableTable<Bytes, Bytes>, place: Place<'_>, name: &str)
     chunk(table.range::<&[u8]>(range).map_err(failed)?.next(), place)
 }
 
+fn directory_from(table: &impl ReadableTable<Bytes, Bytes>, from: Place<'_>) -> Result<Option<String>> {
+    let low = head(from);
+    let Some((key, _)) = table.range::<&[u8]>(&*low..).map_err(failed)?.next().transpose().map_err(failed)?
+    else {
+        return Ok(None);
+    };
+    let Some(rest) = key.value().strip_prefix(&from.mount.to_be_bytes()) else { return Ok(None) };
+    let directory =
+        rest.split(|byte| *byte == END).next().and_then(|directory| str::from_utf8(directory).ok());
+    directory.map(|directory| Some(directory.to_owned())).ok_or_else(damaged)
+}
+
 fn mount_from(table: &impl ReadableTable<Bytes, Bytes>, mount: u64) -> Result<Option<u64>> {
     let low = mount.to_be_bytes();
     let found = table.range::<&[u8]>(&low[..]..).map_err(failed)?.next().transpose().map_err(failed)?;
@@ -160,9 +180,11 @@ fn chunk(item: Option<Item<'_>>, place: Place<'_>) -> Result<Option<Chunk>> {
     own.push(END);
     let Some(first) = key.value().strip_prefix(&*own) else { return Ok(None) };
     let chunk = std::str::from_utf8(first).ok().and_then(|first| Chunk::decode(first, value.value()));
-    chunk
-        .map(Some)
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "a record of the metadata store is damaged"))
+    chunk.map(Some).ok_or_else(damaged)
+}
+
+fn damaged() -> Error {
+    Error::new(ErrorKind::Internal, "a record of the metadata store is damaged")
 }
 
 fn head(place: Place<'_>) -> Vec<u8> {

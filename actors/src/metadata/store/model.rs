@@ -45,6 +45,11 @@ impl View for Chunks {
         Ok(found.map(|(_, chunk)| chunk.clone()))
     }
 
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
+        let next = self.range(key(Place { mount, directory }, "")..).next();
+        Ok(next.filter(|((other, ..), _)| *other == mount).map(|((_, directory, _), _)| directory.clone()))
+    }
+
     fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
         Ok(self.range((mount, String::new(), String::new())..).next().map(|((mount, ..), _)| *mount))
     }

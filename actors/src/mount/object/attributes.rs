@@ -3,7 +3,7 @@
 //! An answer of the store is only remembered if nothing that could contradict it was committed since the request
 //! was sent: requests take a [`Token`] first, commits raise the stamps of their key and its ancestors. Two commits
 //! of one key that overlap leave nothing remembered, because their order at the store is not known. A commit that moves
-//! or removes a whole tree at once counts as one of every key.
+//! or removes a whole tree at once counts as one of every key, and what a sync finds as one of its key.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -116,12 +116,22 @@ impl<T> Known<T> {
 
 /// What is remembered of one key.
 #[derive(Default)]
-struct Slot {
+pub(super) struct Slot {
     file: Option<Known<Entry>>,
     directory: Option<Known<Existence>>,
 }
 
 impl Slot {
+    /// The file as it was known last, unless that is in doubt.
+    pub(super) fn file(&self) -> Option<Option<&Entry>> {
+        self.file.as_ref().filter(|known| known.since.is_some()).map(|known| known.value.as_ref())
+    }
+
+    /// Whether there was a directory as far as was known last.
+    pub(super) fn is_directory(&self) -> Option<bool> {
+        self.directory.as_ref().map(|known| known.value.is_some())
+    }
+
     fn doubt_file(&mut self) {
         if let Some(known) = &mut self.file {
             known.since = None;
@@ -269,6 +279,29 @@ impl AttributeCache {
         });
     }
 
+    /// Looks at what is remembered of one key, however old.
+    pub(super) fn peek<R>(&self, key: &str, look: impl FnOnce(&Slot) -> R) -> Option<R> {
+        self.slots.read(key, look)
+    }
+
+    /// Looks at all that is remembered, however old.
+    pub(super) fn each(&self, look: impl FnMut(&str, &Slot)) {
+        self.slots.each(look);
+    }
+
+    /// Whether nothing was committed to `key` since `token` was taken.
+    pub(super) fn is_untouched(&self, key: &str, token: Token) -> bool {
+        self.stamp(&self.written, key) <= token && self.stamp(&self.removed, key) <= token
+    }
+
+    /// The store has something else under `key` than was known: nothing is remembered of it, nor of answers under way.
+    pub(super) fn forget(&self, key: &str) {
+        let stamp = self.now.fetch_add(1, Ordering::AcqRel) + 1;
+        self.raise(&self.written, key, stamp);
+        self.raise(&self.removed, key, stamp);
+        self.slots.alter(key, |slot| *slot = Slot::default());
+    }
+
     /// Trusts no more what is remembered of a file that turned out to be another one by now.
     pub(super) fn doubt_file(&self, key: &str) {
         self.slots.alter(key, Slot::doubt_file);
@@ -338,8 +371,7 @@ impl Pending<'_> {
 
     /// Nothing else was committed to this key since the change was announced.
     fn is_alone(&self) -> bool {
-        self.cache.stamp(&self.cache.written, self.key) <= self.token
-            && self.cache.stamp(&self.cache.removed, self.key) <= self.token
+        self.cache.is_untouched(self.key, self.token)
     }
 }
 
