@@ -140,11 +140,12 @@ impl Listings {
         Token(self.commits().now)
     }
 
-    /// The answer to `query`, if all of it is known from requests that `is_fresh` says may be trusted.
+    /// The answer to `query`, if all of it is known from requests that `is_fresh` says may be trusted of the directories
+    /// that it touches.
     pub(crate) async fn page(
         self: &Arc<Self>,
         query: &ListQuery,
-        is_fresh: impl Fn(SystemTime) -> bool + Send + 'static,
+        is_fresh: impl Fn(&str, SystemTime) -> bool + Send + 'static,
     ) -> Option<ObjectPage> {
         if !self.tells(query) {
             return None;
@@ -158,14 +159,18 @@ impl Listings {
         })
     }
 
-    fn find(&self, query: &ListQuery, is_fresh: &dyn Fn(SystemTime) -> bool) -> Result<Option<ObjectPage>> {
+    fn find(
+        &self,
+        query: &ListQuery,
+        is_fresh: &dyn Fn(&str, SystemTime) -> bool,
+    ) -> Result<Option<ObjectPage>> {
         let token = self.token();
         if !self.shared.is_usable() {
             return Ok(None);
         }
         let view = self.shared.store.view()?;
         let trust: Trust<'_> = &|directory, at, chunk| {
-            is_fresh(chunk.since)
+            is_fresh(directory, chunk.since)
                 && !self.commits().concern(directory, token, |name| name >= at && chunk.covers(name))
         };
         page(&*view, self.mount, query, trust)

@@ -140,8 +140,10 @@ impl ObjectMount {
         let Parts { info, revalidate, listings, ledger, write, backend, .. } = parts;
         let Parts { cache, rules, staging, uploader, vitals, clock, usage, .. } = parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let (label, limit) = (Arc::<str>::from(info.name.as_str()), REMEMBERED_ENTRIES);
+        let told = (Arc::clone(&rules), Arc::clone(&label));
         let core = Arc::new(Core {
-            label: Arc::from(info.name.as_str()),
+            label,
             rules,
             info: info.clone(),
             write: ArcSwap::from_pointee(write),
@@ -151,7 +153,7 @@ impl ObjectMount {
             vitals,
             clock,
             usage,
-            attributes: AttributeCache::new(revalidate, REMEMBERED_ENTRIES, info.capability.hierarchical),
+            attributes: AttributeCache::new(revalidate, told, limit, info.capability.hierarchical),
             listings,
             ledger,
             siblings: Siblings::new(),

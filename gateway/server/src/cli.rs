@@ -97,7 +97,9 @@ enum Command {
     Quota(cached::QuotaArguments),
     /// Say what is evicted before all else, or after.
     Priority(cached::PriorityArguments),
-    /// Show the rules that `pin`, `epoch`, `ttl`, `quota` and `priority` made, and those of the configuration.
+    /// Say how long what the store said of a path is trusted.
+    Revalidate(cached::RevalidateArguments),
+    /// Show the rules that `pin`, `epoch`, `ttl`, `quota`, `priority` and `revalidate` made, and those of the configuration.
     Rules(client::Connection),
     /// Drop what is cached at and below a path.
     Free(entries::PathArguments),
@@ -157,6 +159,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ttl(arguments) => client::block_on(cached::ttl(arguments)),
         Command::Quota(arguments) => client::block_on(cached::quota(arguments)),
         Command::Priority(arguments) => client::block_on(cached::priority(arguments)),
+        Command::Revalidate(arguments) => client::block_on(cached::revalidate(arguments)),
         Command::Rules(connection) => client::block_on(cached::rules(connection)),
         Command::Free(arguments) => client::block_on(cached::free(arguments)),
         Command::Explain(arguments) => client::block_on(cached::explain(arguments)),

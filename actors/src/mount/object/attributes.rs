@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use forebay_core::Entry;
 
 use super::bounded::Bounded;
+use crate::cache::{Rules, Trust};
 use crate::config::Revalidate;
 
 /// How long it is remembered that something is missing.
@@ -82,18 +83,41 @@ impl<T> Answer<T> {
 
 /// How long something may be trusted.
 #[derive(Clone, Copy)]
-pub(super) enum Ttl {
+enum Ttl {
     For(Duration),
     Ever,
 }
 
 impl Ttl {
+    fn of(revalidate: Revalidate) -> Self {
+        match revalidate {
+            Revalidate::Always => Self::For(Duration::ZERO),
+            Revalidate::After(ttl) => Self::For(ttl),
+            Revalidate::Never => Self::Ever,
+        }
+    }
+
     /// Whether what was said at `since` is trusted at `now`.
-    pub(super) fn covers(self, since: SystemTime, now: SystemTime) -> bool {
+    fn covers(self, since: SystemTime, now: SystemTime) -> bool {
         match self {
             Self::For(ttl) => now.duration_since(since).is_ok_and(|age| age < ttl),
             Self::Ever => true,
         }
+    }
+}
+
+/// How long what is said of the keys of a mount may be trusted, as it is now.
+pub(super) struct Trusting {
+    ttl: Ttl,
+    told: Option<Arc<Trust>>,
+    now: SystemTime,
+}
+
+impl Trusting {
+    /// Whether what was said of `key`, or of what lies in that directory, at `since` is trusted.
+    pub(super) fn covers(&self, key: &str, since: SystemTime) -> bool {
+        let told = self.told.as_ref().and_then(|told| told.of(key.trim_end_matches('/')));
+        told.map_or(self.ttl, Ttl::of).covers(since, self.now)
     }
 }
 
@@ -142,6 +166,8 @@ impl Slot {
 /// The attribute cache of one mount.
 pub(super) struct AttributeCache {
     revalidate: ArcSwap<Revalidate>,
+    /// What may say otherwise for parts of the mount, and what they call it.
+    rules: (Arc<Rules>, Arc<str>),
     /// Directories are the store's own: keys below them neither make nor end them.
     is_hierarchical: bool,
     slots: Bounded<Slot>,
@@ -154,10 +180,16 @@ pub(super) struct AttributeCache {
 }
 
 impl AttributeCache {
-    pub(super) fn new(revalidate: Revalidate, limit: usize, is_hierarchical: bool) -> Self {
+    pub(super) fn new(
+        revalidate: Revalidate,
+        rules: (Arc<Rules>, Arc<str>),
+        limit: usize,
+        is_hierarchical: bool,
+    ) -> Self {
         let stamps = || (0..STAMPS).map(|_| AtomicU64::new(0)).collect();
         Self {
             revalidate: ArcSwap::from_pointee(revalidate),
+            rules,
             is_hierarchical,
             slots: Bounded::new(limit),
             now: AtomicU64::new(0),
@@ -173,9 +205,10 @@ impl AttributeCache {
         self.revalidate.store(Arc::new(revalidate));
     }
 
-    /// Whether answers are trusted for so long that whole listings are worth keeping.
+    /// Whether answers are trusted for so long that whole listings are worth keeping. Rules have no say: they may trust a
+    /// part of what is kept for less or longer.
     pub(super) fn keeps_listings(&self) -> bool {
-        match self.ttl() {
+        match Ttl::of(**self.revalidate.load()) {
             Ttl::For(ttl) => ttl >= LISTING_TTL_MIN,
             Ttl::Ever => true,
         }
@@ -188,12 +221,14 @@ impl AttributeCache {
 
     /// The file of this key; `None` where nothing is remembered.
     pub(super) fn file(&self, key: &str, now: SystemTime) -> Option<Answer<Entry>> {
-        self.slots.read(key, |slot| self.fresh(slot.file.as_ref()?, now).cloned().map(Answer::of))?
+        let ttl = self.ttl(key);
+        self.slots.read(key, |slot| fresh(slot.file.as_ref()?, ttl, now).cloned().map(Answer::of))?
     }
 
     /// The directory of this key; `None` where nothing is remembered.
     pub(super) fn directory(&self, key: &str, now: SystemTime) -> Option<Answer<Existence>> {
-        self.slots.read(key, |slot| self.fresh(slot.directory.as_ref()?, now).copied().map(Answer::of))?
+        let ttl = self.ttl(key);
+        self.slots.read(key, |slot| fresh(slot.directory.as_ref()?, ttl, now).copied().map(Answer::of))?
     }
 
     /// The directory of this key, else its file; `None` where not enough is remembered.
@@ -201,39 +236,34 @@ impl AttributeCache {
     /// That there is no directory beside a file is trusted as long as the file is: only names that show nothing at
     /// all are looked at again each second.
     pub(super) fn any(&self, key: &str, now: SystemTime) -> Option<Answer<Found>> {
+        let ttl = self.ttl(key);
         self.slots.read(key, |slot| {
             let directory = slot.directory.as_ref()?;
-            if let Some(Some(existence)) = self.fresh(directory, now) {
+            if let Some(Some(existence)) = fresh(directory, ttl, now) {
                 return Some(Answer::There(Found::Directory(*existence)));
             }
-            let file = self.fresh(slot.file.as_ref()?, now)?;
+            let file = fresh(slot.file.as_ref()?, ttl, now)?;
             let is_missing = directory.value.is_none();
             match file {
-                Some(entry) if is_missing && directory.is_trusted(self.ttl(), now) => {
+                Some(entry) if is_missing && directory.is_trusted(ttl, now) => {
                     Some(Answer::There(Found::File(entry.clone())))
                 }
-                None if is_missing && self.fresh(directory, now).is_some() => Some(Answer::Missing),
+                None if is_missing && fresh(directory, ttl, now).is_some() => Some(Answer::Missing),
                 Some(_) | None => None,
             }
         })?
     }
 
-    fn fresh<'a, T>(&self, known: &'a Known<T>, now: SystemTime) -> Option<&'a Option<T>> {
-        let ttl = match (self.ttl(), &known.value) {
-            (ttl, Some(_)) => ttl,
-            (Ttl::For(ttl), None) => Ttl::For(ttl.min(MISSING_TTL)),
-            (Ttl::Ever, None) => Ttl::For(MISSING_TTL),
-        };
-        known.is_trusted(ttl, now).then_some(&known.value)
+    /// How long what is there may be trusted.
+    fn ttl(&self, key: &str) -> Ttl {
+        let (rules, mount) = &self.rules;
+        Ttl::of(rules.trusted(mount, key).unwrap_or_else(|| **self.revalidate.load()))
     }
 
-    /// How long what is there may be trusted.
-    pub(super) fn ttl(&self) -> Ttl {
-        match **self.revalidate.load() {
-            Revalidate::Always => Ttl::For(Duration::ZERO),
-            Revalidate::After(ttl) => Ttl::For(ttl),
-            Revalidate::Never => Ttl::Ever,
-        }
+    /// The same for all keys.
+    pub(super) fn trusting(&self, now: SystemTime) -> Trusting {
+        let (rules, mount) = &self.rules;
+        Trusting { ttl: Ttl::of(**self.revalidate.load()), told: rules.trust(mount), now }
     }
 
     /// The file that this key showed last, however long ago.
@@ -270,8 +300,9 @@ impl AttributeCache {
             return;
         }
         let stamps = if value.is_some() { &self.removed } else { &self.written };
+        let ttl = self.ttl(key);
         self.slots.update(key, |slot| {
-            let present = slot.directory.as_ref().and_then(|known| self.fresh(known, since).copied());
+            let present = slot.directory.as_ref().and_then(|known| fresh(known, ttl, since).copied());
             let says_less = value == Some(Existence::Implied) && present == Some(Some(Existence::Marked));
             if self.stamp(stamps, key) <= token && !says_less {
                 slot.directory = Some(Known::new(value, since));
@@ -334,6 +365,16 @@ impl AttributeCache {
     fn index(&self, key: &str) -> usize {
         self.hasher.hash_one(key) as usize % STAMPS
     }
+}
+
+/// What is known, while it may be trusted.
+fn fresh<T>(known: &Known<T>, ttl: Ttl, now: SystemTime) -> Option<&Option<T>> {
+    let ttl = match (ttl, &known.value) {
+        (ttl, Some(_)) => ttl,
+        (Ttl::For(ttl), None) => Ttl::For(ttl.min(MISSING_TTL)),
+        (Ttl::Ever, None) => Ttl::For(MISSING_TTL),
+    };
+    known.is_trusted(ttl, now).then_some(&known.value)
 }
 
 /// A commit under way. Dropped without an outcome (failed, cancelled), it leaves nothing remembered of its key.
@@ -464,7 +505,7 @@ mod tests {
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn cache() -> AttributeCache {
-        AttributeCache::new(Revalidate::Never, 100, true)
+        AttributeCache::new(Revalidate::Never, (Rules::in_memory(), "/m".into()), 100, true)
     }
 
     fn learn(cache: &AttributeCache, key: &str, inode: u64, token: Token) {

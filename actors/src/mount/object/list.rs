@@ -41,8 +41,8 @@ impl Core {
     /// The page out of the metadata store, if it has all of it and that may be trusted.
     async fn known_page(&self, query: &ListQuery) -> Option<ObjectPage> {
         let listings = self.kept_listings()?;
-        let (trusted, now) = (self.attributes.ttl(), self.clock.now());
-        listings.page(query, move |since| trusted.covers(since, now)).await
+        let trusting = self.attributes.trusting(self.clock.now());
+        listings.page(query, move |directory, since| trusting.covers(directory, since)).await
     }
 
     /// The page as the store has it now, which the metadata store is told.

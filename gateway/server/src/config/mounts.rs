@@ -176,6 +176,8 @@ fn rule(cache: &Section<'_>) -> Rule {
         ttl_ms: cache.optional("ttl").map(|ttl: Duration| ttl.as_millis() as u64),
         quota_bytes: cache.optional("quota").map(|Bytes(bytes)| bytes),
         priority: cache.optional("priority"),
+        // The mount's own is its `revalidate`.
+        revalidate: None,
     }
 }
 

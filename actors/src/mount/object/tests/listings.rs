@@ -3,6 +3,7 @@
 use forebay_core::{ListItem, MkdirMode};
 
 use super::*;
+use crate::cache::Trusted;
 use crate::metadata::Metadata;
 
 /// A mount whose listings outlive it.
@@ -369,4 +370,41 @@ async fn random_changes_are_listed_at_once_and_as_the_store_has_them() {
         }
     }
     assert!(listings < 195, "{listings}");
+}
+
+#[tokio::test]
+async fn rules_say_how_long_parts_of_a_mount_are_trusted() {
+    let k = kept(Revalidate::Never);
+    let rules = &k.f.mount.core.rules;
+    let path = |text: &str| forebay_core::NsPath::parse(text).expect("a path");
+    rules.set_mounts([(path("/object"), crate::cache::Rule::default())]);
+    for (at, trusted) in [("/object/d", Trusted::Always), ("/object/d/e", Trusted::AfterMs(60_000))] {
+        let rule = crate::cache::Rule { revalidate: Some(trusted), ..crate::cache::Rule::default() };
+        rules.change(&path(at), &rule).await.expect("changes");
+    }
+    let names = ["d/a", "d/e/x", "f"];
+    for name in names {
+        k.f.store.put_outside(name, b"old").await;
+    }
+    k.names("", false).await;
+    k.idle().await;
+    let lengths = async || {
+        let mut lengths = Vec::new();
+        for name in names {
+            lengths.push(k.f.stat(name).await.expect("there").size_bytes);
+        }
+        lengths
+    };
+    assert_eq!(lengths().await, [3, 3, 3]);
+    for name in names {
+        k.f.store.put_outside(name, b"changed").await;
+    }
+    assert_eq!(lengths().await, [7, 3, 3]);
+    k.f.store.calls("list");
+    for (prefix, asked) in [("d/", 1), ("d/e/", 0), ("", 0)] {
+        k.names(prefix, true).await;
+        assert_eq!(k.f.store.calls("list"), asked, "{prefix}");
+    }
+    k.f.clock.advance(Duration::from_mins(1));
+    assert_eq!(lengths().await, [7, 7, 3]);
 }
