@@ -39,11 +39,12 @@ use forebay_core::{Error, ErrorKind, Result};
 use rustix::fs::FlockOperation;
 use tokio::sync::oneshot;
 
-pub(crate) use self::compare::{Compared, Difference, is_listed};
+pub(crate) use self::compare::{Compared, Difference, Part};
 use self::journal::{Journal, Left, Record};
 pub use self::ledger::Ledger;
 pub use self::listings::Listings;
 pub(crate) use self::listings::{Announced, Outcome};
+pub(crate) use self::proof::past_group;
 use self::ranges::{Fact, Range};
 use self::store::{Disk, Edit, Place, Store};
 use self::sweep::Sweeps;

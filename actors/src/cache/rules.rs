@@ -15,8 +15,8 @@ use arc_swap::ArcSwap;
 use forebay_core::{Error, ErrorKind, Key, NsPath, Result};
 use serde::{Deserialize, Serialize};
 
-use self::trust::{Trusts, trusts};
 pub use self::trust::{Trust, Trusted};
+use self::trust::{Trusts, trusts};
 use super::class::{Class, Priority, Treatment};
 use crate::config::Revalidate;
 use crate::staging::{blocking, replace};
@@ -75,7 +75,8 @@ impl Rule {
             self.quota_bytes = (quota_bytes > 0).then_some(quota_bytes);
         }
         self.priority = change.priority.or(self.priority);
-        self.revalidate = change.revalidate.or(self.revalidate).filter(|trusted| *trusted != Trusted::Default);
+        self.revalidate =
+            change.revalidate.or(self.revalidate).filter(|trusted| *trusted != Trusted::Default);
     }
 }
 
@@ -138,7 +139,8 @@ impl Rules {
 
     fn new(file: Option<PathBuf>, made: BTreeMap<String, Rule>) -> Arc<Self> {
         let state = Mutex::new(State { made, ..State::default() });
-        let (table, trusts, changing) = (ArcSwap::default(), ArcSwap::default(), tokio::sync::Mutex::default());
+        let (table, trusts, changing) =
+            (ArcSwap::default(), ArcSwap::default(), tokio::sync::Mutex::default());
         let rules = Self { table, trusts, state, changing, file };
         rules.publish(&mut rules.state());
         Arc::new(rules)
@@ -320,9 +322,12 @@ mod tests {
         let rules = Rules::in_memory();
         rules.set_mounts([(path("/m"), Rule::default()), (path("/m/nested"), Rule::default())]);
         let trust = |trusted| Rule { revalidate: Some(trusted), ..Rule::default() };
-        for (at, trusted) in
-            [("/", Trusted::Always), ("/m/a", Trusted::Never), ("/m/a/b", Trusted::AfterMs(5)), ("/m/c", Trusted::Always)]
-        {
+        for (at, trusted) in [
+            ("/", Trusted::Always),
+            ("/m/a", Trusted::Never),
+            ("/m/a/b", Trusted::AfterMs(5)),
+            ("/m/c", Trusted::Always),
+        ] {
             rules.change(&path(at), &trust(trusted)).await.expect("changes");
         }
         let after = Some(Revalidate::After(Duration::from_millis(5)));

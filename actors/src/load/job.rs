@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use forebay_core::{NsPath, SyncPage, SyncTotals, calendar};
+use forebay_core::{NsPath, SyncPage, SyncSpan, SyncTotals, calendar};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -62,9 +62,10 @@ pub struct SyncStatus {
 pub struct SyncPart {
     /// Everything at and below it.
     pub path: String,
-    /// Every name up to this one was compared.
-    pub after: Option<String>,
-    /// And so were all others.
+    /// What of that is still to be compared.
+    #[serde(flatten)]
+    pub span: SyncSpan,
+    /// Nothing is.
     pub is_done: bool,
 }
 
@@ -129,7 +130,8 @@ impl JobStatus {
     /// A sync that looks at `parts`, not numbered yet.
     pub(super) fn sync(path: &NsPath, parts: &[NsPath], now: SystemTime) -> Self {
         let order = Order { path: path.clone(), transfers: None, bandwidth: None };
-        let part = |path: &NsPath| SyncPart { path: path.to_string(), after: None, is_done: false };
+        let part =
+            |path: &NsPath| SyncPart { path: path.to_string(), span: SyncSpan::default(), is_done: false };
         let parts = parts.iter().map(part).collect();
         let sync = Some(SyncStatus { totals: SyncTotals::default(), parts });
         Self { sync, ..Self::new(0, &order, super::sync::PARTS, now) }
@@ -245,10 +247,29 @@ impl Job {
         let Some(sync) = &mut progress.now.sync else { return };
         sync.totals.add(page.totals);
         if let Some(part) = sync.parts.get_mut(part) {
-            part.after.clone_from(&page.after);
+            part.span.after.clone_from(&page.after);
             part.is_done = page.is_last;
         }
         progress.kept = progress.now.clone();
+    }
+
+    /// Parts the rest of a part of a sync after the names `at`; all it is parted into, with their numbers.
+    pub(super) fn split(&self, number: usize, at: &[String]) -> Vec<(usize, SyncPart)> {
+        let mut progress = self.progress();
+        let Some(sync) = &mut progress.now.sync else { return Vec::new() };
+        let Some(own) = sync.parts.get_mut(number) else { return Vec::new() };
+        let path = own.path.clone();
+        let mut until = own.span.until.take();
+        own.span.until = at.first().cloned().or_else(|| until.take());
+        let mut split = vec![(number, own.clone())];
+        for after in at.iter().rev() {
+            let span = SyncSpan { after: Some(after.clone()), until: until.replace(after.clone()) };
+            let part = SyncPart { path: path.clone(), span, is_done: false };
+            split.push((sync.parts.len(), part.clone()));
+            sync.parts.push(part);
+        }
+        progress.kept = progress.now.clone();
+        split
     }
 
     /// What is to survive a restart.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_core::{MountTable, Publish, SyncTotals};
+use forebay_core::{MountTable, Publish, SyncSpan, SyncTotals};
 use tempfile::TempDir;
 
 use super::*;
@@ -179,7 +179,8 @@ async fn a_sync_goes_on_after_a_restart_and_sees_each_file_once() {
     let loads = fixture.loads().await;
     let id = loads.add_sync(path("/")).await.expect("adds").id;
     let job = loads.0.find(id).expect("known");
-    let page = fixture.namespace.sync(&loads.0.context, &path("/m"), None).await.expect("syncs");
+    let page =
+        fixture.namespace.sync(&loads.0.context, &path("/m"), &SyncSpan::default()).await.expect("syncs");
     job.synced(0, &page);
     loads.0.store.save(&job).await.expect("saves");
 

@@ -9,13 +9,42 @@ use std::slice;
 use forebay_core::{ListQuery, Result};
 
 use super::chunk::Chunk;
-use super::proof::ranges;
+use super::proof::ranges_until;
 use super::ranges::{Range, each_overlapping};
 use super::store::{Place, View};
 use crate::backend::{Object, ObjectPage};
 
 /// Most chunks that are found to be over in one step.
 const OVER_MAX: usize = 64;
+
+/// A part of a flat listing.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub(crate) query: &'a ListQuery,
+    /// The store's answer.
+    pub(crate) page: &'a ObjectPage,
+    /// Where it ends, if not with the page: after all of a group, which is there.
+    pub(crate) until: Option<&'a str>,
+}
+
+impl Part<'_> {
+    /// The last name that it says something of; `None` where that is all that follow.
+    pub(crate) fn end(&self) -> Option<&str> {
+        let last = self.page.objects.last().filter(|_| self.page.is_truncated);
+        last.map(|last| last.key.as_str()).or(self.until)
+    }
+
+    /// Whether something is at or below `directory`, which ends in `/`.
+    pub(crate) fn has(&self, directory: &str) -> bool {
+        let at = self.page.objects.partition_point(|object| *object.key < *directory);
+        let is_listed = self.page.objects.get(at).is_some_and(|object| object.key.starts_with(directory));
+        is_listed || self.until.is_some_and(|until| until.starts_with(directory))
+    }
+
+    pub(super) fn ranges(&self) -> Vec<Range> {
+        ranges_until(self.query, self.page, self.until)
+    }
+}
 
 /// A name that shows something else than was known: a key, or that of a directory, which ends in `/`.
 #[derive(Debug)]
@@ -42,19 +71,18 @@ pub(crate) struct Compared {
 struct Comparison<'a> {
     view: &'a dyn View,
     mount: u64,
-    query: &'a ListQuery,
-    page: &'a ObjectPage,
+    part: Part<'a>,
     over: Vec<(String, String)>,
     /// What was in chunks that are over.
     gone: Vec<Difference>,
     other: Vec<Difference>,
 }
 
-/// Compares `page`, the store's answer to the flat `query`, with what is known of `mount`.
-pub(super) fn compare(view: &dyn View, mount: u64, query: &ListQuery, page: &ObjectPage) -> Result<Compared> {
+/// Compares what the store said of a part of `mount` with what is known of it.
+pub(super) fn compare(view: &dyn View, mount: u64, part: Part<'_>) -> Result<Compared> {
     let (over, gone, other) = (Vec::new(), Vec::new(), Vec::new());
-    let mut comparison = Comparison { view, mount, query, page, over, gone, other };
-    for range in ranges(query, page) {
+    let mut comparison = Comparison { view, mount, part, over, gone, other };
+    for range in part.ranges() {
         if comparison.is_full() {
             break;
         }
@@ -116,18 +144,17 @@ impl Comparison<'_> {
 
     /// Finds directories of which nothing is listed, with all that was known below them.
     fn vanished(&mut self) -> Result<()> {
-        let (mount, prefix) = (self.mount, self.query.prefix.as_str());
-        let after = self.query.start_after.as_deref().filter(|after| *after > prefix).unwrap_or(prefix);
-        let end = self.page.objects.last().filter(|_| self.page.is_truncated).map(|last| last.key.as_str());
+        let (mount, part, prefix) = (self.mount, self.part, self.part.query.prefix.as_str());
+        let after = part.query.start_after.as_deref().filter(|after| *after > prefix).unwrap_or(prefix);
         let mut from = past(after);
         let mut top: Option<String> = None;
         while !self.is_full()
             && let Some(directory) = self.view.directory_from(mount, &from)?
             && directory.starts_with(prefix)
-            && end.is_none_or(|end| *directory <= *end)
+            && part.end().is_none_or(|end| *directory <= *end)
         {
             from = past(&directory);
-            if is_listed(self.page, &directory) {
+            if part.has(&directory) {
                 continue;
             }
             if top.as_ref().is_none_or(|top| !directory.starts_with(top)) {
@@ -146,12 +173,6 @@ impl Comparison<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether a page has something at or below `directory`, which ends in `/`.
-pub(crate) fn is_listed(page: &ObjectPage, directory: &str) -> bool {
-    let at = page.objects.partition_point(|object| *object.key < *directory);
-    page.objects.get(at).is_some_and(|object| object.key.starts_with(directory))
 }
 
 /// Before all directories that come after the name.

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use forebay_core::{ListQuery, Result};
 use tokio::sync::oneshot;
 
-use super::compare::{Compared, compare};
+use super::compare::{Compared, Part, compare};
 use super::proof::{descend, ranges, split};
 use super::ranges::{Fact, Range};
 use super::store::Place;
@@ -239,20 +239,21 @@ impl Listings {
         Learn { listings, token, since, ranges, over: Vec::new(), unknown: Vec::new(), done: None }
     }
 
-    /// What `page`, the store's answer to the flat `query`, says differently than what is known; what a commit changed
-    /// since `token` was taken is left out.
+    /// What the store says differently of a part than what is known; what a commit changed since `token` was taken is left
+    /// out.
     pub(crate) async fn compare(
         self: &Arc<Self>,
-        query: &ListQuery,
-        page: &Arc<ObjectPage>,
+        (query, page, until): (&ListQuery, &Arc<ObjectPage>, Option<&str>),
         token: Token,
     ) -> Compared {
         if !self.shared.is_usable() {
             return Compared::default();
         }
         let (own, query, page) = (Arc::clone(self), query.clone(), Arc::clone(page));
+        let until = until.map(ToOwned::to_owned);
         let compared = blocking(move || {
-            let mut compared = compare(&*own.shared.store.view()?, own.mount, &query, &page)?;
+            let part = Part { query: &query, page: &page, until: until.as_deref() };
+            let mut compared = compare(&*own.shared.store.view()?, own.mount, part)?;
             let commits = own.commits();
             compared.differences.retain(|difference| {
                 let (directory, name) = parent(&difference.name);
@@ -271,12 +272,12 @@ impl Listings {
     /// tell, what differs is forgotten.
     pub(crate) async fn learn_compared(
         self: &Arc<Self>,
-        (query, page): (&ListQuery, &ObjectPage),
+        part: Part<'_>,
         asked: (Token, SystemTime),
         compared: &Compared,
     ) {
-        let is_told = self.tells(query);
-        let ranges = if is_told && !compared.is_cut { ranges(query, page) } else { Vec::new() };
+        let is_told = self.tells(part.query);
+        let ranges = if is_told && !compared.is_cut { part.ranges() } else { Vec::new() };
         let names = compared.differences.iter().filter(|_| !is_told);
         let owned = |(directory, name): (&str, &str)| (directory.to_owned(), name.to_owned());
         let (done, is_done) = oneshot::channel();

@@ -42,7 +42,7 @@ use bytes::Bytes;
 use forebay_core::{
     AttributeChange, Clock, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage, ListQuery,
     MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, PendingWrite, Precondition, RenameMode,
-    Result, Staged, SyncPage, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
+    Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
 };
 
 use tokio::runtime::Handle;
@@ -342,9 +342,13 @@ impl Mount for ObjectMount {
         true
     }
 
-    async fn sync(&self, key: &Key, after: Option<&str>) -> Result<SyncPage> {
-        let (core, key, after) = (Arc::clone(&self.core), key.clone(), after.map(ToOwned::to_owned));
-        self.core.work.finish(async move { core.sync(&key, after).await }).await
+    async fn sync(&self, key: &Key, span: &SyncSpan) -> Result<SyncPage> {
+        let (core, key, span) = (Arc::clone(&self.core), key.clone(), span.clone());
+        self.core.work.finish(async move { core.sync(&key, span).await }).await
+    }
+
+    async fn sync_splits(&self, key: &Key, after: &str) -> Result<Vec<String>> {
+        self.core.sync_splits(key, after).await
     }
 
     async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId> {

@@ -40,5 +40,5 @@ pub use range::ByteRange;
 pub use staging::{
     Dirty, PartInfo, PendingWrite, Precondition, Publish, Staged, Target, UploadId, UploadInfo,
 };
-pub use sync::{SyncPage, SyncTotals};
+pub use sync::{SyncPage, SyncSpan, SyncTotals};
 pub use version::{ETag, FileId, Version};

@@ -27,6 +27,15 @@ impl SyncTotals {
     }
 }
 
+/// What is left of a sync, or of a part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncSpan {
+    /// Every name up to this one was compared.
+    pub after: Option<String>,
+    /// No name after this one belongs to it.
+    pub until: Option<String>,
+}
+
 /// A finished piece of a sync.
 #[derive(Clone, Debug, Default)]
 pub struct SyncPage {

@@ -10,15 +10,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use forebay_core::{Entry, Key, ListQuery, METRICS, Result, SyncPage, SyncTotals};
+use forebay_core::{Entry, Key, ListQuery, METRICS, Result, SyncPage, SyncSpan, SyncTotals};
 
 use super::Core;
 use super::attributes::{Slot, Token};
 use crate::backend::{Object, ObjectPage};
-use crate::metadata::{Compared, Difference, is_listed};
+use crate::metadata::{Compared, Difference, Part, past_group};
 
 /// Names of one piece: as many as a page of S3 has.
 const PIECE: usize = 1000;
+/// Where the rest of a sync is parted, at most.
+const SPLITS: usize = 3;
+/// Directories that are looked at for that.
+const SPLIT_LEVELS_MAX: usize = 4;
 
 /// Whether a name was known to be there, and whether it is.
 #[derive(Clone, Copy)]
@@ -32,26 +36,28 @@ type Differences = BTreeMap<String, Found>;
 
 impl Core {
     /// One piece, see [`forebay_core::Mount::sync`].
-    pub(super) async fn sync(&self, key: &Key, after: Option<String>) -> Result<SyncPage> {
-        let query =
-            ListQuery { prefix: key.directory_prefix(), shallow: false, start_after: after, limit: PIECE };
+    pub(super) async fn sync(&self, key: &Key, span: SyncSpan) -> Result<SyncPage> {
+        let SyncSpan { after: start_after, until } = span;
+        let query = ListQuery { prefix: key.directory_prefix(), shallow: false, start_after, limit: PIECE };
         let token = self.attributes.token();
         let listings = self.kept_listings();
         let asked = listings.map(|listings| (listings.token(), self.clock.now()));
-        let page = Arc::new(self.page(&query).await?);
+        let page = Arc::new(up_to(self.page(&query).await?, until.as_deref()));
+        let until = until.as_deref().filter(|_| !page.is_truncated);
+        let part = Part { query: &query, page: &page, until };
         let mut differences = Differences::new();
         let compared = match listings.zip(asked) {
-            Some((listings, (known, _))) => listings.compare(&query, &page, known).await,
+            Some((listings, (known, _))) => listings.compare((&query, &page, until), known).await,
             None => Compared::default(),
         };
         for difference in &compared.differences {
-            self.note_difference(&query, &page, difference, &mut differences);
+            self.note_difference(part, difference, &mut differences);
         }
         if !compared.is_cut {
-            self.compare_remembered((&query, &page), token, &mut differences);
+            self.compare_remembered(part, token, &mut differences);
         }
         if let Some((listings, asked)) = listings.zip(asked) {
-            listings.learn_compared((&query, &page), asked, &compared).await;
+            listings.learn_compared(part, asked, &compared).await;
         }
         for name in differences.keys() {
             self.attributes.forget(name.trim_end_matches('/'));
@@ -65,6 +71,30 @@ impl Core {
         totals.seen = seen + page.objects.iter().filter(|object| !object.key.ends_with('/')).count() as u64;
         let last = page.objects.last().map(|object| object.key.clone());
         Ok(self.piece(totals, &differences, (last.or(query.start_after), !page.is_truncated)))
+    }
+
+    /// Where the rest may be parted, see [`forebay_core::Mount::sync_splits`]: after groups of the highest directory on the
+    /// way to `after` that has enough of them.
+    pub(super) async fn sync_splits(&self, key: &Key, after: &str) -> Result<Vec<String>> {
+        let levels = if self.backend.starts_anywhere() { SPLIT_LEVELS_MAX } else { 0 };
+        let mut prefix = key.directory_prefix();
+        for _ in 0..levels {
+            let Some(rest) = after.strip_prefix(&prefix) else { break };
+            let own = rest.split_inclusive('/').next().unwrap_or_default();
+            let start_after = Some(format!("{prefix}{own}"));
+            let query = ListQuery { prefix: prefix.clone(), shallow: true, start_after, limit: PIECE };
+            let page = self.page(&query).await?;
+            let groups: Vec<_> = page.objects.iter().filter(|object| object.key.ends_with('/')).collect();
+            if groups.len() >= SPLITS {
+                let at = |part: usize| past_group(&groups[groups.len() * part / (SPLITS + 1)].key);
+                return Ok((1..=SPLITS).map(at).collect());
+            }
+            if !own.ends_with('/') {
+                break;
+            }
+            prefix.push_str(own);
+        }
+        Ok(Vec::new())
     }
 
     fn piece(
@@ -82,19 +112,13 @@ impl Core {
     }
 
     /// Takes in what is known otherwise in the metadata store.
-    fn note_difference(
-        &self,
-        query: &ListQuery,
-        page: &ObjectPage,
-        difference: &Difference,
-        differences: &mut Differences,
-    ) {
+    fn note_difference(&self, part: Part<'_>, difference: &Difference, differences: &mut Differences) {
         let Difference { name, before, after } = difference;
-        if *name == query.prefix {
+        if *name == part.query.prefix {
             return;
         }
         if name.ends_with('/') {
-            let after = is_listed(page, name);
+            let after = part.has(name);
             let is_known = after
                 && self.attributes.peek(&name[..name.len() - 1], Slot::is_directory) == Some(Some(true));
             if !is_known {
@@ -112,17 +136,12 @@ impl Core {
     }
 
     /// Compares what is remembered of the names that the page is about.
-    fn compare_remembered(
-        &self,
-        (query, page): (&ListQuery, &ObjectPage),
-        token: Token,
-        differences: &mut Differences,
-    ) {
-        let end = page.objects.last().filter(|_| page.is_truncated).map(|last| last.key.as_str());
+    fn compare_remembered(&self, part: Part<'_>, token: Token, differences: &mut Differences) {
+        let Part { query, page, .. } = part;
         let is_meant = |name: &str| {
             name.len() > query.prefix.len()
                 && query.start_after.as_deref().is_none_or(|after| name > after)
-                && end.is_none_or(|end| name <= end)
+                && part.end().is_none_or(|end| name <= end)
         };
         let mut released = Vec::new();
         self.attributes.each(|key, slot| {
@@ -142,7 +161,7 @@ impl Core {
             let Some(before) = slot.is_directory() else { return };
             let directory = format!("{key}/");
             if is_meant(&directory) {
-                let after = is_listed(page, &directory);
+                let after = part.has(&directory);
                 if before != after {
                     differences.entry(directory).or_insert(Found { before, after });
                 }
@@ -186,6 +205,16 @@ impl Core {
         }
         Ok(u64::from(there.is_some()))
     }
+}
+
+/// What of a page lies up to `until`.
+fn up_to(mut page: ObjectPage, until: Option<&str>) -> ObjectPage {
+    if let Some(until) = until {
+        let count = page.objects.len();
+        page.objects.retain(|object| *object.key <= *until);
+        page.is_truncated &= page.objects.len() == count;
+    }
+    page
 }
 
 /// Whether a file that was known is the object that is there; what was not known is not.

@@ -4,7 +4,8 @@ use std::sync::{Arc, PoisonError};
 
 use super::Namespace;
 use crate::{
-    Change, ChangeKind, Context, Error, ErrorKind, Key, Mount, NsPath, Permission, Result, SyncPage, Want,
+    Change, ChangeKind, Context, Error, ErrorKind, Key, Mount, NsPath, Permission, Result, SyncPage,
+    SyncSpan, Want,
 };
 
 impl Namespace {
@@ -33,14 +34,23 @@ impl Namespace {
     ///
     /// # Errors
     /// As [`Mount::sync`]; `AccessDenied`.
-    pub async fn sync(&self, context: &Context, path: &NsPath, after: Option<&str>) -> Result<SyncPage> {
+    pub async fn sync(&self, context: &Context, path: &NsPath, span: &SyncSpan) -> Result<SyncPage> {
         let (mount, key) = self.readable(context, path)?;
-        let page = mount.sync(&key, after).await.map_err(|e| e.at("sync", path))?;
+        let page = mount.sync(&key, span).await.map_err(|e| e.at("sync", path))?;
         let is_watched = !self.observers.read().unwrap_or_else(PoisonError::into_inner).is_empty();
         for (key, is_there) in page.changes.iter().filter(|_| is_watched) {
             self.tell_found(&mount, key, *is_there).await;
         }
         Ok(page)
+    }
+
+    /// Where the rest of a sync may be parted, see [`Mount::sync_splits`].
+    ///
+    /// # Errors
+    /// As [`Mount::sync_splits`]; `AccessDenied`.
+    pub async fn sync_splits(&self, context: &Context, path: &NsPath, after: &str) -> Result<Vec<String>> {
+        let (mount, key) = self.readable(context, path)?;
+        mount.sync_splits(&key, after).await.map_err(|e| e.at("sync", path))
     }
 
     /// Tells of what was found at the store. What is there again by now is not told to be gone.

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     AttributeChange, Attributes, Capability, ChangeKind, DeleteMode, ETag, EntryKind, FileId, Grant, Headers,
     ListItem, ListPage, ListQuery, MkdirMode, Origin, Precondition, Principal, RenameMode, Staged, SyncPage,
-    Target, UploadId, UploadInfo, Version, XattrMode,
+    SyncSpan, Target, UploadId, UploadInfo, Version, XattrMode,
 };
 
 /// A mount of names only; whatever these tests do not need answers `Unsupported`.
@@ -92,7 +92,7 @@ impl Mount for Names {
     fn remembers(&self) -> bool {
         !self.info.read_only
     }
-    async fn sync(&self, key: &Key, _: Option<&str>) -> Result<SyncPage> {
+    async fn sync(&self, key: &Key, _: &SyncSpan) -> Result<SyncPage> {
         let found = [("alone", true), ("data/in/k1", true), ("gone", false), ("mid/z", false)];
         let changes = found.map(|(name, is_there)| (Key::parse(name).expect("a key"), is_there));
         Ok(SyncPage {
@@ -308,7 +308,7 @@ async fn observers_hear_of_what_a_sync_found_as_it_is_by_then() {
     let namespace = namespace();
     let recorder = Arc::new(Recorder::default());
     namespace.observe("recorder", Arc::clone(&recorder) as Arc<dyn CommitObserver>);
-    namespace.sync(&context("/", Permission::Read), &path("/"), None).await.expect("syncs");
+    namespace.sync(&context("/", Permission::Read), &path("/"), &SyncSpan::default()).await.expect("syncs");
     let heard = recorder.0.lock().expect("no panic under this lock");
     let heard: Vec<_> = heard.iter().map(|change| (change.path.as_str(), &change.kind)).collect();
     // What lies under a nested mount is not shown, and what is there again is not gone.

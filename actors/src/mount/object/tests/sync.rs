@@ -1,6 +1,6 @@
 //! Syncs: what was changed at the store behind the mount's back is found, and nothing else is touched.
 
-use forebay_core::{SyncPage, SyncTotals};
+use forebay_core::{SyncPage, SyncSpan, SyncTotals};
 
 use super::listings::{Kept, kept};
 use super::release::OLD;
@@ -15,10 +15,13 @@ struct Synced {
 
 impl Fixture {
     async fn sync(&self, at: &str) -> Synced {
+        self.sync_span(at, SyncSpan::default()).await
+    }
+
+    async fn sync_span(&self, at: &str, mut span: SyncSpan) -> Synced {
         let mut synced = Synced { totals: SyncTotals::default(), changes: Vec::new(), pieces: 0 };
-        let mut after = None;
         loop {
-            let page: SyncPage = self.mount.sync(&key(at), after.as_deref()).await.expect("syncs");
+            let page: SyncPage = self.mount.sync(&key(at), &span).await.expect("syncs");
             synced.totals.add(page.totals);
             let changes = page.changes.iter().map(|(key, is_there)| (key.as_str().to_owned(), *is_there));
             synced.changes.extend(changes);
@@ -26,7 +29,7 @@ impl Fixture {
             if page.is_last {
                 return synced;
             }
-            after = page.after;
+            span.after = page.after;
         }
     }
 }
@@ -130,7 +133,7 @@ async fn a_commit_during_a_sync_is_left_alone() {
     let gate = k.f.store.hold("list");
     let syncing = {
         let mount = Arc::clone(&k.f.mount);
-        tokio::spawn(async move { mount.sync(&Key::root(), None).await })
+        tokio::spawn(async move { mount.sync(&Key::root(), &SyncSpan::default()).await })
     };
     gate.arrived().await;
     k.f.put("d/new", b"ours").await;
@@ -163,6 +166,19 @@ async fn however_much_is_gone_a_piece_takes_a_bounded_part_of_it() {
     assert!(synced.pieces > 1, "{}", synced.pieces);
 }
 
+#[tokio::test]
+async fn the_rest_is_parted_where_a_directory_has_enough_groups() {
+    let f = fixture(Revalidate::Never);
+    for number in 0..40 {
+        f.store.put_outside(&format!("top/d/{number:02}/x"), b"x").await;
+    }
+    let splits = async |at: &str, after: &str| f.mount.sync_splits(&key(at), after).await.expect("lists");
+    let past = |numbers: [usize; 3]| numbers.map(|number| format!("top/d/{number:02}/\u{10ffff}")).to_vec();
+    assert_eq!(splits("", "top/d/03/x").await, past([13, 22, 31]));
+    assert_eq!(splits("top/d", "top/d/35/x").await, past([37, 38, 39]));
+    assert_eq!(splits("top/d", "top/d/38/x").await, [""; 0]);
+}
+
 /// After a sync everything is as the store has it, whatever was known before.
 #[tokio::test]
 async fn random_changes_at_the_store_are_all_found() {
@@ -192,10 +208,18 @@ async fn random_changes_at_the_store_are_all_found() {
         if random.u8(..4) > 0 {
             continue;
         }
-        let before = k.f.sync("").await;
         let expected = k.f.names().await;
+        let group = ["a/", "a/c/", "f/", "f/h/"][random.usize(..4)];
+        let seen = if random.bool() && expected.iter().any(|name| name.starts_with(group)) {
+            let middle = Some(crate::metadata::past_group(group));
+            let last = k.f.sync_span("", SyncSpan { after: middle.clone(), until: None }).await;
+            let first = k.f.sync_span("", SyncSpan { after: None, until: middle }).await;
+            first.totals.seen + last.totals.seen
+        } else {
+            k.f.sync("").await.totals.seen
+        };
         let files = expected.iter().filter(|name| !name.ends_with('/'));
-        assert_eq!(before.totals.seen, files.clone().count() as u64, "round {round}");
+        assert_eq!(seen, files.clone().count() as u64, "round {round}");
         assert_eq!(k.names("", false).await, expected, "round {round}");
         for prefix in ["", "a/", "a/c/", "f/", "f/h/"] {
             let query = ListQuery { prefix: prefix.into(), shallow: true, start_after: None, limit: 1000 };
@@ -209,6 +233,6 @@ async fn random_changes_at_the_store_are_all_found() {
             let shown = shown.map(|entry| (entry.size_bytes, entry.etag));
             assert_eq!(shown, there.map(|object| (object.size_bytes, object.etag)), "round {round} {name}");
         }
-        assert_eq!(k.f.sync("").await.totals.seen, before.totals.seen);
+        assert_eq!(k.f.sync("").await.totals, totals(seen, 0, 0, 0), "round {round}");
     }
 }
