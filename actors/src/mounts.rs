@@ -15,6 +15,7 @@
 mod pending;
 mod plan;
 mod reaper;
+mod scheduled;
 #[cfg(test)]
 mod tests;
 
@@ -32,8 +33,9 @@ use tokio::task::JoinSet;
 
 use self::plan::Plan;
 pub use self::reaper::start_reaper;
+pub use self::scheduled::{Scheduled, Wanted};
 use crate::cache::Rule;
-use crate::config::{MountConfig, Preload};
+use crate::config::MountConfig;
 use crate::mount::{self, Change, Environment, Mounted, Remains};
 
 /// How long the actor of a removed mount may take to end. It holds nothing, and may be waiting for a dead store.
@@ -90,28 +92,6 @@ pub struct MountStatus {
     pub reason: Option<String>,
     /// What it holds that its store does not have, while it drains.
     pub dirty: Option<Dirty>,
-}
-
-/// What the configuration wants to be done with a mount, once or again and again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wanted {
-    /// That it is loaded into the cache.
-    Load,
-    /// That what is known of it is compared with its store.
-    Sync,
-}
-
-/// A job that the configuration wants.
-#[derive(Clone, Debug)]
-pub struct Scheduled {
-    /// Of which mount.
-    pub path: NsPath,
-    /// What.
-    pub wanted: Wanted,
-    /// How long after the one before; `None` is once.
-    pub every: Option<Duration>,
-    /// Whether its store answers.
-    pub is_ready: bool,
 }
 
 /// What a change came to.
@@ -176,19 +156,6 @@ impl Mounts {
             status(&leaving.path, &leaving.mounted, Some((why, &leaving.dirty)))
         });
         present.chain(leaving).collect()
-    }
-
-    /// The jobs that the configuration wants.
-    pub fn scheduled(&self) -> Vec<Scheduled> {
-        let wanted = |(path, present): (&NsPath, &Present)| {
-            let is_ready = present.mounted.handle().state() == MountState::Ready;
-            let MountConfig { preload, sync_every, .. } = present.mounted.config();
-            let load = preload.map(|Preload { every }| (Wanted::Load, every));
-            let sync = sync_every.map(|every| (Wanted::Sync, Some(every)));
-            let job = |(wanted, every)| Scheduled { path: path.clone(), wanted, every, is_ready };
-            [load, sync].into_iter().flatten().map(job).collect::<Vec<_>>()
-        };
-        self.state().present.iter().flat_map(wanted).collect()
     }
 
     /// What the mount at `path` holds that its store does not have; `None` when nothing is mounted there.

@@ -6,6 +6,8 @@
 //! - A path is resolved when its file is opened, in a table that is replaced whole. No hit looks anything up.
 //! - Rules made at run time are on the disk before they are in force.
 
+mod trust;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,8 +22,6 @@ use self::trust::{Trusts, trusts};
 use super::class::{Class, Priority, Treatment};
 use crate::config::Revalidate;
 use crate::staging::{blocking, replace};
-
-mod trust;
 
 /// How one path and what lies below is to be treated. What is `None` is left to shorter paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

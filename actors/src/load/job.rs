@@ -254,19 +254,18 @@ impl Job {
     }
 
     /// Parts the rest of a part of a sync after the names `at`; all it is parted into, with their numbers.
-    pub(super) fn split(&self, number: usize, at: &[String]) -> Vec<(usize, SyncPart)> {
+    pub(super) fn split(&self, number: usize, at: &[String]) -> Vec<(usize, SyncSpan)> {
         let mut progress = self.progress();
         let Some(sync) = &mut progress.now.sync else { return Vec::new() };
         let Some(own) = sync.parts.get_mut(number) else { return Vec::new() };
         let path = own.path.clone();
         let mut until = own.span.until.take();
         own.span.until = at.first().cloned().or_else(|| until.take());
-        let mut split = vec![(number, own.clone())];
+        let mut split = vec![(number, own.span.clone())];
         for after in at.iter().rev() {
             let span = SyncSpan { after: Some(after.clone()), until: until.replace(after.clone()) };
-            let part = SyncPart { path: path.clone(), span, is_done: false };
-            split.push((sync.parts.len(), part.clone()));
-            sync.parts.push(part);
+            split.push((sync.parts.len(), span.clone()));
+            sync.parts.push(SyncPart { path: path.clone(), span, is_done: false });
         }
         progress.kept = progress.now.clone();
         split

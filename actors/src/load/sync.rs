@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forebay_core::{NsPath, Result};
+use forebay_core::{NsPath, Result, SyncSpan};
 use futures::{StreamExt, stream};
 
 use super::Shared;
@@ -41,12 +41,12 @@ impl Run<'_> {
         let path = NsPath::parse(&part.path)?;
         let compared = async {
             let pieces = part.span.until.is_none().then_some(SPLIT_AFTER);
-            let Some(after) = self.compare(&path, (number, &part), pieces).await? else {
+            let Some(after) = self.compare(&path, number, part.span, pieces).await? else {
                 return Ok(());
             };
             let splits = || self.shared.namespace.sync_splits(&self.shared.context, &path, &after);
             let split = self.job.split(number, &self.patience.retry(splits).await?);
-            let rest = split.iter().map(|(number, part)| self.compare(&path, (*number, part), None));
+            let rest = split.into_iter().map(|(number, span)| self.compare(&path, number, span, None));
             let outcomes: Vec<_> = stream::iter(rest).buffer_unordered(PARTS).collect().await;
             outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))
         };
@@ -57,10 +57,11 @@ impl Run<'_> {
     async fn compare(
         &self,
         path: &NsPath,
-        (number, part): (usize, &SyncPart),
+        number: usize,
+        mut span: SyncSpan,
         pieces: Option<usize>,
     ) -> Result<Option<String>> {
-        let (mut span, mut done) = (part.span.clone(), 0);
+        let mut done = 0;
         while span.after.is_none() || pieces.is_none_or(|pieces| done < pieces) {
             let sync = || self.shared.namespace.sync(&self.shared.context, path, &span);
             let page = self.patience.retry(sync).await?;

@@ -60,7 +60,7 @@ pub(super) enum Found {
 }
 
 /// A remembered answer of the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer<T> {
     /// Nothing is there.
     Missing,
@@ -76,7 +76,7 @@ impl<T> Answer<T> {
         }
     }
 
-    fn of(value: Option<T>) -> Self {
+    pub(super) fn of(value: Option<T>) -> Self {
         value.map_or(Self::Missing, Self::There)
     }
 }
@@ -147,8 +147,8 @@ pub(super) struct Slot {
 
 impl Slot {
     /// The file as it was known last, unless that is in doubt.
-    pub(super) fn file(&self) -> Option<Option<&Entry>> {
-        self.file.as_ref().filter(|known| known.since.is_some()).map(|known| known.value.as_ref())
+    pub(super) fn file(&self) -> Option<Answer<&Entry>> {
+        self.file.as_ref().filter(|known| known.since.is_some()).map(|known| Answer::of(known.value.as_ref()))
     }
 
     /// Whether there was a directory as far as was known last.

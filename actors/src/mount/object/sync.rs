@@ -13,7 +13,7 @@ use std::sync::Arc;
 use forebay_core::{Entry, Key, ListQuery, METRICS, Result, SyncPage, SyncSpan, SyncTotals};
 
 use super::Core;
-use super::attributes::{Slot, Token};
+use super::attributes::{Answer, Slot, Token};
 use crate::backend::{Object, ObjectPage};
 use crate::metadata::{Compared, Difference, Part, past_group};
 
@@ -129,8 +129,11 @@ impl Core {
         let now = after.as_ref().map(|object| self.file_entry(object));
         if let Some(before) = before {
             self.release_content(name, Some(self.file_entry(before)), now.as_ref());
-        } else if self.attributes.peek(name, |slot| is_same(slot.file(), after.as_ref())) == Some(true) {
-            return;
+        } else {
+            let is_known = |slot: &Slot| slot.file().is_some_and(|file| is_same(file, after.as_ref()));
+            if self.attributes.peek(name, is_known) == Some(true) {
+                return;
+            }
         }
         differences.insert(name.clone(), Found { before: before.is_some(), after: after.is_some() });
     }
@@ -151,7 +154,8 @@ impl Core {
             if let Some(before) = slot.file().filter(|_| is_meant(key)) {
                 let after = page.objects.binary_search_by(|object| (*object.key).cmp(key)).ok();
                 let after = after.map(|at| &page.objects[at]);
-                if !is_same(Some(before), after) {
+                if !is_same(before, after) {
+                    let before = before.found();
                     differences
                         .entry(key.to_owned())
                         .or_insert(Found { before: before.is_some(), after: after.is_some() });
@@ -180,20 +184,22 @@ impl Core {
         let token = self.attributes.token();
         let listed = match self.kept_listings() {
             Some(listings) => listings.look(name, |_| true).await.unwrap_or_default(),
-            None => Default::default(),
+            None => [None, None],
         };
         let there = self.look(name).await?;
         let is_directory = !page.objects.is_empty();
         let [listed_file, listed_directory] = listed;
-        let remembered = self.attributes.peek(name, |slot| slot.file().map(|file| file.cloned())).flatten();
-        let before = remembered
-            .or_else(|| listed_file.map(|known| known.object.map(|object| self.file_entry(&object))));
+        let listed_file = listed_file.map(|known| known.object.map(|object| self.file_entry(&object)));
+        let remembered = |slot: &Slot| slot.file().map(|file| file.found().cloned());
+        let before = self.attributes.peek(name, remembered).flatten().or(listed_file);
         let was_directory = self.attributes.peek(name, Slot::is_directory).flatten();
         let was_directory = was_directory.or_else(|| listed_directory.map(|known| known.object.is_some()));
         if !self.attributes.is_untouched(name, token) {
             return Ok(0);
         }
-        if let Some(before) = before.filter(|before| !is_same(Some(before.as_ref()), there.as_ref())) {
+        if let Some(before) = before
+            && !is_same(Answer::of(before.as_ref()), there.as_ref())
+        {
             differences.insert(name.to_owned(), Found { before: before.is_some(), after: there.is_some() });
             let now = there.as_ref().map(|object| self.file_entry(object));
             self.release_content(name, before, now.as_ref());
@@ -217,14 +223,14 @@ fn up_to(mut page: ObjectPage, until: Option<&str>) -> ObjectPage {
     page
 }
 
-/// Whether a file that was known is the object that is there; what was not known is not.
-fn is_same(before: Option<Option<&Entry>>, after: Option<&Object>) -> bool {
+/// Whether what was known of a file is what is there.
+fn is_same(before: Answer<&Entry>, after: Option<&Object>) -> bool {
     match (before, after) {
-        (Some(Some(before)), Some(after)) => {
+        (Answer::There(before), Some(after)) => {
             before.etag == after.etag && before.size_bytes == after.size_bytes
         }
-        (Some(None), None) => true,
-        (Some(_), _) | (None, _) => false,
+        (Answer::Missing, None) => true,
+        (Answer::There(_), None) | (Answer::Missing, Some(_)) => false,
     }
 }
 

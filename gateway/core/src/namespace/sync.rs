@@ -4,8 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::Namespace;
 use crate::{
-    Change, ChangeKind, Context, Error, ErrorKind, Key, Mount, NsPath, Permission, Result, SyncPage,
-    SyncSpan, Want,
+    Change, ChangeKind, Context, Error, ErrorKind, Key, Mount, NsPath, Result, SyncPage, SyncSpan, Want,
 };
 
 impl Namespace {

@@ -202,7 +202,7 @@ fn sync_every(cache: &Section<'_>, store: Option<StoreKind>) -> Option<Duration>
         !every.is_zero()
     });
     section.finish();
-    if store == Some(StoreKind::Fs) {
+    if matches!(store, Some(StoreKind::Fs)) {
         cache.problem(
             "sync",
             "`sync` is for stores elsewhere; leave it out: what changes in a local directory is seen at once",

@@ -62,6 +62,7 @@ async fn what_changed_at_the_store_is_found_where_listings_are_kept() {
     k.f.store.put_outside("d/new/a", b"new").await;
     let before = ["d/changed", "d/gone", "d/same", "d/sub/x", "d/sub/y/z", "m/"];
     assert_eq!(k.names("", false).await, before);
+    k.f.store.calls("stat");
     k.f.store.calls("list");
     let synced = k.f.sync("").await;
     assert_eq!(k.f.store.calls("list"), 1);
