@@ -110,6 +110,8 @@ struct Learn {
     unknown: Vec<(String, String)>,
     /// Told when it is in the database, or never will be.
     done: Option<oneshot::Sender<()>>,
+    /// It must be there after a kill: then what was known before would be taken for true.
+    is_durable: bool,
 }
 
 impl Metadata {
@@ -357,6 +359,10 @@ impl Shared {
             if !is_quiet {
                 undurable += 1;
                 self.commit(false, &mut |edit| jobs.iter_mut().try_for_each(|job| job.run(edit)));
+                if jobs.iter().any(|job| matches!(job, Job::Learn(learn) if learn.is_durable)) {
+                    self.settle();
+                    undurable = 0;
+                }
             }
             for job in jobs {
                 job.ended(self);

@@ -236,7 +236,8 @@ impl Listings {
 
     fn learning(self: &Arc<Self>, (token, since): (Token, SystemTime), ranges: Vec<Range>) -> Learn {
         let listings = Arc::clone(self);
-        Learn { listings, token, since, ranges, over: Vec::new(), unknown: Vec::new(), done: None }
+        let (over, unknown) = (Vec::new(), Vec::new());
+        Learn { listings, token, since, ranges, over, unknown, done: None, is_durable: false }
     }
 
     /// What the store says differently of a part than what is known; what a commit changed since `token` was taken is left
@@ -285,6 +286,7 @@ impl Listings {
             over: compared.over.clone(),
             unknown: names.map(|difference| owned(parent(&difference.name))).collect(),
             done: Some(done),
+            is_durable: !compared.differences.is_empty() || compared.is_cut,
             ..self.learning(asked, ranges)
         }));
         // The writer ends every job, unless it is gone: then nothing is known any more.
