@@ -36,6 +36,7 @@ mod share;
 mod source;
 mod stream;
 mod sync;
+mod tally;
 mod tasks;
 mod trail;
 
@@ -45,7 +46,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use dashmap::DashMap;
-use forebay_core::{ByteRange, FileId, Key, METRICS, Result, Version};
+use forebay_core::{ByteRange, Cached, FileId, Key, METRICS, Result, Version};
 use prometheus::IntCounter;
 use tokio::runtime::Handle;
 
@@ -53,8 +54,8 @@ use self::disks::Disks;
 use self::evictor::MemoryEvictor;
 use self::flight::Flights;
 use self::memory::MemoryTier;
-use self::nvme::CreateFile;
-use self::page::{ContentKey, PageKey};
+use self::nvme::{CreateFile, NvmeTier};
+use self::page::{PageKey, pages, within};
 use self::shadow::Shadow;
 use self::share::{MountShare, Uncached};
 use self::stream::{Outlook, Readings};
@@ -69,6 +70,7 @@ pub use self::page::PAGE_BYTES;
 pub use self::rules::{Rule, RuleStatus, Rules, Trust, Trusted};
 pub use self::trail::Named;
 
+pub(crate) use self::page::ContentKey;
 pub(crate) use self::share::{Held, Pool, Share};
 
 /// Most fetches ahead of their readers at once, over all files of all mounts.
@@ -130,7 +132,6 @@ struct Tiers {
     fetches: Fetches,
     memory_hits: IntCounter,
     nvme_hits: IntCounter,
-    memory_refusals: IntCounter,
 }
 
 impl Cache {
@@ -162,7 +163,6 @@ impl Cache {
             fetches: Fetches::new(),
             nvme_hits: METRICS.cache_hits.with_label_values(&["nvme"]),
             memory_hits: METRICS.cache_hits.with_label_values(&["memory"]),
-            memory_refusals: METRICS.cache_refusals.with_label_values(&["memory", "full"]),
         })))
     }
 
@@ -214,6 +214,17 @@ impl Cache {
         }
     }
 
+    /// How much of a content of `size_bytes` the lowest tier holds.
+    pub(crate) fn kept_bytes(&self, content: ContentKey, size_bytes: u64) -> u64 {
+        let disk = self.0.disks.of(content);
+        self.0.cached_bytes(content, disk, ByteRange::new(0, size_bytes)).kept_bytes
+    }
+
+    /// Waits until what an earlier run left is back, as far as its disks answer.
+    pub(crate) async fn restored(&self) {
+        self.0.disks.restored().await;
+    }
+
     /// Makes the file at `source`, which must hold all of the content and never change again, the cached file of
     /// a content, by rename. `false`, and `source` untouched, when there is no disk tier, no room, or another
     /// file system between them and the content's directory. `false` as well when the disk does not answer; once it
@@ -255,6 +266,24 @@ impl Tiers {
     fn forget(&self, content: ContentKey, size_bytes: u64) {
         self.memory.forget(content, size_bytes);
         self.disks.forget(content);
+    }
+
+    /// How much of `range` of a content is at hand; `disk` is the directory it belongs to.
+    fn cached_bytes(&self, content: ContentKey, disk: Option<&Arc<NvmeTier>>, range: ByteRange) -> Cached {
+        let mut cached = Cached::default();
+        if range.is_empty() {
+            return cached;
+        }
+        for number in pages(range) {
+            let (key, bytes) = (content.page(number), within(range, number).len);
+            let is_in_memory = self.memory.contains(key);
+            let is_on_disk = disk.is_some_and(|disk| disk.contains(key));
+            cached.memory_bytes += if is_in_memory { bytes } else { 0 };
+            cached.disk_bytes += if is_on_disk { bytes } else { 0 };
+            cached.bytes += if is_in_memory || is_on_disk { bytes } else { 0 };
+        }
+        cached.kept_bytes = if self.disks.is_empty() { cached.memory_bytes } else { cached.disk_bytes };
+        cached
     }
 
     /// Whether the page is cached or on its way.

@@ -135,11 +135,15 @@ pub enum Ack {
     Nvme,
 }
 
-/// That a mount is loaded into the cache once it is ready.
+/// When a mount is loaded into the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Preload {
-    /// And again and again, after this long.
-    pub every: Option<Duration>,
+pub enum Preload {
+    /// Once it is ready.
+    Once,
+    /// Once it is ready, and again and again after this long.
+    Every(Duration),
+    /// Each day so long after midnight, UTC; not when it becomes ready.
+    Daily(Duration),
 }
 
 /// Which store, with its typed options.

@@ -4,12 +4,13 @@
 //! Invariants:
 //! - A job walks its path once, a batch of names at a time: memory does not grow with the tree.
 //! - Readers go first: fetches of loads use few places of a mount while somebody waits for its store.
-//! - What is reported as cached was asked of the cache after it was written, file by file; bytes that were fetched and
-//!   could not be kept do not count.
+//! - What is reported as cached was asked of the cache after it was written, file by file, and of all files again at the
+//!   end; bytes that were fetched and could not be kept do not count, and what went meanwhile is told.
 //! - A job's file says how far its finished batches go and is replaced atomically. After a restart of the gateway, or
 //!   of the actor, a job goes on after them; pages that are cached already are not fetched again.
 //! - A file that fails is named and counted, and costs nobody else anything.
 
+mod contents;
 mod job;
 mod pace;
 mod preload;
@@ -33,6 +34,7 @@ use self::job::Job;
 pub use self::job::{Failure, JobState, JobStatus, SyncPart, SyncStatus, Totals};
 pub use self::preload::start_preloads;
 use self::store::Store;
+use crate::cache::Cache;
 use crate::supervisor::{ServiceError, StopSignal, Supervisor};
 
 /// Name of the actor that runs the jobs.
@@ -65,6 +67,7 @@ pub struct Loads(Arc<Shared>);
 
 struct Shared {
     namespace: Arc<Namespace>,
+    cache: Cache,
     context: Context,
     store: Store,
     clock: Clock,
@@ -75,11 +78,16 @@ struct Shared {
 }
 
 impl Loads {
-    /// The jobs kept in `directory`; they go on once [`Loads::start`] has been called.
+    /// The jobs kept in `directory`, which load into `cache`; they go on once [`Loads::start`] has been called.
     ///
     /// # Errors
     /// The directory cannot be made or read.
-    pub async fn open(namespace: &Arc<Namespace>, directory: &Path, clock: Clock) -> Result<Self> {
+    pub async fn open(
+        namespace: &Arc<Namespace>,
+        cache: &Cache,
+        directory: &Path,
+        clock: Clock,
+    ) -> Result<Self> {
         let (store, kept) = Store::open(directory).await?;
         let grants = vec![Grant { prefix: NsPath::root(), permission: Permission::Read }];
         let principal = Principal { name: "load".to_owned(), grants };
@@ -91,6 +99,7 @@ impl Loads {
         let jobs = kept.into_iter().map(|status| (status.id, Arc::new(Job::new(status))));
         Ok(Self(Arc::new(Shared {
             namespace: Arc::clone(namespace),
+            cache: cache.clone(),
             context: Context::new(Arc::new(principal)),
             store,
             clock,

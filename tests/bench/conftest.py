@@ -9,6 +9,10 @@ from harness.tool import tool
 MIB = 1 << 20
 
 
+def pytest_addoption(parser):
+    parser.addoption("--objects", type=int, default=100_000, help="how many objects are looked up and listed")
+
+
 @pytest.fixture(scope="session")
 def bucket(store):
     return store.bucket("bench")

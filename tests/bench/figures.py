@@ -41,9 +41,10 @@ def interleave(
     return {name: {key: statistics.median(figures[key] for figures in taken) for key in taken[0]} for name, taken in runs.items()}
 
 
-def wrk(url: str, connections: int, seconds: int) -> dict[str, float]:
+def wrk(url: str, connections: int, seconds: int, script: Path | None = None) -> dict[str, float]:
     """Requests, requests/s and median latency of wrk; any non-2xx answer or socket error fails the run."""
     argv = [str(tool("wrk")), "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s", url]
+    argv += ["-s", str(script)] if script else []
     text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     assert "Non-2xx" not in text, text
     assert "Socket errors" not in text, text

@@ -3,6 +3,7 @@ itself when it is well."""
 
 import hashlib
 import itertools
+import time
 
 import pytest
 from faults.test_cache_disk import DEGRADED, DOWN, OK, SIZES, cache_in, content, fetches, filled, read_all, state, used, warmed
@@ -150,3 +151,28 @@ def test_a_file_that_the_kernel_reads_by_itself_fails_with_its_disk_and_is_well_
     assert path.read_bytes() == content("pages-0")
     disk.ok()
     well_again(own, disk.path / "cache")
+
+
+def test_a_gateway_that_is_started_with_a_disk_that_hangs_serves_and_takes_it_in_when_it_is_back(pair, disk):
+    gateway, a, b = pair
+    # What is in the logs is found again.
+    wait_for(lambda: (a / "index").exists() and (b / "index").exists(), 10, "both logs")
+    gateway.stop()
+    disk.hang()
+    begun = time.monotonic()
+    gateway.start()
+    assert time.monotonic() - begun < 10
+    assert (state(gateway, a), state(gateway, b)) == (DOWN, OK)
+    assert "its disk does not answer" in gateway.log.read_text()
+    read_all(gateway)
+    gateway.stop()
+    # The same with no other disk.
+    gateway.config["gateway"]["cache"]["nvme"]["directories"].pop()
+    gateway.rewrite()
+    gateway.start()
+    assert state(gateway, a) == DOWN
+    read_all(gateway)
+    disk.ok()
+    well_again(gateway, a)
+    wait_for(lambda: used(gateway, a) > MIB, 10, "what lay there to be found again")
+    warmed(gateway)

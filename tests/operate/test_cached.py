@@ -5,8 +5,9 @@ import os
 
 import pytest
 import requests
+from botocore.exceptions import ClientError
 from harness.faults import FaultProxy
-from harness.gateway import Gateway, settings
+from harness.gateway import OWNER, READER, Gateway, settings
 from harness.tool import has_fuse, machine
 from harness.wait import wait_for
 
@@ -150,6 +151,95 @@ def test_an_xattr_says_where_a_file_is_found(tmp_path, store):
     assert "user.forebay.cache" not in os.listxattr(file)
     with pytest.raises(PermissionError):
         os.setxattr(file, "user.forebay.cache", b"hit-memory")
+    gateway.stop()
+
+
+def test_xattrs_of_a_directory_say_how_it_is_cached(tmp_path, store):
+    machine(has_fuse(), "no /dev/fuse, or not root")
+    bucket = store.bucket("settings")
+    store.put(bucket, "d/f", LARGE)
+    mounts = {
+        "/data": store.mount(bucket) | {"read_only": True},
+        "/local": {"store": "fs", "options": {"root": str(tmp_path / "local")}},
+    }
+    gateway = Gateway(tmp_path, settings(tmp_path, mounts)).start()
+    directory = gateway.mountpoint / "data" / "d"
+    with pytest.raises(OSError, match="No data available"):
+        os.getxattr(directory, "user.forebay.epoch")
+    os.setxattr(directory, "user.forebay.epoch", b"1")
+    os.setxattr(directory, "user.forebay.ttl", b"12h")
+    assert os.getxattr(directory, "user.forebay.epoch") == b"1"
+    assert os.getxattr(directory, "user.forebay.ttl") == b"12h"
+    assert not any(name.startswith("user.forebay.") and name != "user.forebay.mount" for name in os.listxattr(directory))
+    (rule,) = told(gateway, "rules")
+    assert (rule["path"], rule["rule"]) == ("/data/d", {"epoch": True, "ttl_ms": 12 * 3600 * 1000})
+    assert told(gateway, "explain", "/data/d/f")["rule"] == "/data/d"
+    gateway.stop()
+    gateway.start()
+    assert os.getxattr(directory, "user.forebay.epoch") == b"1"
+    for name in ("epoch", "ttl"):
+        os.removexattr(directory, f"user.forebay.{name}")
+    assert told(gateway, "rules") == []
+    with pytest.raises(OSError, match="No data available"):
+        os.removexattr(directory, "user.forebay.epoch")
+    for path, name, value in [
+        (directory, "epoch", b"yes"),
+        (directory, "colour", b"1"),
+        (gateway.mountpoint / "local", "pin", b"1"),
+    ]:
+        with pytest.raises(OSError):
+            os.setxattr(path, f"user.forebay.{name}", value)
+    gateway.stop()
+
+
+def test_who_may_not_write_there_says_nothing_of_the_cache(tmp_path, store):
+    machine(has_fuse(), "no /dev/fuse, or not root")
+    bucket = store.bucket("readers")
+    store.put(bucket, "d/f", LARGE)
+    config = settings(tmp_path, {"/data": store.mount(bucket)})
+    config["gateway"]["access"][0]["grants"] = [{"prefix": "/data", "access": "read"}]
+    gateway = Gateway(tmp_path, config).start()
+    with pytest.raises(PermissionError):
+        os.setxattr(gateway.mountpoint / "data" / "d", "user.forebay.pin", b"1")
+    assert told(gateway, "rules") == []
+    gateway.stop()
+
+
+def test_a_request_says_that_it_reads_a_data_set(tmp_path, store):
+    bucket, mib = store.bucket("epoch"), 1 << 20
+    for number in range(12):
+        store.put(bucket, f"d/{number}", os.urandom(mib))
+    small = {"memory": {"size": "4MiB"}, "nvme": {"size": "6MiB", "directory": str(tmp_path / "cache")}}
+    gateway = Gateway(tmp_path, settings(tmp_path, {"/data": store.mount(bucket)}, fuse=False, cache=small)).start()
+
+    def refused() -> float:
+        return gateway.metrics().total("forebay_cache_refusals_total", mount="/data", cause="epoch")
+
+    def by_s3(number: int, credentials=OWNER) -> None:
+        s3 = gateway.s3(credentials)
+        s3.meta.events.register(
+            "before-sign.s3.GetObject", lambda request, **_: request.headers.add_header("x-forebay-epoch", "1")
+        )
+        s3.get_object(Bucket="data", Key=f"d/{number}")["Body"].read()
+
+    def by_webhdfs(number: int, user: str = "root") -> int:
+        query = {"op": "OPEN", "user.name": user}
+        url = f"{gateway.url('webhdfs')}/webhdfs/v1/data/d/{number}"
+        return requests.get(url, params=query, headers={"x-forebay-epoch": "1"}).status_code
+
+    for number in range(12):
+        gateway.s3().get_object(Bucket="data", Key=f"d/{number}")["Body"].read()
+    assert refused() == 0
+    for number in range(12):
+        by_s3(number)
+    assert refused() > 0
+    before = refused()
+    for number in range(12):
+        assert by_webhdfs(number) == 200
+    assert refused() > before
+    with pytest.raises(ClientError, match="AccessDenied"):
+        by_s3(0, READER)
+    assert by_webhdfs(0, "reader") == 403
     gateway.stop()
 
 

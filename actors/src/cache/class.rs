@@ -2,7 +2,7 @@
 //!
 //! Every cached page and file belongs to one class: that of the longest prefix with a rule of its own, else its mount's.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use super::tally::Tally;
 
 /// A data set makes room once others were refused so large a part of what it holds, and nobody read it meanwhile.
 const PASSED_OVER_DIVISOR: u64 = 2;
@@ -43,6 +44,11 @@ impl Treatment {
         self.pin || self.epoch
     }
 
+    /// That of the part of a class that is treated as a data set.
+    fn of_data_set(&self) -> Self {
+        Self { epoch: true, quota_bytes: None, ..self.clone() }
+    }
+
     fn ttl_ms(&self) -> u64 {
         self.ttl.map_or(FOREVER, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(FOREVER))
     }
@@ -65,6 +71,8 @@ pub enum Priority {
 pub struct Class {
     name: Arc<str>,
     treatment: ArcSwap<Treatment>,
+    /// That of its mount.
+    tally: ArcSwap<Tally>,
     /// That of `treatment`, where each hit finds it for one load.
     ttl_ms: AtomicU64,
     /// `epoch` of `treatment`: only of a data set it matters when it was read, and the clock costs as much as a hit.
@@ -75,26 +83,69 @@ pub struct Class {
     used_s: AtomicU64,
     /// Bytes that other data sets were refused since.
     passed_over_bytes: AtomicU64,
+    /// The class that this is a part of, and whose quota it takes from.
+    whole: Option<Arc<Self>>,
+    /// The part that single readers want treated as a data set, while there is one. Taken for a look.
+    data_set: Mutex<Weak<Self>>,
 }
 
 impl Class {
     /// A class with nothing cached; `name` is its prefix, or its mount's path.
     pub fn new(name: &str, treatment: Treatment) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::part(None, name, treatment))
+    }
+
+    fn part(whole: Option<Arc<Self>>, name: &str, treatment: Treatment) -> Self {
+        let tally = whole.as_ref().map_or_else(Tally::unclaimed, |whole| whole.tally());
+        Self {
             name: Arc::from(name),
             ttl_ms: AtomicU64::new(treatment.ttl_ms()),
             is_epoch: AtomicBool::new(treatment.epoch),
             treatment: ArcSwap::from_pointee(treatment),
+            tally: ArcSwap::new(tally),
             disk_bytes: AtomicU64::new(0),
             born: Instant::now(),
             used_s: AtomicU64::new(0),
             passed_over_bytes: AtomicU64::new(0),
+            whole,
+            data_set: Mutex::default(),
+        }
+    }
+
+    /// This class, if it is a data set, or else the part of it that is treated as one.
+    pub(super) fn as_data_set(self: &Arc<Self>) -> Arc<Self> {
+        if self.treatment().epoch {
+            return Arc::clone(self);
+        }
+        let mut data_set = self.data_set.lock().unwrap_or_else(PoisonError::into_inner);
+        data_set.upgrade().unwrap_or_else(|| {
+            let part = Self::part(Some(Arc::clone(self)), &self.name, self.treatment().of_data_set());
+            let part = Arc::new(part);
+            *data_set = Arc::downgrade(&part);
+            part
         })
+    }
+
+    fn present_data_set(&self) -> Option<Arc<Self>> {
+        self.data_set.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// The prefix or mount.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Where it is counted what is evicted and refused of it.
+    pub(super) fn tally(&self) -> Arc<Tally> {
+        self.tally.load_full()
+    }
+
+    /// Counts for a mount from now on.
+    pub(super) fn set_tally(&self, tally: &Arc<Tally>) {
+        self.tally.store(Arc::clone(tally));
+        if let Some(part) = self.present_data_set() {
+            part.set_tally(tally);
+        }
     }
 
     /// How it is treated now.
@@ -108,7 +159,12 @@ impl Class {
         self.is_epoch.store(treatment.epoch, Ordering::Relaxed);
         // What becomes a data set was not idle so far.
         self.touch();
-        self.treatment.store(Arc::new(treatment));
+        let treatment = Arc::new(treatment);
+        self.treatment.store(Arc::clone(&treatment));
+        // One that is made from now on has it already.
+        if let Some(part) = self.present_data_set() {
+            part.set_treatment(treatment.of_data_set());
+        }
     }
 
     /// What it takes of the disk tier, in bytes of blocks.
@@ -157,13 +213,21 @@ impl Class {
     /// Whether its quota has room for `bytes`.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
         self.disk_bytes().saturating_add(bytes) <= self.quota_bytes()
+            && self.whole.as_ref().is_none_or(|whole| whole.has_room(bytes))
     }
 
     /// Counts `bytes` for it, if its quota allows.
     pub(super) fn try_take(&self, bytes: u64) -> bool {
+        if self.whole.as_ref().is_some_and(|whole| !whole.try_take(bytes)) {
+            return false;
+        }
         let quota = self.quota_bytes();
         let add = |taken: u64| taken.checked_add(bytes).filter(|sum| bytes == 0 || *sum <= quota);
-        self.disk_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+        let is_taken = self.disk_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
+        if let Some(whole) = self.whole.as_ref().filter(|_| !is_taken) {
+            whole.give_back(bytes);
+        }
+        is_taken
     }
 
     fn quota_bytes(&self) -> u64 {
@@ -173,5 +237,8 @@ impl Class {
     /// Gives back what was taken.
     pub(super) fn give_back(&self, bytes: u64) {
         self.disk_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.give_back(bytes);
+        }
     }
 }

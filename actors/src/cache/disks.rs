@@ -6,17 +6,21 @@
 //! - Directories share nothing but the memory budget: each has its own cap, files, policy, log, evictor and health.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use forebay_core::{Error, ErrorKind, METRICS, Result};
 
 use super::evictor::NvmeEvictor;
 use super::memory::MemoryTier;
-use super::nvme::{CreateFile, IndexLogger, NvmeTier};
+use super::nvme::{CreateFile, IndexLogger, NvmeTier, Taking};
 use super::page::{ContentKey, PageKey};
 use super::placement::Placement;
 use super::tasks::Tasks;
-use crate::config::{CacheConfig, NvmeConfig};
+use crate::config::{CacheConfig, CacheDirectory, NvmeConfig};
 use crate::supervisor::Supervisor;
+
+/// How long a start waits for its cache disks.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// All cache directories; none when the disk tier is off.
 pub(super) struct Disks {
@@ -29,7 +33,8 @@ pub(super) struct Disks {
 pub(super) struct Home(usize);
 
 impl Disks {
-    /// Opens all directories. One that cannot be opened is down until it can, as long as there are others.
+    /// Opens all directories. One that cannot be opened is down until it can, as long as there are others, and one whose
+    /// disk does not answer even without. Waits for the disks, not longer than [`PATIENCE`].
     ///
     /// # Errors
     /// `Busy` when another gateway owns one of them; the first directory's error when none can be opened.
@@ -42,13 +47,19 @@ impl Disks {
         let Some(nvme) = &config.nvme else { return Ok(Self::none()) };
         let placement = Arc::new(Placement::new(&nvme.directories));
         show_tier(nvme);
-        let open = |number| {
-            let place = (Arc::clone(&placement), number);
-            NvmeTier::open(config, place, Arc::clone(memory), tasks, create)
+        let begin = |place: &CacheDirectory| Taking::begin(&place.path, tasks.runtime());
+        let takings: Vec<_> = nvme.directories.iter().map(begin).collect();
+        let deadline = Instant::now() + PATIENCE;
+        let mut failed = Vec::new();
+        let open = |(number, taking): (usize, Taking)| {
+            let (place, (directory, taken)) = ((Arc::clone(&placement), number), taking.wait(deadline));
+            let taken = taken.map_err(|error| failed.push(error)).ok();
+            NvmeTier::open(config, place, (directory, taken), (Arc::clone(memory), tasks), create)
         };
-        let (directories, taken): (Vec<_>, Vec<_>) = (0..nvme.directories.len()).map(open).unzip();
-        let mut failed: Vec<_> = taken.into_iter().filter_map(Result::err).collect();
-        let is_fatal = |error: &Error| failed.len() == directories.len() || error.kind() == ErrorKind::Busy;
+        let directories: Vec<_> = takings.into_iter().enumerate().map(open).collect();
+        let is_hung = |error: &Error| error.kind() == ErrorKind::Timeout;
+        let is_useless = failed.len() == directories.len() && !failed.iter().any(is_hung);
+        let is_fatal = |error: &Error| is_useless || error.kind() == ErrorKind::Busy;
         if let Some(fatal) = failed.iter().position(is_fatal) {
             return Err(failed.swap_remove(fatal));
         }
@@ -89,6 +100,13 @@ impl Disks {
     pub(super) fn forget(&self, content: ContentKey) {
         if let Some(directory) = self.of(content) {
             directory.forget(content);
+        }
+    }
+
+    /// Waits until what an earlier run left is back, where the disk answers.
+    pub(super) async fn restored(&self) {
+        for directory in &self.directories {
+            directory.restored().await;
         }
     }
 

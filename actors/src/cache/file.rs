@@ -61,6 +61,14 @@ impl CachedFile {
         Self { tiers, mount, share, class, content, home, size_bytes, fetch, last_page, streams, sources }
     }
 
+    /// Another handle on the content, which is treated as part of a data set.
+    #[must_use]
+    pub fn as_data_set(&self) -> Self {
+        let (tiers, fetch) = (Arc::clone(&self.tiers), Arc::clone(&self.fetch));
+        let mount = (Arc::clone(&self.mount), Arc::clone(&self.share));
+        Self::new(tiers, mount, (self.content, self.class.as_data_set()), self.size_bytes, fetch)
+    }
+
     /// Somebody is going to read all of `range` in order: its pages are fetched ahead from its first read on.
     pub fn expect(&self, range: ByteRange) {
         let range = range.clamp_to(self.size_bytes);
@@ -241,7 +249,7 @@ impl CachedFile {
             async move {
                 let _place = place;
                 let Some(Room { reservation, held }) = room else {
-                    tiers.memory_refusals.inc();
+                    class.tally().memory.refused.inc();
                     let _place = share.uncached(&tiers.uncached).await;
                     return fetch_exact(&*fetch, range).await;
                 };
@@ -253,7 +261,7 @@ impl CachedFile {
                 let nvme = tiers.disks.at(home);
                 let admitting = nvme.filter(|nvme| nvme.admits(key, &class, (size_bytes, range.len)));
                 let mark = Mark::new(is_ahead, nvme.is_some() && admitting.is_none());
-                let bytes = tiers.memory.insert(key, bytes, reservation, mark);
+                let bytes = tiers.memory.insert((key, &class), bytes, reservation, mark);
                 drop(held);
                 if let Some(nvme) = admitting {
                     nvme.offer(Offer { key, class, size_bytes, bytes: bytes.clone() });

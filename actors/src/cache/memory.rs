@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use forebay_core::METRICS;
-use prometheus::IntCounter;
 use tokio::time::Instant;
 
 use super::budget::{Budget, Reservation};
+use super::class::Class;
 use super::page::{ContentKey, KeyHash, PageKey, page_count};
 use super::policy::{Counted, GHOST_BYTES, GHOSTS_PER_ENTRY, Mark, Resident, S3Fifo, Use};
 use super::trail::{Cause, Trail};
@@ -26,6 +25,8 @@ const INLINE_EVICTIONS: usize = 64;
 
 struct Page {
     key: PageKey,
+    /// Whose tally counts it when it goes.
+    class: Arc<Class>,
     bytes: Bytes,
     born: Instant,
     mark: Mark,
@@ -69,10 +70,6 @@ pub(super) struct MemoryTier {
     pages: DashMap<PageKey, Arc<Page>, KeyHash>,
     policy: Mutex<S3Fifo<Weak<Page>>>,
     budget: Arc<Budget>,
-    evictions: IntCounter,
-    inline_evictions: IntCounter,
-    version_evictions: IntCounter,
-    expired: IntCounter,
     trail: Trail,
     /// That of the tier behind, which has this one at hand.
     disk_trail: Trail,
@@ -80,15 +77,10 @@ pub(super) struct MemoryTier {
 
 impl MemoryTier {
     pub(super) fn new(config: &CacheConfig) -> Self {
-        let evictions = |cause| METRICS.cache_evictions.with_label_values(&["memory", cause]);
         Self {
             pages: DashMap::default(),
             policy: Mutex::new(S3Fifo::new(config.memory_bytes)),
             budget: Arc::new(Budget::new("memory", config.memory_bytes, config)),
-            evictions: evictions("watermark"),
-            inline_evictions: evictions("inline"),
-            version_evictions: evictions("version"),
-            expired: evictions("expired"),
             trail: Trail::new(),
             disk_trail: Trail::new(),
         }
@@ -103,8 +95,8 @@ impl MemoryTier {
         let page = self.pages.get(&key)?;
         if oldest.is_some_and(|oldest| page.born < oldest) {
             drop(page);
-            if self.remove(key) {
-                self.expired.inc();
+            if let Some(page) = self.remove(key) {
+                page.class.tally().memory.expired.inc();
                 self.trail.note(key.content, Cause::Expired);
             }
             return None;
@@ -137,16 +129,22 @@ impl MemoryTier {
             if let Some(reservation) = self.budget.try_reserve(bytes) {
                 return Some(reservation);
             }
-            self.evict()?;
-            self.inline_evictions.inc();
+            self.evict()?.class.tally().memory.evicted_inline.inc();
         }
         self.budget.try_reserve(bytes)
     }
 
     /// Keeps a page; returns its bytes tied to their reservation.
-    pub(super) fn insert(&self, key: PageKey, bytes: Bytes, reservation: Reservation, mark: Mark) -> Bytes {
+    pub(super) fn insert(
+        &self,
+        (key, class): (PageKey, &Arc<Class>),
+        bytes: Bytes,
+        reservation: Reservation,
+        mark: Mark,
+    ) -> Bytes {
         let bytes = Bytes::from_owner(Reserved { bytes, _reservation: reservation });
-        let page = Arc::new(Page { key, bytes: bytes.clone(), born: Instant::now(), mark });
+        let (class, born) = (Arc::clone(class), Instant::now());
+        let page = Arc::new(Page { key, class, bytes: bytes.clone(), born, mark });
         if let Some(old) = self.pages.insert(key, Arc::clone(&page)) {
             self.policy().remove(&old, Weak::upgrade);
         }
@@ -160,27 +158,25 @@ impl MemoryTier {
 
     /// Evicts the next page for the watermarks; its length, or `None` when there is none.
     pub(super) fn evict_one(&self) -> Option<u64> {
-        let freed = self.evict()?;
-        self.evictions.inc();
-        Some(freed)
+        let page = self.evict()?;
+        page.class.tally().memory.evicted.inc();
+        Some(page.weight())
     }
 
-    fn evict(&self) -> Option<u64> {
+    fn evict(&self) -> Option<Arc<Page>> {
         loop {
             let page = self.policy().evict(Weak::upgrade)?;
             if self.pages.remove_if(&page.key, |_, kept| Arc::ptr_eq(kept, &page)).is_some() {
                 self.trail.note(page.key.content, Cause::Evicted);
-                return Some(page.weight());
+                return Some(page);
             }
         }
     }
 
-    fn remove(&self, key: PageKey) -> bool {
-        let removed = self.pages.remove(&key);
-        if let Some((_, page)) = &removed {
-            self.policy().remove(page, Weak::upgrade);
-        }
-        removed.is_some()
+    fn remove(&self, key: PageKey) -> Option<Arc<Page>> {
+        let (_, page) = self.pages.remove(&key)?;
+        self.policy().remove(&page, Weak::upgrade);
+        Some(page)
     }
 
     /// Drops the pages of a content of `size_bytes`.
@@ -193,9 +189,9 @@ impl MemoryTier {
             keys.extend((0..count).map(|number| content.page(number)));
         }
         for key in keys {
-            if self.remove(key) {
+            if let Some(page) = self.remove(key) {
                 self.trail.note(content, Cause::Dropped);
-                self.version_evictions.inc();
+                page.class.tally().memory.evicted_version.inc();
             }
         }
     }

@@ -36,14 +36,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
 use dashmap::{DashMap, Entry};
-use forebay_core::{Lent, Result};
+use forebay_core::Lent;
 use rustix::process::Resource;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, spawn_blocking};
 
 use self::counters::Counters;
 use self::directory::Directory;
-pub(super) use self::directory::create as create_file;
+pub(super) use self::directory::{Taking, create as create_file};
 use self::health::{Failure, Health};
 use self::log::IndexLog;
 pub(super) use self::logger::IndexLogger;
@@ -62,6 +62,7 @@ use super::memory::MemoryTier;
 use super::page::{ContentKey, KeyHash, PageKey};
 use super::placement::Placement;
 use super::policy::{Classed, Resident, Shelves, Use};
+use super::tally::Tally;
 use super::tasks::Tasks;
 use super::trail::Cause;
 use crate::config::{CacheConfig, CacheDirectory};
@@ -89,7 +90,7 @@ pub(super) type CreateFile = fn(&Path) -> io::Result<File>;
 
 /// Files in one directory.
 pub(super) struct NvmeTier {
-    directory: Directory,
+    directory: Arc<Directory>,
     /// Where contents belong, and which directory this is.
     place: (Arc<Placement>, usize),
     log: IndexLog,
@@ -119,21 +120,20 @@ pub(super) struct NvmeTier {
 
 impl NvmeTier {
     /// Directory `number` of the configuration, with the tasks that look after it, which begin with what an earlier
-    /// run left; the second is why it could not be taken. It is down then until it can.
+    /// run left. Where it was taken, `taken` says whether it is new; one that was not is down until it can be.
     ///
     /// # Panics
     /// Without a disk tier in `config` that has such a directory.
     pub(super) fn open(
         config: &CacheConfig,
         (placement, number): (Arc<Placement>, usize),
-        memory: Arc<MemoryTier>,
-        tasks: &Arc<Tasks>,
+        (directory, taken): (Arc<Directory>, Option<bool>),
+        (memory, tasks): (Arc<MemoryTier>, &Arc<Tasks>),
         create: CreateFile,
-    ) -> (Arc<Self>, Result<()>) {
+    ) -> Arc<Self> {
         let nvme = config.nvme.as_ref().expect("there is a disk tier");
         let CacheDirectory { path, size_bytes } = &nvme.directories[number];
-        let (directory, shown) = (Directory::new(path), path.display().to_string());
-        let taken = directory.take();
+        let shown = path.display().to_string();
         let (offers, queue) = mpsc::channel(WRITE_QUEUE_PAGES);
         let (examinations, examined) = mpsc::channel(EXAMINATION_QUEUE_FILES);
         let (packed_offers, packing) = mpsc::channel(PACKING_QUEUE_OBJECTS);
@@ -144,7 +144,7 @@ impl NvmeTier {
         let tier = Arc::new(Self {
             log: IndexLog::new(directory.index().to_owned()),
             packed: Packed::new(directory.segments(), limits, Arc::clone(&memory), (&health, create)),
-            restored: watch::Sender::new(taken.is_ok() && directory.is_new()),
+            restored: watch::Sender::new(taken == Some(true)),
             directory,
             files: DashMap::default(),
             shelves: Mutex::new(Shelves::new(*size_bytes)),
@@ -163,7 +163,7 @@ impl NvmeTier {
             counters: Counters::new(),
             shown: Shown::new(),
         });
-        if taken.is_err() {
+        if taken.is_none() {
             tier.health.fall_silent();
         }
         tasks.spawn(keeper::run(Arc::downgrade(&tier)));
@@ -171,7 +171,7 @@ impl NvmeTier {
         tasks.spawn(writer::pack(Arc::downgrade(&tier), packing));
         tasks.spawn(writer::examine(Arc::downgrade(&tier), examined));
         tasks.spawn(writer::remove(Arc::downgrade(&tier), removed));
-        (tier, taken)
+        tier
     }
 
     /// The directory.
@@ -185,6 +185,16 @@ impl NvmeTier {
 
     pub(super) fn is_restored(&self) -> bool {
         *self.restored.borrow()
+    }
+
+    /// Waits until what an earlier run left is back, or the disk does not answer.
+    pub(super) async fn restored(&self) {
+        let mut restored = self.restored.subscribe();
+        tokio::select! {
+            // The sender lives as long as this.
+            _ = restored.wait_for(|is_restored| *is_restored) => {}
+            () = self.health.silence() => {}
+        }
     }
 
     /// Brings the index log up to date. Waits for the disk.
@@ -301,7 +311,7 @@ impl NvmeTier {
         let file = Arc::clone(&*self.files.get(&content)?);
         let is_expired = class.oldest().is_some_and(|oldest| file.is_older_than(oldest));
         if is_expired {
-            self.counters.expired.inc();
+            class.tally().nvme.expired.inc();
             self.note(content, Cause::Expired);
         }
         let is_refused = !file.is_claimed() && !self.claim(&file, class);
@@ -324,20 +334,20 @@ impl NvmeTier {
         let bytes = offer.bytes.len() as u64;
         let content = offer.key.content;
         if self.is_down() {
-            self.counters.refused_disk.inc();
+            offer.class.tally().nvme.refused_disk.inc();
             return self.note(content, Cause::Disk);
         }
         if let Some(refusal) = self.closed_to(&offer.class, bytes) {
-            return self.refuse(content, &refusal);
+            return self.refuse((content, &offer.class), &refusal);
         }
         let queue = self.queue_of(&offer);
         let waiting = queue.max_capacity() - queue.capacity();
         if self.health.is_degraded() && waiting >= DEGRADED_WRITES {
-            self.counters.refused_disk.inc();
+            offer.class.tally().nvme.refused_disk.inc();
             return;
         }
-        if queue.try_send(Waiting::new(offer, &self.counters.waiting)).is_err() {
-            self.counters.refused_queue.inc();
+        if let Err(error) = queue.try_send(Waiting::new(offer, &self.counters.waiting)) {
+            error.into_inner().offer.class.tally().nvme.refused_queue.inc();
             self.note(content, Cause::Queue);
         }
     }
@@ -378,7 +388,7 @@ impl NvmeTier {
             || class.treatment().is_admitted_at_once()
             || is_again();
         if !is_admitted {
-            self.counters.refused_admission.inc();
+            class.tally().nvme.refused_admission.inc();
             self.note(key.content, Cause::Admission);
         }
         is_admitted
@@ -386,15 +396,16 @@ impl NvmeTier {
 
     /// Drops a content. Its file goes once the last reader lets go of it.
     pub(super) fn forget(&self, content: ContentKey) {
+        let packed_for = self.packed.as_ref().and_then(|packed| packed.class_of(content));
         if self.forget_packed(content) {
             self.note(content, Cause::Dropped);
-            self.counters.evicted_version.inc();
+            packed_for.map_or_else(Tally::unclaimed, |class| class.tally()).nvme.evicted_version.inc();
         }
         if let Some((_, file)) = self.files.remove(&content) {
             self.log.note(Record::Gone { serial: file.name().serial });
             self.dequeue(&file);
             self.note(content, Cause::Dropped);
-            self.counters.evicted_version.inc();
+            file.class().tally().nvme.evicted_version.inc();
             self.remove_later(file);
         }
     }
@@ -407,12 +418,12 @@ impl NvmeTier {
     /// Writes a page; the file if that completed it. Waits for the disk.
     fn write(&self, offer: &Offer) -> Option<Arc<SparseFile>> {
         if !self.health.is_writable(self.directory.path()) {
-            self.counters.refused_disk.inc();
+            offer.class.tally().nvme.refused_disk.inc();
             self.note(offer.key.content, Cause::Disk);
             return None;
         }
         self.place(offer).unwrap_or_else(|refusal| {
-            self.refuse(offer.key.content, &refusal);
+            self.refuse((offer.key.content, &offer.class), &refusal);
             None
         })
     }
@@ -449,14 +460,15 @@ impl NvmeTier {
         }
     }
 
-    fn refuse(&self, content: ContentKey, refusal: &Refusal) {
+    fn refuse(&self, (content, class): (ContentKey, &Arc<Class>), refusal: &Refusal) {
         self.note(content, refusal.cause());
+        let tally = class.tally();
         match refusal {
-            Refusal::Full => self.counters.refused_full.inc(),
-            Refusal::Epoch => self.counters.refused_epoch.inc(),
-            Refusal::Quota => self.counters.refused_quota.inc(),
+            Refusal::Full => tally.nvme.refused_full.inc(),
+            Refusal::Epoch => tally.nvme.refused_epoch.inc(),
+            Refusal::Quota => tally.nvme.refused_quota.inc(),
             Refusal::Disk(error) => {
-                self.counters.refused_disk.inc();
+                tally.nvme.refused_disk.inc();
                 self.health.fail(Failure::Write);
                 tracing::warn!(directory = %self.root().display(), %error, "a write to the disk cache failed");
             }

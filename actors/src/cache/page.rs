@@ -14,10 +14,10 @@ pub(super) const HEAD_BYTES: u64 = 128 << 10;
 
 /// 128 bits of hash that stand for a [`ContentId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ContentKey(u128);
+pub(crate) struct ContentKey(u128);
 
 impl ContentKey {
-    pub(super) fn of(content: &ContentId) -> Self {
+    pub(crate) fn of(content: &ContentId) -> Self {
         let strength: &[u8] = match content.version {
             Version::Strong(_) => b"strong",
             Version::Weak(_) => b"weak",
@@ -26,11 +26,11 @@ impl ContentKey {
         Self(FileId::of(&[&file_id, strength, content.version.as_str().as_bytes()]).as_u128())
     }
 
-    pub(super) fn from_bits(bits: u128) -> Self {
+    pub(crate) fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
 
-    pub(super) fn bits(self) -> u128 {
+    pub(crate) fn bits(self) -> u128 {
         self.0
     }
 

@@ -4,8 +4,9 @@
 //! - What a rule leaves open, the rules of shorter paths decide, the configuration of the path's own mount among them.
 //!   A quota is not handed down: it counts what belongs to its own class.
 //! - A path is resolved when its file is opened, in a table that is replaced whole. No hit looks anything up.
-//! - Rules made at run time are on the disk before they are in force.
+//! - Rules made at run time are on the disk before they are in force, and there are not more than [`RULES_MAX`].
 
+mod setting;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,8 +21,12 @@ use serde::{Deserialize, Serialize};
 pub use self::trust::{Trust, Trusted};
 use self::trust::{Trusts, trusts};
 use super::class::{Class, Priority, Treatment};
+use super::tally::Tally;
 use crate::config::Revalidate;
 use crate::staging::{blocking, replace};
+
+/// Rules made at run time.
+const RULES_MAX: usize = 1_000;
 
 /// How one path and what lies below is to be treated. What is `None` is left to shorter paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,18 +193,42 @@ impl Rules {
         paths.into_iter().map(status).collect()
     }
 
+    /// One setting of the rule made at run time for exactly `path`, as [`Rules::set`] takes it.
+    pub fn get(&self, path: &NsPath, name: &str) -> Option<String> {
+        setting::value(self.state().made.get(path.as_str())?, name)
+    }
+
+    /// Changes one setting of the rule for `path`; `None` leaves it open.
+    ///
+    /// # Errors
+    /// As [`Rules::change`]; `InvalidArgument` when no setting has this name, or it no such value.
+    pub async fn set(&self, path: &NsPath, name: &str, value: Option<&str>) -> Result<()> {
+        match value {
+            Some(value) => self.change(path, &setting::parse(name, value)?).await,
+            None => self.edit(path, |rule, _| setting::clear(rule, name)).await,
+        }
+    }
+
     /// Changes what is said of `path` and all below, also of what is cached already and belongs to a rule.
     ///
     /// # Errors
-    /// The disk's; nothing is changed then.
+    /// `NoSpace` when there are too many rules; the disk's. Nothing is changed then.
     pub async fn change(&self, path: &NsPath, change: &Rule) -> Result<()> {
+        self.edit(path, |rule, inherited| rule.change(change, inherited)).await
+    }
+
+    async fn edit(&self, path: &NsPath, edit: impl FnOnce(&mut Rule, &Treatment)) -> Result<()> {
         let _alone = self.changing.lock().await;
         let made = {
             let state = self.state();
             let mut made = state.made.clone();
             let mut rule = made.remove(path.as_str()).unwrap_or_default();
-            rule.change(change, &state.inherited(path.as_str()));
+            edit(&mut rule, &state.inherited(path.as_str()));
             if rule != Rule::default() {
+                if made.len() >= RULES_MAX {
+                    let message = format!("there are {RULES_MAX} rules already; take some back");
+                    return Err(Error::new(ErrorKind::NoSpace, message).at("change the rule of", path));
+                }
                 made.insert(path.to_string(), rule);
             }
             made
@@ -226,6 +255,9 @@ impl Rules {
         let root = "/".to_owned();
         let paths: BTreeSet<&String> = state.made.keys().chain(state.mounts.keys()).chain([&root]).collect();
         let mut table: HashMap<Box<str>, Arc<Class>> = HashMap::with_capacity(paths.len());
+        // Anew each time: the series of a mount that was gone meanwhile are others.
+        let tally = |mount: &String| (mount.clone(), Arc::new(Tally::of(mount)));
+        let tallies: HashMap<String, Arc<Tally>> = state.mounts.keys().map(tally).collect();
         for path in paths {
             let treatment = state.treatment(path);
             let class = match state.classes.get(path.as_str()).and_then(Weak::upgrade) {
@@ -234,6 +266,9 @@ impl Rules {
             };
             if *class.treatment() != treatment {
                 class.set_treatment(treatment);
+            }
+            if let Some(tally) = state.mount_of(path).and_then(|mount| tallies.get(mount)) {
+                class.set_tally(tally);
             }
             table.insert(Box::from(path.as_str()), class);
         }
@@ -267,8 +302,13 @@ impl State {
         self.decide(path, false)
     }
 
+    /// The mount that has what lies at `path`.
+    fn mount_of<'a>(&self, path: &'a str) -> Option<&'a str> {
+        ancestors(path).find(|ancestor| self.mounts.contains_key(*ancestor))
+    }
+
     fn decide(&self, path: &str, with_own: bool) -> Treatment {
-        let mount = ancestors(path).find(|ancestor| self.mounts.contains_key(*ancestor));
+        let mount = self.mount_of(path);
         let chain: Vec<&str> = ancestors(path).collect();
         chain.into_iter().rev().fold(Treatment::default(), |inherited, ancestor| {
             // Each step hands down all but the quota.
@@ -298,6 +338,10 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use forebay_core::METRICS;
+
     use super::*;
 
     fn path(text: &str) -> NsPath {
@@ -371,6 +415,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_goes_counts_for_the_mount_whose_it_is_also_when_that_comes_again() {
+        let rules = Rules::in_memory();
+        let evicted =
+            |mount: &str| METRICS.cache_evictions.with_label_values(&[mount, "nvme", "watermark"]).get();
+        let evict = |at: &str| rules.class(at).tally().nvme.evicted.inc();
+        let mounts = || [(path("/tally"), Rule::default()), (path("/tally/nested"), Rule::default())];
+        rules.set_mounts(mounts());
+        rules.change(&path("/tally/a"), &PIN).await.expect("changes");
+        for at in ["/tally/x", "/tally/a/b", "/tally/nested/a", "/elsewhere"] {
+            evict(at);
+        }
+        assert_eq!((evicted("/tally"), evicted("/tally/nested")), (2, 1));
+        rules.set_mounts([]);
+        METRICS.forget_mounts(&HashSet::from(["/tally"]));
+        evict("/tally/x");
+        rules.set_mounts(mounts());
+        evict("/tally/x");
+        assert_eq!(evicted("/tally"), 1);
+    }
+
+    #[tokio::test]
     async fn what_is_taken_back_is_off_below_a_rule_that_is_on_and_forgotten_elsewhere() {
         let rules = Rules::in_memory();
         let unpin = Rule { pin: Some(false), ..Rule::default() };
@@ -384,6 +449,26 @@ mod tests {
         assert_eq!(rules.list().iter().map(|rule| rule.path.as_str()).collect::<Vec<_>>(), ["/m/a"]);
         rules.change(&path("/m"), &PIN).await.expect("changes");
         assert!(Arc::ptr_eq(&pinned, &rules.class("/m")));
+    }
+
+    #[tokio::test]
+    async fn settings_change_one_at_a_time_and_there_are_only_so_many_rules() {
+        let rules = Rules::in_memory();
+        rules.set(&path("/m/a"), "epoch", Some("1")).await.expect("sets");
+        rules.set(&path("/m/a"), "ttl", Some("1h")).await.expect("sets");
+        assert_eq!(rules.get(&path("/m/a"), "epoch").as_deref(), Some("1"));
+        assert_eq!(rules.get(&path("/m/a/b"), "epoch"), None, "said of its directory");
+        assert!(treatment(&rules, "/m/a/b").epoch);
+        rules.set(&path("/m/a"), "epoch", None).await.expect("takes back");
+        assert_eq!((rules.get(&path("/m/a"), "epoch"), treatment(&rules, "/m/a/b").epoch), (None, false));
+        rules.set(&path("/m/a"), "ttl", None).await.expect("takes back");
+        assert!(rules.list().is_empty());
+        for number in 0..RULES_MAX {
+            rules.state().made.insert(format!("/m/{number}"), PIN);
+        }
+        let refused = rules.set(&path("/m/a"), "pin", Some("1")).await;
+        assert_eq!(refused.map_err(|e| e.kind()), Err(ErrorKind::NoSpace));
+        rules.set(&path("/m/0"), "ttl", Some("1h")).await.expect("there is a rule already");
     }
 
     #[tokio::test]

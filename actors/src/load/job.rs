@@ -41,8 +41,11 @@ pub struct Totals {
     pub files: u64,
     /// Bytes that came from the stores.
     pub fetched_bytes: u64,
-    /// Bytes that the cache's lowest tier held when their file was done.
+    /// Bytes that the cache's lowest tier held when their file was done, less `evicted_bytes`.
     pub cached_bytes: u64,
+    /// Those of them that it did not hold any more when the job ended.
+    #[serde(default)]
+    pub evicted_bytes: u64,
     /// Files that failed.
     pub failed: u64,
 }
@@ -104,6 +107,9 @@ pub struct JobStatus {
     pub ended_ms: Option<u64>,
     /// Every name up to this one was tried.
     pub cursor: Option<String>,
+    /// Contents on the list of what it loaded.
+    #[serde(default)]
+    pub listed: u64,
     /// How far it is, if it is a sync; it is a load else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync: Option<SyncStatus>,
@@ -124,6 +130,7 @@ impl JobStatus {
             ended_ms: None,
             cursor: None,
             sync: None,
+            listed: 0,
         }
     }
 
@@ -234,9 +241,10 @@ impl Job {
         }
     }
 
-    /// Everything up to `cursor` was tried.
-    pub(super) fn finish_batch(&self, cursor: Option<String>) {
+    /// Everything up to `cursor` was tried, and so many more contents are on the list.
+    pub(super) fn finish_batch(&self, cursor: Option<String>, listed: usize) {
         let mut progress = self.progress();
+        progress.now.listed += listed as u64;
         progress.now.cursor = cursor.or(progress.now.cursor.take());
         progress.kept = progress.now.clone();
     }
@@ -277,7 +285,7 @@ impl Job {
     }
 }
 
-fn is_ended(state: JobState) -> bool {
+pub(super) fn is_ended(state: JobState) -> bool {
     match state {
         JobState::Queued | JobState::Running => false,
         JobState::Done | JobState::Cancelled | JobState::Failed => true,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_core::{Error, ErrorKind, Result};
 
-use super::job::{Job, JobStatus};
+use super::job::{Job, JobStatus, is_ended};
 use crate::staging::{blocking, make_directory, replace};
 
 /// Where the jobs of one gateway are kept.
@@ -27,7 +27,7 @@ impl Store {
 
     fn read(&self) -> Result<Vec<JobStatus>> {
         make_directory(&self.directory, 0o755)?;
-        let mut found = Vec::new();
+        let (mut found, mut lists) = (Vec::new(), Vec::new());
         for entry in std::fs::read_dir(&self.directory)? {
             let path = entry?.path();
             match path.extension().and_then(|extension| extension.to_str()) {
@@ -35,6 +35,10 @@ impl Store {
                 // A write that was cut off.
                 Some("new") => {
                     std::fs::remove_file(&path)?;
+                    continue;
+                }
+                Some("contents") => {
+                    lists.push(path);
                     continue;
                 }
                 Some(_) | None => continue,
@@ -46,7 +50,18 @@ impl Store {
                 }
             }
         }
+        // Those of jobs that ended as the gateway did.
+        let is_open =
+            |list: &PathBuf| found.iter().any(|job| !is_ended(job.state) && self.list(job.id) == *list);
+        for list in lists.iter().filter(|list| !is_open(list)) {
+            std::fs::remove_file(list)?;
+        }
         Ok(found)
+    }
+
+    /// The list of what a job loaded.
+    pub(super) fn list(&self, id: u64) -> PathBuf {
+        self.directory.join(format!("{id}.contents"))
     }
 
     fn path(&self, id: u64) -> PathBuf {
@@ -65,6 +80,16 @@ impl Store {
             replace(&path, &text).map_err(|e| e.at("write", path.display()))
         })
         .await
+    }
+
+    /// Removes the list of what a job loaded.
+    pub(super) async fn remove_list(&self, id: u64) -> Result<()> {
+        let list = self.list(id);
+        let remove = move || match std::fs::remove_file(list) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+            Ok(()) | Err(_) => Ok(()),
+        };
+        blocking(remove).await
     }
 
     /// Forgets jobs.

@@ -15,6 +15,7 @@ use crate::mounts::Mounts;
 
 struct Fixture {
     _mounts: Mounts,
+    cache: Cache,
     namespace: Arc<Namespace>,
     supervisor: Supervisor,
     directory: TempDir,
@@ -30,12 +31,17 @@ fn order(text: &str) -> Order {
 
 impl Fixture {
     async fn new() -> Self {
+        Self::with_memory(64 << 20).await
+    }
+
+    async fn with_memory(memory_bytes: u64) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let supervisor = Supervisor::start("loads").await.expect("starts");
-        let cache = CacheConfig { memory_bytes: 64 << 20, nvme: None, high_percent: 95, low_percent: 90 };
+        let cache = CacheConfig { memory_bytes, nvme: None, high_percent: 95, low_percent: 90 };
+        let cache = Cache::open(&cache).expect("opens");
         let environment = Environment {
             metadata: None,
-            cache: Cache::open(&cache).expect("opens"),
+            cache: cache.clone(),
             uploads: crate::backend::UploadMemory::new(64 << 20),
             rules: crate::cache::Rules::in_memory(),
             supervisor: supervisor.clone(),
@@ -58,7 +64,7 @@ impl Fixture {
             quirks: Quirks::default(),
         };
         mounts.apply(&[mount], &[]).await.expect("applies");
-        Self { _mounts: mounts, namespace, supervisor, directory }
+        Self { _mounts: mounts, cache, namespace, supervisor, directory }
     }
 
     async fn put(&self, at: &str, size_bytes: usize) {
@@ -71,7 +77,7 @@ impl Fixture {
 
     async fn loads(&self) -> Loads {
         let directory = self.directory.path().join("loads");
-        Loads::open(&self.namespace, &directory, Clock::system()).await.expect("opens")
+        Loads::open(&self.namespace, &self.cache, &directory, Clock::system()).await.expect("opens")
     }
 
     async fn started(&self) -> Loads {
@@ -118,6 +124,7 @@ async fn a_load_caches_all_that_lies_below_and_says_so() {
         files: 3,
         fetched_bytes: bytes,
         cached_bytes: bytes,
+        evicted_bytes: 0,
         failed: 0,
     };
     assert_eq!((status.state, status.totals), (JobState::Done, expected));
@@ -125,6 +132,29 @@ async fn a_load_caches_all_that_lies_below_and_says_so() {
     let status = ended(&loads, again).await;
     assert_eq!((status.totals.fetched_bytes, status.totals.cached_bytes), (0, 5 << 19));
     assert_eq!(loads.jobs().iter().map(|job| job.id).collect::<Vec<_>>(), [id, again]);
+}
+
+#[tokio::test]
+async fn what_goes_again_before_the_job_ends_is_not_reported_as_cached() {
+    let fixture = Fixture::with_memory(8 << 20).await;
+    for number in 0..32 {
+        fixture.put(&format!("/m/{number}"), 1 << 20).await;
+    }
+    let loads = fixture.started().await;
+    let id = loads.add(order("/m")).await.expect("adds").id;
+    let Totals { files, cached_bytes, evicted_bytes, .. } = ended(&loads, id).await.totals;
+    assert_eq!(files, 32);
+    assert!(cached_bytes <= 8 << 20, "{cached_bytes}");
+    assert!(evicted_bytes > 0 && cached_bytes + evicted_bytes <= 32 << 20, "{evicted_bytes}");
+    let lists = || {
+        let entries = std::fs::read_dir(fixture.directory.path().join("loads")).expect("there");
+        entries
+            .filter(|entry| {
+                entry.as_ref().is_ok_and(|e| e.path().extension().is_some_and(|e| e == "contents"))
+            })
+            .count()
+    };
+    eventually(&loads, id, |_| lists() == 0).await;
 }
 
 #[tokio::test]

@@ -1,15 +1,17 @@
 //! What a running job does: names in batches, files of a batch side by side, pages of a file a few at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_core::{ByteRange, Entry, ListQuery, METRICS, NsPath, OpenFile, Result, Want};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::Shared;
+use super::contents::{self, Loaded};
 use super::job::{Job, JobState};
 use super::pace::Pace;
 use crate::cache::PAGE_BYTES;
 use crate::patience::Patience;
+use crate::staging::blocking;
 
 /// Names of a batch: what is done again after a restart.
 const BATCH: usize = 256;
@@ -24,21 +26,30 @@ struct Run {
     transfers: usize,
     pace: Pace,
     patience: Patience,
+    /// What of this batch is in the cache. Held to add to it and to take it.
+    loaded: Mutex<Vec<Loaded>>,
 }
 
 /// Runs a job to its end.
 pub(super) async fn run(shared: Arc<Shared>, job: Arc<Job>) {
+    let id = job.status().id;
     let worked = tokio::select! {
-        worked = work(&shared, &job) => worked,
-        () = job.ended() => return,
+        worked = work(&shared, &job) => Some(worked),
+        () = job.ended() => None,
     };
-    let now = shared.clock.now();
-    match worked {
-        Ok(()) => job.end(JobState::Done, now),
-        Err(e) => job.fail(text(&e), now),
+    if let Some(worked) = worked {
+        let now = shared.clock.now();
+        match worked {
+            Ok(()) => job.end(JobState::Done, now),
+            Err(e) => job.fail(text(&e), now),
+        }
+        if let Err(e) = shared.store.save(&job).await {
+            tracing::error!(job = id, error = %e, "the end of a job is not on the disk: it will be run again");
+            return;
+        }
     }
-    if let Err(e) = shared.store.save(&job).await {
-        tracing::error!(job = job.status().id, error = %e, "the end of a job is not on the disk: it will be run again");
+    if let Err(e) = shared.store.remove_list(id).await {
+        tracing::warn!(job = id, error = %e, "the list of what a load brought stays until the next start");
     }
 }
 
@@ -61,10 +72,16 @@ async fn work(shared: &Arc<Shared>, job: &Arc<Job>) -> Result<()> {
         transfers: status.transfers,
         pace: Pace::new(status.bandwidth),
         patience: Patience::new(),
+        loaded: Mutex::default(),
     };
     let look = || run.shared.namespace.stat(&run.shared.context, &run.path, Want::Any);
     let entry = run.patience.retry(look).await?;
-    if entry.is_directory() { run.load_tree(status.cursor).await } else { run.load_one(&entry).await }
+    if entry.is_directory() {
+        run.load_tree(status.cursor).await?;
+    } else {
+        run.load_one(&entry).await?;
+    }
+    run.verify().await
 }
 
 impl Run {
@@ -75,8 +92,7 @@ impl Run {
             totals.is_walked = true;
         });
         self.load(&self.path).await;
-        self.job.finish_batch(None);
-        self.shared.store.save(&self.job).await
+        self.finish_batch(None).await
     }
 
     async fn load_tree(&self, cursor: Option<String>) -> Result<()> {
@@ -96,13 +112,34 @@ impl Run {
             }
             self.job.count(|totals| totals.is_walked = !page.is_truncated);
             stream::iter(&files).for_each_concurrent(self.transfers, |path| self.load(path)).await;
-            self.job.finish_batch(cursor.clone());
-            self.shared.store.save(&self.job).await?;
+            self.finish_batch(cursor.clone()).await?;
             if !page.is_truncated {
                 return Ok(());
             }
             query.start_after = cursor;
         }
+    }
+
+    /// Writes down what the files of a batch came to.
+    async fn finish_batch(&self, cursor: Option<String>) -> Result<()> {
+        let loaded = std::mem::take(&mut *self.loaded.lock().unwrap_or_else(PoisonError::into_inner));
+        let (job, count) = (self.job.status(), loaded.len());
+        let list = self.shared.store.list(job.id);
+        blocking(move || Ok(contents::append(&list, job.listed, &loaded)?)).await?;
+        self.job.finish_batch(cursor, count);
+        self.shared.store.save(&self.job).await
+    }
+
+    /// Asks the cache once more for all that was loaded.
+    async fn verify(&self) -> Result<()> {
+        let (cache, list) = (self.shared.cache.clone(), self.shared.store.list(self.job.status().id));
+        cache.restored().await;
+        let evicted_bytes = blocking(move || Ok(contents::lost_bytes(&list, &cache)?)).await?;
+        self.job.count(|totals| {
+            totals.cached_bytes = totals.cached_bytes.saturating_sub(evicted_bytes);
+            totals.evicted_bytes = evicted_bytes;
+        });
+        Ok(())
     }
 
     async fn load(&self, path: &NsPath) {
@@ -129,6 +166,8 @@ impl Run {
         stream::iter(offsets.map(Ok))
             .try_for_each_concurrent(PAGES, |offset| self.fill(&*file, offset))
             .await?;
+        let loaded = Loaded::of(&self.shared.cache, file.entry());
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).extend(loaded);
         Ok(file.cached(ByteRange::new(0, size_bytes)).kept_bytes)
     }
 

@@ -19,6 +19,7 @@ mod attributes;
 mod back;
 mod bounded;
 mod change;
+mod conflicts;
 mod directory;
 mod file;
 mod hierarchy;
@@ -40,9 +41,10 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{
-    AttributeChange, Clock, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage, ListQuery,
-    MkdirMode, Mount, MountInfo, MountState, OpenFile, PartInfo, PendingWrite, Precondition, RenameMode,
-    Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
+    AttributeChange, Clock, Conflict, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage,
+    ListQuery, MkdirMode, Mount, MountInfo, MountState, NsPath, OpenFile, PartInfo, PendingWrite,
+    Precondition, RenameMode, Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo, Usage, Want,
+    XattrMode,
 };
 
 use tokio::runtime::Handle;
@@ -50,6 +52,7 @@ use tokio::sync::Semaphore;
 
 use self::ahead::SENDING_AT_ONCE;
 use self::attributes::AttributeCache;
+use self::conflicts::Conflicts;
 use self::request::Condition;
 use self::siblings::Siblings;
 use self::uploader::Failures;
@@ -127,6 +130,8 @@ struct Core {
     sending: Arc<Semaphore>,
     /// What could not be brought to the store.
     failures: Failures,
+    /// What was brought there under another name.
+    conflicts: Conflicts,
     /// User and group of the process: they own what nobody was given.
     owner: (u32, u32),
 }
@@ -160,6 +165,7 @@ impl ObjectMount {
             work: Work::new(Handle::current()),
             sending: Arc::new(Semaphore::new(SENDING_AT_ONCE)),
             failures: Failures::default(),
+            conflicts: Conflicts::default(),
             owner,
         });
         core.keep_listings();
@@ -206,6 +212,12 @@ impl Core {
 
     fn class_of(&self, key: &Key) -> Arc<Class> {
         self.rules.class_of(&self.label, key)
+    }
+
+    /// Where a key lies in the namespace.
+    fn path(&self, key: &Key) -> Result<NsPath> {
+        let root = NsPath::parse(&self.label)?;
+        if key.is_root() { Ok(root) } else { root.join(key.as_str()) }
     }
 
     /// Refuses keys that the store could not hold; `suffix_bytes` is what a marker adds.
@@ -318,6 +330,14 @@ impl Mount for ObjectMount {
         self.core.ledger.set_xattr(&entry_name, name, value, mode)
     }
 
+    fn cache_setting(&self, key: &Key, name: &str) -> Option<String> {
+        self.core.rules.get(&self.core.path(key).ok()?, name)
+    }
+
+    async fn set_cache_setting(&self, key: &Key, name: &str, value: Option<&str>) -> Result<()> {
+        self.core.rules.set(&self.core.path(key)?, name, value).await
+    }
+
     async fn sync_directory(&self, _key: &Key) -> Result<()> {
         self.core.ledger.sync().await
     }
@@ -332,6 +352,10 @@ impl Mount for ObjectMount {
 
     fn pending(&self) -> Vec<PendingWrite> {
         self.core.pending_writes()
+    }
+
+    fn conflicts(&self) -> Vec<Conflict> {
+        self.core.conflicts.list()
     }
 
     async fn flush(&self, key: &Key) -> Result<()> {

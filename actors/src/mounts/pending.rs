@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forebay_core::{Key, Mount, NsPath, PendingWrite, Result};
+use forebay_core::{Conflict, Key, Mount, NsPath, PendingWrite, Result};
 use futures::future::try_join_all;
 
 use super::Mounts;
@@ -11,6 +11,11 @@ impl Mounts {
     /// Acknowledged contents that are not uploaded yet, by mount, what was written longest ago first.
     pub fn pending(&self) -> Vec<(NsPath, Vec<PendingWrite>)> {
         self.handles().into_iter().map(|(path, handle)| (path, handle.pending())).collect()
+    }
+
+    /// Where acknowledged contents lost against others since the mounts are there, by mount.
+    pub fn conflicts(&self) -> Vec<(NsPath, Vec<Conflict>)> {
+        self.handles().into_iter().map(|(path, handle)| (path, handle.conflicts())).collect()
     }
 
     /// Waits until all that was acknowledged at and below `path` is at its store.

@@ -1,7 +1,5 @@
 //! What the configuration wants to be done with the mounts, once or again and again.
 
-use std::time::Duration;
-
 use forebay_core::{MountState, NsPath};
 
 use super::{Mounts, Present};
@@ -23,8 +21,8 @@ pub struct Scheduled {
     pub path: NsPath,
     /// What.
     pub wanted: Wanted,
-    /// How long after the one before; `None` is once.
-    pub every: Option<Duration>,
+    /// When.
+    pub when: Preload,
     /// Whether its store answers.
     pub is_ready: bool,
 }
@@ -35,9 +33,9 @@ impl Mounts {
         let wanted = |(path, present): (&NsPath, &Present)| {
             let is_ready = present.mounted.handle().state() == MountState::Ready;
             let MountConfig { preload, sync_every, .. } = present.mounted.config();
-            let load = preload.map(|Preload { every }| (Wanted::Load, every));
-            let sync = sync_every.map(|every| (Wanted::Sync, Some(every)));
-            let job = |(wanted, every)| Scheduled { path: path.clone(), wanted, every, is_ready };
+            let load = preload.map(|when| (Wanted::Load, when));
+            let sync = sync_every.map(|every| (Wanted::Sync, Preload::Every(every)));
+            let job = |(wanted, when)| Scheduled { path: path.clone(), wanted, when, is_ready };
             [load, sync].into_iter().flatten().map(job).collect::<Vec<_>>()
         };
         self.state().present.iter().flat_map(wanted).collect()

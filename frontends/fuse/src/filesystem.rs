@@ -105,7 +105,12 @@ impl Filesystem for Frontend {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.server.serve(Operation::Lookup, call!(self.lookup(parent.0, &name)), answer_entry(reply));
+        self.server.serve_in(
+            &[parent.0],
+            Operation::Lookup,
+            call!(self.lookup(parent.0, &name)),
+            answer_entry(reply),
+        );
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, count: u64) {
@@ -174,27 +179,39 @@ impl Filesystem for Frontend {
         let new = NewFile { mode, uid: request.uid(), gid: request.gid(), is_exclusive };
         let (name, wish) = (name.to_owned(), Wish::of(OpenFlags(flags)));
         let server = Arc::clone(&self.server);
-        self.server.serve(Operation::Create, call!(self.create(parent.0, &name, new, wish)), move |answer| {
-            let (found, offer) = match answer {
-                Ok(created) => created,
-                Err(errno) => return reply.error(errno),
-            };
-            let opened = match server.admit(offer, |file| reply.open_backing(file)) {
-                Ok(opened) => opened,
-                Err(e) => {
-                    server.table.forget(found.attr.ino.0, 1);
-                    return reply.error(e.errno());
+        self.server.serve_in(
+            &[parent.0],
+            Operation::Create,
+            call!(self.create(parent.0, &name, new, wish)),
+            move |answer| {
+                let (found, offer) = match answer {
+                    Ok(created) => created,
+                    Err(errno) => return reply.error(errno),
+                };
+                let opened = match server.admit(offer, |file| reply.open_backing(file)) {
+                    Ok(opened) => opened,
+                    Err(e) => {
+                        server.table.forget(found.attr.ino.0, 1);
+                        return reply.error(e.errno());
+                    }
+                };
+                // One TTL for name and attributes, and the attributes change with every write.
+                let (ttl, handle) = (Duration::ZERO, FileHandle(opened.handle));
+                match opened.mode {
+                    Mode::Passthrough(backing) => {
+                        reply.created_passthrough(
+                            &ttl,
+                            &found.attr,
+                            GENERATION,
+                            handle,
+                            opened.flags,
+                            &backing,
+                        );
+                    }
+                    Mode::Buffered => reply.created(&ttl, &found.attr, GENERATION, handle, opened.flags),
                 }
-            };
-            // One TTL for name and attributes, and the attributes change with every write.
-            let (ttl, handle) = (Duration::ZERO, FileHandle(opened.handle));
-            match opened.mode {
-                Mode::Passthrough(backing) => {
-                    reply.created_passthrough(&ttl, &found.attr, GENERATION, handle, opened.flags, &backing);
-                }
-                Mode::Buffered => reply.created(&ttl, &found.attr, GENERATION, handle, opened.flags),
-            }
-        });
+            },
+        );
     }
 
     fn mknod(
@@ -212,7 +229,12 @@ impl Filesystem for Frontend {
         }
         let new = NewFile { mode, uid: request.uid(), gid: request.gid(), is_exclusive: true };
         let name = name.to_owned();
-        self.server.serve(Operation::Mknod, call!(self.mknod(parent.0, &name, new)), answer_entry(reply));
+        self.server.serve_in(
+            &[parent.0],
+            Operation::Mknod,
+            call!(self.mknod(parent.0, &name, new)),
+            answer_entry(reply),
+        );
     }
 
     fn read(
@@ -322,53 +344,63 @@ impl Filesystem for Frontend {
     fn readdir(
         &self,
         _request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
         let server = Arc::clone(&self.server);
-        self.server.serve(Operation::Readdir, call!(self.readdir(handle.0, offset)), move |answer| {
-            let batch = match answer {
-                Ok(batch) => batch,
-                Err(errno) => return reply.error(errno),
-            };
-            for (listed, next) in batch.entries.iter().zip(offset + 1..) {
-                let number = server.number_of(&batch, listed);
-                if reply.add(number, next, file_type(listed.entry.kind), &listed.name) {
-                    break;
+        self.server.serve_in(
+            &[inode.0],
+            Operation::Readdir,
+            call!(self.readdir(handle.0, offset)),
+            move |answer| {
+                let batch = match answer {
+                    Ok(batch) => batch,
+                    Err(errno) => return reply.error(errno),
+                };
+                for (listed, next) in batch.entries.iter().zip(offset + 1..) {
+                    let number = server.number_of(&batch, listed);
+                    if reply.add(number, next, file_type(listed.entry.kind), &listed.name) {
+                        break;
+                    }
                 }
-            }
-            reply.ok();
-        });
+                reply.ok();
+            },
+        );
     }
 
     fn readdirplus(
         &self,
         _request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let server = Arc::clone(&self.server);
-        self.server.serve(Operation::Readdir, call!(self.readdir(handle.0, offset)), move |answer| {
-            let batch = match answer {
-                Ok(batch) => batch,
-                Err(errno) => return reply.error(errno),
-            };
-            for (listed, next) in batch.entries.iter().zip(offset + 1..) {
-                let Found { attr, ttl } = server.plus(&batch, listed);
-                if reply.add(attr.ino, next, &listed.name, &ttl, &attr, GENERATION) {
-                    // It did not fit, so the kernel does not count it.
-                    if batch.is_counted(listed) {
-                        server.table.forget(attr.ino.0, 1);
+        self.server.serve_in(
+            &[inode.0],
+            Operation::Readdir,
+            call!(self.readdir(handle.0, offset)),
+            move |answer| {
+                let batch = match answer {
+                    Ok(batch) => batch,
+                    Err(errno) => return reply.error(errno),
+                };
+                for (listed, next) in batch.entries.iter().zip(offset + 1..) {
+                    let Found { attr, ttl } = server.plus(&batch, listed);
+                    if reply.add(attr.ino, next, &listed.name, &ttl, &attr, GENERATION) {
+                        // It did not fit, so the kernel does not count it.
+                        if batch.is_counted(listed) {
+                            server.table.forget(attr.ino.0, 1);
+                        }
+                        break;
                     }
-                    break;
                 }
-            }
-            reply.ok();
-        });
+                reply.ok();
+            },
+        );
     }
 
     fn releasedir(
@@ -405,17 +437,32 @@ impl Filesystem for Frontend {
     ) {
         let new = NewFile { mode, uid: request.uid(), gid: request.gid(), is_exclusive: true };
         let name = name.to_owned();
-        self.server.serve(Operation::Mkdir, call!(self.mkdir(parent.0, &name, new)), answer_entry(reply));
+        self.server.serve_in(
+            &[parent.0],
+            Operation::Mkdir,
+            call!(self.mkdir(parent.0, &name, new)),
+            answer_entry(reply),
+        );
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.server.serve(Operation::Rmdir, call!(self.rmdir(parent.0, &name)), answer_empty(reply));
+        self.server.serve_in(
+            &[parent.0],
+            Operation::Rmdir,
+            call!(self.rmdir(parent.0, &name)),
+            answer_empty(reply),
+        );
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.server.serve(Operation::Unlink, call!(self.unlink(parent.0, &name)), answer_empty(reply));
+        self.server.serve_in(
+            &[parent.0],
+            Operation::Unlink,
+            call!(self.unlink(parent.0, &name)),
+            answer_empty(reply),
+        );
     }
 
     fn rename(
@@ -430,7 +477,7 @@ impl Filesystem for Frontend {
     ) {
         let (name, new_name) = (name.to_owned(), new_name.to_owned());
         let work = call!(self.rename((parent.0, &name), (new_parent.0, &new_name), flags));
-        self.server.serve(Operation::Rename, work, answer_empty(reply));
+        self.server.serve_in(&[parent.0, new_parent.0], Operation::Rename, work, answer_empty(reply));
     }
 
     fn statfs(&self, _request: &Request, inode: INodeNo, reply: ReplyStatfs) {
@@ -461,7 +508,7 @@ impl Filesystem for Frontend {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         inode: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -477,14 +524,14 @@ impl Filesystem for Frontend {
         } else {
             XattrMode::Any
         };
-        let (name, value) = (name.to_owned(), Some(Bytes::copy_from_slice(value)));
-        let work = call!(self.setxattr(inode.0, &name, value, mode));
+        let (name, value, caller) = (name.to_owned(), Some(Bytes::copy_from_slice(value)), request.uid());
+        let work = call!(self.setxattr(inode.0, (&name, value), mode, caller));
         self.server.serve(Operation::Setxattr, work, answer_empty(reply));
     }
 
-    fn removexattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let name = name.to_owned();
-        let work = call!(self.setxattr(inode.0, &name, None, XattrMode::Replace));
+    fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (name, caller) = (name.to_owned(), request.uid());
+        let work = call!(self.setxattr(inode.0, (&name, None), XattrMode::Replace, caller));
         self.server.serve(Operation::Removexattr, work, answer_empty(reply));
     }
 

@@ -103,6 +103,21 @@ impl Server {
         }
     }
 
+    /// [`Self::serve`] for a request that the kernel locked directories for until it is answered.
+    pub(crate) fn serve_in<T: Send + 'static>(
+        self: &Arc<Self>,
+        directories: &[u64],
+        operation: Operation,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) {
+        let locked = self.kernel.lock(directories);
+        self.serve(operation, work, move |result| {
+            answer(result);
+            drop(locked);
+        });
+    }
+
     /// Lets a request wait in a task. The tasks' permits tell when all are done.
     fn wait(&self, operation: Operation, request: impl Future<Output = ()> + Send + 'static) {
         let Ok(permit) = Arc::clone(&self.tasks).try_acquire_owned() else {

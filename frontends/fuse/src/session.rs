@@ -3,6 +3,7 @@
 mod mountpoint;
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,7 +67,7 @@ type Ended = Option<Result<(), Arc<io::Error>>>;
 
 /// A mounted namespace. Dropping it without [`FuseSession::unmount`] leaves the mount to the end of the process.
 pub struct FuseSession {
-    server: Arc<Server>,
+    pub(crate) server: Arc<Server>,
     mounted: Mounted,
     thread: JoinHandle<()>,
     ended: watch::Receiver<Ended>,
@@ -103,7 +104,7 @@ impl FuseSession {
         };
         let (session, mounted) =
             mountpoint::mount(mountpoint, frontend, config.allow_other, &event_threads(config))?;
-        server.kernel.connect(session.notifier());
+        server.kernel.connect(session.notifier(), session.as_fd().try_clone_to_owned()?);
         let observer = Observer(Arc::downgrade(&server));
         server.namespace.observe(&format!("fuse {}", mounted.path().display()), Arc::new(observer));
         let (tell, ended) = watch::channel(None);

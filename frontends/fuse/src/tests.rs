@@ -401,6 +401,34 @@ fn removal_by_another_frontend_is_seen_at_once_with_the_directory_that_vanished(
 }
 
 #[test]
+fn a_replacement_by_another_frontend_waits_for_no_request_in_its_directory() {
+    let _alone = alone();
+    let Some(stage) = Stage::new(OBJECTS) else { return };
+    if !stage.session.as_ref().expect("mounted").server.kernel.forgets_all_names() {
+        eprintln!("skipped: this kernel cannot forget all names at once (Linux 6.16)");
+        return;
+    }
+    stage.put("removed", "x");
+    fs::rename(stage.at("removed"), stage.at("held")).expect("rename");
+    stage.put("other", "old");
+    assert_eq!(read(stage.at("other")), "old");
+    let observer = format!("fuse {}", stage.mountpoint.display());
+    let late = || METRICS.observer_timeouts.with_label_values(&[&observer]).get();
+    std::thread::scope(|scope| {
+        let removal = scope.spawn(|| fs::remove_file(stage.at("held")));
+        let is_held = within(Duration::from_secs(10), || stage.double.held() == 1);
+        stage.put("other", "new");
+        let was_held = !removal.is_finished();
+        stage.double.release();
+        removal.join().expect("no panic").expect("unlink");
+        assert!(is_held && was_held);
+    });
+    assert_eq!(late(), 0, "the kernel was told before the commit was acknowledged");
+    assert_eq!(read(stage.at("other")), "new");
+    assert!(!stage.at("held").exists());
+}
+
+#[test]
 fn truncation_by_path_changes_the_content_and_keeps_the_file() {
     let _alone = alone();
     for traits in [IN_PLACE, OBJECTS] {

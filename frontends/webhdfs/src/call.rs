@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use actix_http::RequestHead;
 use actix_web::http::header::HOST;
-use forebay_core::{Access, Context, EXPLAIN_HEADER, Entry, Namespace, NsPath, Want};
+use forebay_core::{Access, Context, EPOCH_HEADER, EXPLAIN_HEADER, Entry, Namespace, NsPath, Want};
 
 use crate::auth;
 use crate::config::ColonPolicy;
@@ -77,6 +77,8 @@ pub(crate) struct Call {
     pub(crate) client: String,
     /// Whether the client wants to know where the bytes of an answer were found.
     pub(crate) is_explained: bool,
+    /// Whether what it reads is to be cached as a part of a data set.
+    pub(crate) is_data_set: bool,
     /// `scheme://host:port` that the client knows this server by.
     pub(crate) server: String,
 }
@@ -131,6 +133,7 @@ impl Call {
             user: caller.user,
             client: request.peer_addr.map(|peer| peer.ip().to_string()).unwrap_or_default(),
             is_explained: request.headers.contains_key(EXPLAIN_HEADER),
+            is_data_set: request.headers.get(EPOCH_HEADER).is_some_and(|value| value == "1"),
             server,
         })
     }

@@ -31,14 +31,15 @@ pub use entry::{AttributeChange, Attributes, Entry, EntryKind, Headers};
 pub use error::{Error, ErrorKind, Result};
 pub use metrics::{METRICS, Metrics};
 pub use mount::{
-    CACHE_HEADER, Cached, Capability, DeleteMode, EXPLAIN_HEADER, Explained, ListItem, ListPage, ListQuery,
-    MkdirMode, Mount, MountInfo, MountState, OpenFile, Place, Placed, RenameMode, Usage, Want, XattrMode,
+    CACHE_HEADER, Cached, Capability, DeleteMode, EPOCH_HEADER, EXPLAIN_HEADER, Explained, ListItem,
+    ListPage, ListQuery, MkdirMode, Mount, MountInfo, MountState, OpenFile, Place, Placed, RenameMode, Usage,
+    Want, XattrMode,
 };
 pub use namespace::{MountTable, Namespace, Writer, copy_range};
 pub use path::{Key, NsPath};
 pub use range::ByteRange;
 pub use staging::{
-    Dirty, PartInfo, PendingWrite, Precondition, Publish, Staged, Target, UploadId, UploadInfo,
+    Conflict, Dirty, PartInfo, PendingWrite, Precondition, Publish, Staged, Target, UploadId, UploadInfo,
 };
 pub use sync::{SyncPage, SyncSpan, SyncTotals};
 pub use version::{ETag, FileId, Version};

@@ -91,8 +91,8 @@ declare! {
     gauge cache_read_ahead "forebay_cache_read_ahead_fetches" ["mount"] "Page fetches in flight ahead of their readers.";
     gauge cache_used_bytes "forebay_cache_used_bytes" ["tier"] "Bytes reserved in a tier.";
     gauge cache_capacity_bytes "forebay_cache_capacity_bytes" ["tier"] "Hard cap of a tier.";
-    counter cache_evictions "forebay_cache_evictions_total" ["tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline, version, expired or segment (of small objects, each with all it holds).";
-    counter cache_refusals "forebay_cache_refusals_total" ["tier", "cause"] "Pages not cached; cause is full, queue, disk, admission, quota or epoch.";
+    counter cache_evictions "forebay_cache_evictions_total" ["mount", "tier", "cause"] "Pages (memory) or files (nvme) evicted; cause is watermark, inline, version, expired or segment (of small objects, each with all it holds). Without a mount: what an earlier run left and nobody asked for since.";
+    counter cache_refusals "forebay_cache_refusals_total" ["mount", "tier", "cause"] "Pages not cached; cause is full, queue, disk, admission, quota or epoch.";
     counter cache_damaged_pages "forebay_cache_damaged_pages_total" ["tier"] "Pages of an earlier run that did not match their checksum and were dropped.";
     counter cache_packed_bytes "forebay_cache_packed_bytes_total" ["kind"] "Bytes written to segments of small objects; kind is new or carried.";
     gauge cache_disk_state "forebay_cache_disk_state" ["directory"] "What a cache directory does: 0 ok, 1 degraded (it failed lately, takes few writes and is probed), 2 down (takes no writes, and is read only if its reads still succeed).";

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AttributeChange, ByteRange, Content, Dirty, Entry, Error, ErrorKind, Headers, Key, Lent, PartInfo,
-    PendingWrite, Precondition, Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo,
+    AttributeChange, ByteRange, Conflict, Content, Dirty, Entry, Error, ErrorKind, Headers, Key, Lent,
+    PartInfo, PendingWrite, Precondition, Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo,
 };
 
 /// What a store can do by itself.
@@ -206,6 +206,10 @@ pub const EXPLAIN_HEADER: &str = "x-forebay-explain";
 /// The header that tells it: [`Cached::word`].
 pub const CACHE_HEADER: &str = "x-forebay-cache";
 
+/// What a request with this header and the value 1, over S3 or WebHDFS, brings into the cache is kept there as a part of
+/// a data set; see [`OpenFile::as_data_set`].
+pub const EPOCH_HEADER: &str = "x-forebay-epoch";
+
 /// Where a page of a version lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -268,6 +272,12 @@ impl Cached {
 pub trait OpenFile: Send + Sync {
     /// The file as it was opened.
     fn entry(&self) -> &Entry;
+
+    /// The same version for a reader who reads a data set whole again and again: what it brings into the cache is admitted
+    /// at once and pushes out none of its own. `None` where nothing is cached.
+    fn as_data_set(&self) -> Option<Arc<dyn OpenFile>> {
+        None
+    }
 
     /// A reader is going to read all of `range` in order. A hint: what fetches ahead need not find out by itself.
     fn expect(&self, _range: ByteRange) {}
@@ -425,6 +435,21 @@ pub trait Mount: Send + Sync {
     /// As [`Mount::stat`]; `AlreadyExists` or `NotFound` against `mode`; `NoSpace` when too large.
     async fn set_xattr(&self, key: &Key, name: &str, value: Option<Bytes>, mode: XattrMode) -> Result<()>;
 
+    /// What was said of how the content at and below `key` is cached: `name` is that of the xattr
+    /// `user.forebay.NAME`. `None` where nothing was said of exactly this.
+    fn cache_setting(&self, _key: &Key, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// Says it, or takes it back where `value` is `None`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name or a value that there is not; `NoSpace` when too much is said; `Unsupported` where
+    /// nothing is cached.
+    async fn set_cache_setting(&self, _key: &Key, _name: &str, _value: Option<&str>) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "the content of this mount is not cached"))
+    }
+
     /// Space of the store.
     ///
     /// # Errors
@@ -441,6 +466,12 @@ pub trait Mount: Send + Sync {
 
     /// What was acknowledged and is not at the store yet, what was written longest ago first; at most a page of it.
     fn pending(&self) -> Vec<PendingWrite> {
+        Vec::new()
+    }
+
+    /// Where an acknowledged content lost against another one since the mount is there, the last at the end; at most a
+    /// page of it.
+    fn conflicts(&self) -> Vec<Conflict> {
         Vec::new()
     }
 

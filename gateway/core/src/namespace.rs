@@ -156,6 +156,22 @@ impl Namespace {
         mount.open(&key, want).await.map_err(|e| e.at("open", path))
     }
 
+    /// As [`Namespace::open`], see [`OpenFile::as_data_set`]. For those who may write there: it concerns all who use the
+    /// cache.
+    ///
+    /// # Errors
+    /// As [`Namespace::open`].
+    pub async fn open_as_data_set(
+        &self,
+        context: &Context,
+        path: &NsPath,
+        want: Want,
+    ) -> Result<Arc<dyn OpenFile>> {
+        context.check(Permission::Write, path)?;
+        let file = self.open(context, path, want).await?;
+        Ok(file.as_data_set().unwrap_or(file))
+    }
+
     /// Waits until the names in a directory, and the attributes set for it and for them, are on stable storage.
     ///
     /// # Errors
@@ -179,6 +195,32 @@ impl Namespace {
         let table = self.table.load_full();
         let Some((mount, key)) = table.owner(path) else { return Ok(Vec::new()) };
         mount.xattrs(&key).await.map_err(|e| e.at("xattrs", path))
+    }
+
+    /// What was said of how the content at and below `path` is cached; see [`Mount::cache_setting`].
+    ///
+    /// # Errors
+    /// `AccessDenied`.
+    pub fn cache_setting(&self, context: &Context, path: &NsPath, name: &str) -> Result<Option<String>> {
+        check_traverse(context, path)?;
+        let table = self.table.load();
+        Ok(table.owner(path).and_then(|(mount, key)| mount.cache_setting(&key, name)))
+    }
+
+    /// Says it, or takes it back. For those who may write there, also where the mount takes no writes: the content stays.
+    ///
+    /// # Errors
+    /// As [`Mount::set_cache_setting`]; `AccessDenied`.
+    pub async fn set_cache_setting(
+        &self,
+        context: &Context,
+        path: &NsPath,
+        (name, value): (&str, Option<&str>),
+    ) -> Result<()> {
+        context.check(Permission::Write, path)?;
+        let table = self.table.load_full();
+        let Some((mount, key)) = table.owner(path) else { return Err(not_found(path)) };
+        mount.set_cache_setting(&key, name, value).await.map_err(|e| e.at("set cache setting", path))
     }
 
     /// Space of the store that serves `path`; `None` above all mounts.

@@ -157,6 +157,17 @@ pub struct PendingWrite {
     pub error: Option<String>,
 }
 
+/// An acknowledged content whose file somebody else had changed at the store before it came there: both are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Of what; there is the content of the others.
+    pub key: String,
+    /// Where ours is.
+    pub beside: String,
+    /// When it was stored there.
+    pub at: SystemTime,
+}
+
 /// Names a multipart upload.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct UploadId(pub String);

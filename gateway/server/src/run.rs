@@ -31,6 +31,7 @@ pub(crate) struct Stores {
     pub(crate) table: Arc<MountTable>,
     pub(crate) supervisor: Supervisor,
     namespace: Arc<Namespace>,
+    cache: Cache,
     mounts: Arc<Mounts>,
     rules: Arc<Rules>,
     metadata: Arc<Metadata>,
@@ -56,7 +57,7 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
     let uploader = Uploader::default();
     uploader.start(&supervisor).await?;
     let environment = Environment {
-        cache,
+        cache: cache.clone(),
         uploads: UploadMemory::new(shares.uploads_bytes),
         metadata: Some(Arc::clone(&metadata)),
         rules: Arc::clone(&rules),
@@ -71,7 +72,7 @@ pub(crate) async fn stores(config: &Config) -> anyhow::Result<Stores> {
         let lines: Vec<_> = refused.iter().map(ToString::to_string).collect();
         anyhow::bail!(lines.join("\n"));
     }
-    Ok(Stores { table: namespace.table(), supervisor, namespace, mounts, rules, metadata })
+    Ok(Stores { table: namespace.table(), supervisor, namespace, cache, mounts, rules, metadata })
 }
 
 /// Serves until SIGTERM or SIGINT; a second signal exits at once.
@@ -99,7 +100,7 @@ fn raise_file_limit() {
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     METRICS.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let deadline = config.gateway.shutdown_deadline;
-    let Stores { table, supervisor, namespace, mounts, rules, metadata } = stores(&config).await?;
+    let Stores { table, supervisor, namespace, cache, mounts, rules, metadata } = stores(&config).await?;
     // Mounts come and go from now on, and a snapshot of them would keep those that went.
     drop(table);
     let readiness = Readiness::default();
@@ -108,7 +109,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         Some(source) => Some(Reloader::start(&config, source, &mounts, &supervisor).await?),
         None => None,
     };
-    let loads = Loads::open(&namespace, &config.gateway.var.join("loads"), Clock::system()).await?;
+    let loads = Loads::open(&namespace, &cache, &config.gateway.var.join("loads"), Clock::system()).await?;
     loads.start(&supervisor).await?;
     load::start_preloads(&loads, &mounts, &supervisor).await?;
     mounts::start_reaper(&mounts, &supervisor).await?;

@@ -6,26 +6,13 @@ use forebay_core::{ByteRange, Cached, Result};
 
 use super::CachedFile;
 use crate::cache::nvme::Offer;
-use crate::cache::page::{pages, within};
+use crate::cache::page::pages;
 use crate::cache::policy::Use;
 
 impl CachedFile {
     /// How much of `range` is at hand.
     pub fn cached_bytes(&self, range: ByteRange) -> Cached {
-        let (range, mut cached) = (range.clamp_to(self.size_bytes), Cached::default());
-        if range.is_empty() {
-            return cached;
-        }
-        for number in pages(range) {
-            let (key, bytes) = (self.content.page(number), within(range, number).len);
-            let is_in_memory = self.tiers.memory.contains(key);
-            let is_on_disk = self.disk().is_some_and(|nvme| nvme.contains(key));
-            cached.memory_bytes += if is_in_memory { bytes } else { 0 };
-            cached.disk_bytes += if is_on_disk { bytes } else { 0 };
-            cached.bytes += if is_in_memory || is_on_disk { bytes } else { 0 };
-        }
-        cached.kept_bytes = if self.tiers.disks.is_empty() { cached.memory_bytes } else { cached.disk_bytes };
-        cached
+        self.tiers.cached_bytes(self.content, self.disk(), range.clamp_to(self.size_bytes))
     }
 
     /// Drops what is cached of the content; how many bytes that were. Readers keep what they hold.

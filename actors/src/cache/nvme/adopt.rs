@@ -52,14 +52,14 @@ impl NvmeTier {
         }
         let bytes = blocks(size_bytes).max(found.blocks() * 512);
         if bytes > self.budget.capacity() {
-            self.counters.refused_full.inc();
+            class.tally().nvme.refused_full.inc();
             return Ok(false);
         }
         let Some(index) = self.index(size_bytes, class) else { return Ok(false) };
         let space = match self.reserve(bytes, class, None, usize::MAX) {
             Ok(space) => space,
             Err(refusal) => {
-                self.refuse(content, &refusal);
+                self.refuse((content, class), &refusal);
                 return Ok(false);
             }
         };

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use super::packed::Place;
 use super::record::{Record, header};
 use super::writer::Offer;
-use super::{NvmeTier, create_file};
+use super::{NvmeTier, Taking, create_file};
 use crate::cache::ContentId;
 use crate::cache::class::{Class, Treatment};
 use crate::cache::memory::MemoryTier;
@@ -33,8 +33,10 @@ fn tier(directory: &TempDir, packed_bytes: u64) -> Arc<NvmeTier> {
     let config = CacheConfig { memory_bytes: 1 << 30, nvme: Some(nvme), high_percent: 95, low_percent: 90 };
     let memory = Arc::new(MemoryTier::new(&config));
     let tasks = Arc::new(Tasks::new(Handle::current()));
-    let (tier, taken) = NvmeTier::open(&config, (placement, 0), memory, &tasks, create_file);
-    taken.expect("opens");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let (directory, taken) = Taking::begin(directory.path(), tasks.runtime()).wait(deadline);
+    let taken = (directory, Some(taken.expect("opens")));
+    let tier = NvmeTier::open(&config, (placement, 0), taken, (memory, &tasks), create_file);
     // Its tasks are aborted: what they do is called here.
     drop(tasks);
     tier

@@ -7,11 +7,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Instant;
 
 use forebay_core::{Error, ErrorKind, Result};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+use tokio::runtime::Handle;
 
 use super::record::FileName;
 use crate::cache::page::ContentKey;
@@ -22,7 +24,7 @@ const INDEX: &str = "index";
 const SEGMENTS: &str = "segments";
 
 /// One directory; locked once it is taken, unlocked when dropped.
-pub(super) struct Directory {
+pub(in crate::cache) struct Directory {
     root: PathBuf,
     clean: PathBuf,
     index: PathBuf,
@@ -145,6 +147,41 @@ impl Directory {
 
     pub(super) fn at(&self, name: FileName) -> PathBuf {
         self.clean.join(name.to_string())
+    }
+}
+
+/// A directory that is being taken on a thread of its own: its disk may hang.
+pub(in crate::cache) struct Taking {
+    directory: Arc<Directory>,
+    answer: mpsc::Receiver<Result<bool>>,
+}
+
+impl Taking {
+    /// Begins to take `root`.
+    pub(in crate::cache) fn begin(root: &Path, runtime: &Handle) -> Self {
+        let directory = Arc::new(Directory::new(root));
+        let (sender, answer) = mpsc::channel();
+        let wanted = Arc::clone(&directory);
+        runtime.spawn_blocking(move || {
+            let taken = wanted.take().map(|()| wanted.is_new());
+            if let Err(mpsc::SendError(Err(error))) = sender.send(taken) {
+                tracing::warn!(%error, "a cache disk answers again, and its directory cannot be used");
+            }
+        });
+        Self { directory, answer }
+    }
+
+    /// Waits for it until `deadline`: whether the directory is new.
+    ///
+    /// # Errors
+    /// As [`Directory::take`]; `Timeout`, and it is taken as soon as its disk answers.
+    pub(in crate::cache) fn wait(self, deadline: Instant) -> (Arc<Directory>, Result<bool>) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let taken = self.answer.recv_timeout(left).unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Timeout, "its disk does not answer")
+                .at("open cache directory", self.directory.root().display()))
+        });
+        (self.directory, taken)
     }
 }
 

@@ -262,6 +262,12 @@ impl Packed {
         }
     }
 
+    /// Whose an object is, if it is there and somebody's.
+    pub(super) fn class_of(&self, content: ContentKey) -> Option<Arc<Class>> {
+        let (place, _) = self.index.find(content, Use::Again)?;
+        self.segments.get(&place.segment)?.class().map(Arc::clone)
+    }
+
     /// Forgets an object; whether it was there.
     pub(super) fn forget(&self, content: ContentKey) -> bool {
         let place = self.index.remove(content, None);

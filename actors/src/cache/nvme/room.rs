@@ -73,8 +73,8 @@ impl Classed for Candidate<'_> {
 impl NvmeTier {
     /// Room for one more file's bitmap, checksums and descriptor.
     pub(super) fn index(&self, size_bytes: u64, class: &Arc<Class>) -> Option<Reservation> {
-        if self.files.len() >= self.files_max {
-            self.evict_inline(Claim::Of(class), None)?;
+        if self.files.len() >= self.files_max && !self.evict_inline(Claim::Of(class), None) {
+            return None;
         }
         self.memory.reserve(sparse::index_bytes(size_bytes))
     }
@@ -121,8 +121,7 @@ impl NvmeTier {
     fn make_room(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> bool {
         let files = self.shelves().first(claim);
         let segments = self.packed.as_ref().and_then(|packed| packed.first(claim));
-        let of =
-            |is_file| if is_file { self.evict_inline(claim, keep).is_some() } else { self.reclaim(claim) };
+        let of = |is_file| if is_file { self.evict_inline(claim, keep) } else { self.reclaim(claim) };
         let is_turn_of_files = match (files, segments) {
             (Some(files), Some(segments)) => files < segments,
             (files, _) => files.is_some(),
@@ -170,27 +169,27 @@ impl NvmeTier {
         let excess = excess.saturating_sub(self.reclaim_share(excess));
         let mut goal = excess.min(open.div_ceil(OPEN_DIVISOR));
         while goal > 0 {
-            let Some(freed) = self.evict(Claim::Watermark, None) else { return };
-            self.counters.evicted.inc();
-            goal = goal.saturating_sub(freed);
+            let Some(file) = self.evict(Claim::Watermark, None) else { return };
+            file.class().tally().nvme.evicted.inc();
+            goal = goal.saturating_sub(file.reserved());
         }
         drop(only_one);
     }
 
-    pub(super) fn evict_inline(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> Option<u64> {
-        let freed = self.evict(claim, keep)?;
-        self.counters.evicted_inline.inc();
-        Some(freed)
+    /// As [`NvmeTier::evict`]; whether there was one.
+    fn evict_inline(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> bool {
+        let evicted = self.evict(claim, keep);
+        evicted.inspect(|file| file.class().tally().nvme.evicted_inline.inc()).is_some()
     }
 
-    /// Unlinks the next file that makes room for `claim` and is neither lent nor `keep`; its bytes.
-    fn evict(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> Option<u64> {
+    /// Unlinks the next file that makes room for `claim` and is neither lent nor `keep`.
+    fn evict(&self, claim: Claim<'_>, keep: Option<&Arc<SparseFile>>) -> Option<Arc<SparseFile>> {
         let find = |file: &Weak<SparseFile>| Some(Candidate { file: file.upgrade()?, keep });
         loop {
             let file = self.shelves().evict(claim, find)?.file;
             if self.discard(&file) {
                 self.note(file.content(), Cause::Evicted);
-                return Some(file.reserved());
+                return Some(file);
             }
         }
     }

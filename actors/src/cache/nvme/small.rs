@@ -42,7 +42,7 @@ impl NvmeTier {
         let packed = self.packed.as_ref().filter(|_| !self.health.is_silent())?;
         let (object, born_s) = packed.find(key.content, used, class)?;
         if is_expired(class, born_s) {
-            self.counters.expired.inc();
+            class.tally().nvme.expired.inc();
             self.forget_packed(key.content);
             self.note(key.content, Cause::Expired);
             return None;
@@ -97,9 +97,10 @@ impl NvmeTier {
 
     fn write_batch(&self, packed: &Packed, batch: &Batch<'_>) {
         let (mut rest, mut count_max) = (&batch.objects[..], usize::MAX);
+        let tally = batch.class.tally();
         while !rest.is_empty() {
             if !self.health.is_writable(self.directory.path()) {
-                self.counters.refused_disk.inc_by(rest.len() as u64);
+                tally.nvme.refused_disk.inc_by(rest.len() as u64);
                 return self.note_all(rest, Cause::Disk);
             }
             let (count, bytes) = packed.batch(&rest[..rest.len().min(count_max)]);
@@ -109,7 +110,7 @@ impl NvmeTier {
             });
             match appended {
                 Ok(done) => {
-                    self.counters.refused_full.inc_by(done.refused as u64);
+                    tally.nvme.refused_full.inc_by(done.refused as u64);
                     rest = &rest[done.objects..];
                 }
                 // Some may fit where all do not.
@@ -117,10 +118,14 @@ impl NvmeTier {
                 Err(Refusal::Disk(error)) => {
                     self.note_all(rest, Cause::Disk);
                     // One failure, however many there are.
-                    self.counters.refused_disk.inc_by(rest.len() as u64 - 1);
-                    return self.refuse(rest[0].content, &Refusal::Disk(error));
+                    tally.nvme.refused_disk.inc_by(rest.len() as u64 - 1);
+                    return self.refuse((rest[0].content, batch.class), &Refusal::Disk(error));
                 }
-                Err(refusal) => return rest.iter().for_each(|object| self.refuse(object.content, &refusal)),
+                Err(refusal) => {
+                    return rest
+                        .iter()
+                        .for_each(|object| self.refuse((object.content, batch.class), &refusal));
+                }
             }
         }
     }
@@ -134,11 +139,7 @@ impl NvmeTier {
     /// Removes one segment for `claim`; whether there was one.
     pub(super) fn reclaim(&self, claim: Claim<'_>) -> bool {
         let Some(packed) = &self.packed else { return false };
-        let has_gone = packed.reclaim(claim, &self.budget, &self.log);
-        if has_gone {
-            self.counters.evicted_segments.inc();
-        }
-        has_gone
+        packed.reclaim(claim, &self.budget, &self.log)
     }
 
     /// Removes the segments' part of `excess` bytes; what it freed.

@@ -81,9 +81,10 @@ pub(super) async fn run(tier: Weak<NvmeTier>, mut queue: mpsc::Receiver<Waiting>
     let mut verifications = JoinSet::new();
     while let Some(waiting) = queue.recv().await {
         let Some(tier) = tier.upgrade() else { return };
+        let class = Arc::clone(&waiting.offer.class);
         let Ok(written) = tier.in_background(move |tier| tier.write(&waiting.offer)).await else {
             // A panic costs the page it happened in; its message is in the log.
-            tier.counters.refused_disk.inc();
+            class.tally().nvme.refused_disk.inc();
             continue;
         };
         let Some(complete) = written else { continue };

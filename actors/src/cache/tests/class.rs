@@ -103,6 +103,27 @@ async fn data_set_pushes_out_others_and_none_of_its_own() {
     assert_eq!(bench.kept("other", 8), 0);
 }
 
+#[tokio::test]
+async fn part_of_a_class_that_is_read_as_a_data_set_takes_from_its_quota_and_evicts_none_of_its_own() {
+    let bench = Bench::open();
+    let class = class(Treatment { quota_bytes: Some(4 * PAGE_BYTES), ..Treatment::default() });
+    let part = class.as_data_set();
+    assert!(Arc::ptr_eq(&part, &class.as_data_set()) && Arc::ptr_eq(&part, &part.as_data_set()));
+    bench.read("other", 8, &plain()).await;
+    // A first touch is enough, above the watermark too.
+    for number in 0..6 {
+        let file = bench.file(&format!("member {number}"), &class).as_data_set();
+        read_all(&file, ByteRange::new(0, PAGE_BYTES)).await;
+        bench.settle().await;
+    }
+    assert_eq!((bench.kept("member", 4), bench.kept("member", 6)), (4, 4), "those that came first");
+    assert_eq!((part.disk_bytes(), class.disk_bytes()), (4 * PAGE_BYTES, 4 * PAGE_BYTES));
+    bench.read("same class", 4, &class).await;
+    assert_eq!((bench.kept("member", 4), bench.kept("same class", 4)), (4, 0));
+    class.set_treatment(Treatment { ttl: Some(Duration::ZERO), ..Treatment::default() });
+    assert!(part.treatment().epoch && part.treatment().ttl == Some(Duration::ZERO));
+}
+
 #[tokio::test(start_paused = true)]
 async fn idle_data_set_makes_room() {
     let bench = Bench::open();

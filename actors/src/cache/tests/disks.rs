@@ -1,9 +1,11 @@
 //! Several cache directories: who has what, and what one of them does to the others.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use forebay_core::{ByteRange, ErrorKind};
+use rustix::fs::{CWD, FileType, Mode};
 use tempfile::{TempDir, tempdir};
 
 use super::{Store, content, eventually, in_memory, in_time, open, read_all, read_page};
@@ -195,6 +197,23 @@ async fn directory_that_cannot_be_opened_is_taken_in_when_it_can() {
     let fetches = store.fetches();
     read_all_files(&cache, &store).await;
     assert_eq!(store.fetches(), fetches);
+}
+
+#[tokio::test]
+async fn directory_whose_disk_hangs_at_start_is_down_until_it_answers() {
+    let root = tempdir().expect("temporary directory");
+    let lock = root.path().join("a/lock");
+    std::fs::create_dir(root.path().join("a")).expect("made");
+    // Who opens a pipe to write waits for its reader.
+    rustix::fs::mknodat(CWD, &lock, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe");
+    let cache = Cache::open(&config(&root, &[("a", 64)])).expect("starts without");
+    let (disk, store) = (disk(&cache, &root, "a"), Store::open());
+    assert!(disk.is_down() && !disk.is_restored());
+    read_page(&open(&cache, "early", PAGE_BYTES, &store), 0).await;
+    let _reader = File::open(lock).expect("opens");
+    in_time("it is taken in", || disk.is_restored() && !disk.is_down()).await;
+    read_all_files(&cache, &store).await;
+    assert_eq!(held(disk).len(), FILES as usize);
 }
 
 #[tokio::test]

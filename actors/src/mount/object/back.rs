@@ -14,7 +14,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_core::{ByteRange, ETag, Error, ErrorKind, Headers, Key, ListQuery, Precondition, Result};
+use forebay_core::{
+    ByteRange, Conflict, ETag, Error, ErrorKind, Headers, Key, ListQuery, Precondition, Result,
+};
 use tokio::time::timeout;
 
 use super::Core;
@@ -328,6 +330,9 @@ impl Core {
             beside,
             "the file was changed at the store since this write began; both contents are kept"
         );
+        let (key, beside) = (put.key.clone(), beside.clone());
+        // Before it is not pending any more: whoever sees that sees this.
+        self.conflicts.note(Conflict { key, beside, at: self.clock.now() });
         self.staging.done(put, None, async |_: &std::path::Path| false).await?;
         self.ledger.release(&put.key);
         Ok(())

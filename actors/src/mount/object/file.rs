@@ -55,6 +55,11 @@ impl OpenFile for ObjectFile {
         &self.entry
     }
 
+    fn as_data_set(&self) -> Option<Arc<dyn OpenFile>> {
+        let (entry, content) = (self.entry.clone(), self.content.as_data_set());
+        Some(Arc::new(Self { entry, content, named: self.named }))
+    }
+
     fn expect(&self, range: ByteRange) {
         self.content.expect(range);
     }

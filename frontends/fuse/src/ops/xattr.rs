@@ -1,4 +1,5 @@
-//! Extended attributes: `user.*` as the store keeps them, and three of our own that are read-only.
+//! Extended attributes: `user.*` as the store keeps them, three of our own that are read-only, and those that say how
+//! what lies at and below a path is cached.
 
 use std::ffi::OsStr;
 
@@ -18,6 +19,8 @@ const MOUNT: &str = "user.forebay.mount";
 /// Where a read of the whole file would find it: `hit-memory`, `hit-disk` or `miss`. Not listed: whoever copies all
 /// attributes does not want it.
 const CACHE: &str = "user.forebay.cache";
+/// What the rules of the cache are called: `user.forebay.pin` and others. Not listed, as the one above.
+const SETTINGS: &str = "user.forebay.";
 
 /// The names that can be kept; `security.*`, `system.*` and `trusted.*` are answered without asking a store, since
 /// the kernel asks for them on every write.
@@ -39,7 +42,11 @@ impl Server {
             ETAG => Ok(Some(Bytes::from(self.stat(path).await?.etag.as_str().to_owned()))),
             MOUNT => Ok(self.mount(path).map(|mount| Bytes::from(mount.name))),
             CACHE => Ok(Some(Bytes::from_static(self.whereabouts(path).await?.as_bytes()))),
-            _ => Ok(None),
+            _ => {
+                let setting = name.strip_prefix(SETTINGS);
+                let said = setting.map(|name| self.namespace.cache_setting(&self.context, path, name));
+                Ok(said.transpose()?.flatten().map(Bytes::from))
+            }
         }
     }
 
@@ -81,13 +88,13 @@ impl Server {
         Ok(names.iter().flat_map(|name| name.bytes().chain([0])).collect())
     }
 
-    /// Sets an attribute, or removes it where `value` is `None`.
+    /// Sets an attribute for the user `caller`, or removes it where `value` is `None`.
     pub(crate) async fn setxattr(
         &self,
         number: u64,
-        name: &OsStr,
-        value: Option<Bytes>,
+        (name, value): (&OsStr, Option<Bytes>),
         mode: XattrMode,
+        caller: u32,
     ) -> Result<(), Failure> {
         let name = kept(name)?;
         if [ETAG, MOUNT, CACHE].contains(&name) {
@@ -95,6 +102,9 @@ impl Server {
         }
         let inode = self.inode(number)?;
         let path = inode.path().ok_or_else(Failure::stale)?;
+        if let Some(setting) = name.strip_prefix(SETTINGS) {
+            return self.set_cache_setting(&path, (setting, value), mode, caller).await;
+        }
         if let Some(writing) = inode.writing().filter(|writing| writing.is_new()) {
             // The store has to know the file to keep anything with it.
             let turn = inode.turn().await;
@@ -108,5 +118,31 @@ impl Server {
             }
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Says how what lies at and below `path` is cached. What the file modes allow is not enough: it concerns all who
+    /// use the cache.
+    async fn set_cache_setting(
+        &self,
+        path: &NsPath,
+        (name, value): (&str, Option<Bytes>),
+        mode: XattrMode,
+        caller: u32,
+    ) -> Result<(), Failure> {
+        if ![0, rustix::process::getuid().as_raw()].contains(&caller) {
+            let message = "root and the user of the gateway say how content is cached";
+            return Err(Failure::Refused(Errno::EPERM, message));
+        }
+        let is_said = self.namespace.cache_setting(&self.context, path, name)?.is_some();
+        match mode {
+            XattrMode::Create if is_said => {
+                return Err(Failure::Refused(Errno::EEXIST, "it is said already"));
+            }
+            XattrMode::Replace if !is_said => return Err(missing()),
+            XattrMode::Any | XattrMode::Create | XattrMode::Replace => {}
+        }
+        let value = value.as_deref().map(std::str::from_utf8).transpose();
+        let value = value.map_err(|_| Failure::Refused(Errno::EINVAL, "settings of the cache are words"))?;
+        Ok(self.namespace.set_cache_setting(&self.context, path, (name, value)).await?)
     }
 }

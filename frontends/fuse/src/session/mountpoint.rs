@@ -50,7 +50,7 @@ pub(super) fn prepare(mountpoint: &Path) -> io::Result<PathBuf> {
         .map_err(|e| explain(&e, format!("cannot make the mountpoint {at}: {e}")))?;
     let path = mountpoint.canonicalize()?;
     if find_mount(&path)?.is_some_and(|mount| mount.kind == KIND) {
-        let message = format!("{at} is already mounted by a gateway: stop that one, or run `umount {at}`");
+        let message = format!("{at} is already mounted by a gateway: stop that one, or run `umount -f {at}`");
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
     }
     if fs::read_dir(&path)?.next().is_some() {

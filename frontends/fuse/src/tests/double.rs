@@ -131,6 +131,14 @@ impl Shared {
         self.tree.lock().expect("no panic under this lock")
     }
 
+    /// Holds what concerns a name that begins with `held`.
+    async fn wait(&self, key: &str) {
+        if key.starts_with("held") {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            drop(self.gate.acquire().await);
+        }
+    }
+
     fn temporary(&self) -> Result<File> {
         Ok(tempfile::tempfile_in(self.directory.path())?)
     }
@@ -172,7 +180,7 @@ impl Double {
         self.shared.lends.store(lends, Ordering::Relaxed);
     }
 
-    /// How many publications of names that begin with `held` have begun.
+    /// How many publications and removals of names that begin with `held` have begun.
     pub(crate) fn held(&self) -> u64 {
         self.shared.waiting.load(Ordering::Relaxed)
     }
@@ -256,10 +264,7 @@ impl Staged for Write {
     }
 
     async fn publish(&self, publish: Publish) -> Result<Entry> {
-        if self.key.starts_with("held") {
-            self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-            drop(self.shared.gate.acquire().await);
-        }
+        self.shared.wait(&self.key).await;
         let mut tree = self.shared.tree();
         let present = tree.objects.get(&self.key).cloned();
         if publish.condition == Precondition::Absent && present.is_some() {
@@ -382,6 +387,7 @@ impl Mount for Double {
     }
 
     async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
+        self.shared.wait(key.as_str()).await;
         let mut tree = self.shared.tree();
         let below = format!("{}/", key.as_str());
         if mode == DeleteMode::EmptyDirectory {

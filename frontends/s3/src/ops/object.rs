@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use forebay_core::{
-    ByteRange, CACHE_HEADER, Context, EXPLAIN_HEADER, Entry, ErrorKind, Headers, OpenFile, Want,
+    ByteRange, CACHE_HEADER, Context, EPOCH_HEADER, EXPLAIN_HEADER, Entry, ErrorKind, Headers, OpenFile, Want,
 };
 use hyper::header::{CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED};
 use s3s::dto::{
@@ -151,6 +151,7 @@ pub(super) async fn get(
 ) -> S3Result<S3Response<GetObjectOutput>> {
     let context = caller(&request)?;
     let is_explained = request.headers.contains_key(EXPLAIN_HEADER);
+    let is_data_set = request.headers.get(EPOCH_HEADER).is_some_and(|value| value == "1");
     let mut input = request.input;
     only_null_version(input.version_id.as_deref())?;
     refuse_part(input.part_number)?;
@@ -170,7 +171,12 @@ pub(super) async fn get(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        let file = match gateway.namespace.open(&context, &name.path, Want::File).await {
+        let opened = if is_data_set {
+            gateway.namespace.open_as_data_set(&context, &name.path, Want::File).await
+        } else {
+            gateway.namespace.open(&context, &name.path, Want::File).await
+        };
+        let file = match opened {
             Ok(file) => file,
             Err(e) => return Err(gateway.object_error(&context, &name.bucket, e).await),
         };

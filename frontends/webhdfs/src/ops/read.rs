@@ -87,7 +87,11 @@ pub(crate) async fn open(call: Arc<Call>) -> Result<Reply> {
     if !call.is_data_step()? {
         return redirect(&call).await;
     }
-    let opened = call.namespace().open(&call.context, &call.path, Want::Any).await;
+    let opened = if call.is_data_set {
+        call.namespace().open_as_data_set(&call.context, &call.path, Want::Any).await
+    } else {
+        call.namespace().open(&call.context, &call.path, Want::Any).await
+    };
     let file = opened.map_err(|e| {
         if e.kind() != ErrorKind::IsDirectory {
             return missing(&call, e);

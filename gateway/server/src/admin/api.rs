@@ -7,6 +7,7 @@
 //! | `DELETE /api/v1/mounts?path=&force=` | `ReloadView`; the mount is out of the configuration file then |
 //! | `POST /api/v1/reload` | `ReloadView` |
 //! | `GET /api/v1/pending` | `[PendingView]`; at most 1000 of each mount |
+//! | `GET /api/v1/conflicts` | `[ConflictView]`; the last 100 of each mount since it is there |
 //! | `POST /api/v1/flush?path=` | 204, when all that was acknowledged at and below the path is at its store |
 //! | `GET /api/v1/actors` | supervised actors with restarts and causes |
 //! | `GET /api/v1/entries?path=` | `EntryView` |
@@ -27,10 +28,11 @@
 //! | `POST /api/v1/copies?from=&to=&transfers=&verify=&checksum=&move=` | `CopyEvent`, one JSON object a line |
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use forebay_actors::cache::Treatment;
 use forebay_actors::mounts::{Applied, MountStatus};
-use forebay_core::{Entry, EntryKind, MountState, NsPath, PendingWrite, Place, Placed, calendar};
+use forebay_core::{Conflict, Entry, EntryKind, MountState, NsPath, PendingWrite, Place, Placed, calendar};
 use serde::{Deserialize, Serialize};
 
 use crate::reload;
@@ -155,7 +157,7 @@ impl EntryView {
             name,
             kind: kind.to_owned(),
             size_bytes: entry.size_bytes,
-            modified: humantime::format_rfc3339_seconds(calendar(entry.modified)).to_string(),
+            modified: rfc3339(entry.modified),
             etag: entry.etag.as_str().to_owned(),
             mode: entry.attributes.mode,
             uid: entry.attributes.uid,
@@ -227,15 +229,43 @@ pub(crate) struct PendingView {
 
 impl PendingView {
     pub(crate) fn new(mount: &NsPath, write: &PendingWrite) -> Self {
-        let root = mount.as_str().trim_end_matches('/');
         Self {
-            path: format!("{root}/{}", write.key),
+            path: below(mount, &write.key),
             size_bytes: write.size_bytes,
-            since: humantime::format_rfc3339_seconds(calendar(write.since)).to_string(),
+            since: rfc3339(write.since),
             attempts: write.attempts,
             error: write.error.clone(),
         }
     }
+}
+
+/// An acknowledged content that lost against another one: both are at the store.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ConflictView {
+    /// Where the other one is.
+    pub(crate) path: String,
+    /// Where the acknowledged one is.
+    pub(crate) beside: String,
+    /// RFC 3339.
+    pub(crate) at: String,
+}
+
+impl ConflictView {
+    pub(crate) fn new(mount: &NsPath, conflict: &Conflict) -> Self {
+        Self {
+            path: below(mount, &conflict.key),
+            beside: below(mount, &conflict.beside),
+            at: rfc3339(conflict.at),
+        }
+    }
+}
+
+fn below(mount: &NsPath, key: &str) -> String {
+    format!("{}/{key}", mount.as_str().trim_end_matches('/'))
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(calendar(time)).to_string()
 }
 
 /// A part of a file that lies in one place.

@@ -1,8 +1,8 @@
-//! What was acknowledged and is not at its store yet.
+//! What was acknowledged and is not at its store yet, or came there under another name.
 
 use actix_web::{HttpResponse, web};
 
-use super::api::PendingView;
+use super::api::{ConflictView, PendingView};
 use super::{AdminState, Admitted, ApiError, PathQuery};
 
 type State = web::Data<AdminState>;
@@ -11,6 +11,14 @@ pub(super) async fn list(_: Admitted, state: State) -> HttpResponse {
     let pending = state.operated.mounts.pending();
     let views =
         pending.iter().flat_map(|(mount, writes)| writes.iter().map(|write| PendingView::new(mount, write)));
+    HttpResponse::Ok().json(views.collect::<Vec<_>>())
+}
+
+pub(super) async fn conflicts(_: Admitted, state: State) -> HttpResponse {
+    let conflicts = state.operated.mounts.conflicts();
+    let views = conflicts
+        .iter()
+        .flat_map(|(mount, list)| list.iter().map(|conflict| ConflictView::new(mount, conflict)));
     HttpResponse::Ok().json(views.collect::<Vec<_>>())
 }
 

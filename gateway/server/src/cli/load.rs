@@ -147,9 +147,11 @@ fn outcome(job: &JobStatus, is_json: bool) -> anyhow::Result<()> {
     match job.state {
         JobState::Done if totals.failed > 0 => anyhow::bail!("{} files failed", totals.failed),
         JobState::Done if totals.cached_bytes < totals.found_bytes => anyhow::bail!(
-            "{} of {} bytes are not cached: the cache has no room for them, or they changed meanwhile",
+            "{} of {} bytes are not cached: the cache has no room for them, or they changed meanwhile; {} were evicted \
+             again",
             totals.found_bytes - totals.cached_bytes,
-            totals.found_bytes
+            totals.found_bytes,
+            totals.evicted_bytes
         ),
         JobState::Done | JobState::Queued | JobState::Running => Ok(()),
         JobState::Cancelled => anyhow::bail!("the job was cancelled"),
@@ -168,9 +170,13 @@ fn line(job: &JobStatus) -> String {
         JobState::Failed => "failed",
     };
     let (cached, found) = (job.totals.cached_bytes, job.totals.found_bytes);
+    let evicted = match job.totals.evicted_bytes {
+        0 => String::new(),
+        bytes => format!(", {bytes} evicted again"),
+    };
     let (kind, done) = match &job.sync {
         Some(sync) => ("sync", compared(sync)),
-        None => ("load", format!("{}, {cached} of {found} bytes cached", files(job))),
+        None => ("load", format!("{}, {cached} of {found} bytes cached{evicted}", files(job))),
     };
     format!("{:>5}  {kind}  {state:<9}  {}  {done}", job.id, job.path)
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 
 use super::client::Connection;
-use crate::admin::api::PendingView;
+use crate::admin::api::{ConflictView, PendingView};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct FlushArguments {
@@ -16,8 +16,11 @@ pub(super) struct FlushArguments {
 
 pub(super) async fn status(connection: Connection) -> anyhow::Result<()> {
     let pending: Vec<PendingView> = connection.json(connection.request(Method::GET, "pending", &[])?).await?;
+    let conflicts: Vec<ConflictView> =
+        connection.json(connection.request(Method::GET, "conflicts", &[])?).await?;
     if connection.json {
-        println!("{}", serde_json::to_string_pretty(&pending)?);
+        let status = serde_json::json!({ "pending": pending, "conflicts": conflicts });
+        println!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(());
     }
     if pending.is_empty() {
@@ -29,6 +32,9 @@ pub(super) async fn status(connection: Connection) -> anyhow::Result<()> {
             None => String::new(),
         };
         println!("{:>15}  since {}  {}{tries}", write.size_bytes, write.since, write.path);
+    }
+    for ConflictView { path, beside, at } in conflicts {
+        println!("conflict at {at}  {path} was changed at its store; what was acknowledged is {beside}");
     }
     Ok(())
 }

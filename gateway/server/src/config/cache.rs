@@ -1,12 +1,36 @@
 //! The `cache` section: the two tiers, and which directories the disk tier lies in.
 
 use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, mpsc};
+use std::time::Duration;
 
 use forebay_actors::cache::PAGE_BYTES;
 use forebay_actors::config::{CacheConfig, CacheDirectory, NvmeConfig};
 
 use super::reader::{Bytes, Reader, Section};
 use super::rooted;
+
+/// How long it is waited for to find out where the cache directories lead.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Questions that wait for it.
+const QUESTIONS: usize = 16;
+
+/// Paths, and who wants to know where they lead.
+type Question = (Vec<PathBuf>, mpsc::Sender<Vec<PathBuf>>);
+
+/// The one thread that finds it out: where a disk hangs, no more than this one waits for it, however often a
+/// configuration is read.
+static RESOLVER: LazyLock<mpsc::SyncSender<Question>> = LazyLock::new(|| {
+    let (questions, asked) = mpsc::sync_channel::<Question>(QUESTIONS);
+    std::thread::spawn(move || {
+        for (paths, answer) in asked {
+            // Whoever asked may have waited long enough.
+            answer.send(paths.iter().map(|path| lead(path)).collect()).unwrap_or_default();
+        }
+    });
+    questions
+});
 
 pub(super) fn read(config: &mut CacheConfig, section: Option<Section<'_>>, base: &Path) {
     let Some(section) = section else { return };
@@ -56,14 +80,22 @@ fn read_directories(nvme: &mut NvmeConfig, section: &Section<'_>, base: &Path) {
         }
     }
     nvme.directories.clear();
+    let mut items = Vec::new();
     for node in Reader::items(list) {
         let item = section.reader.section(node, "gateway.cache.nvme.directories");
         let (path, size) = (item.required::<PathBuf>("path"), item.required::<Bytes>("size"));
         if let (Some(path), Some(Bytes(size_bytes))) = (path, size) {
-            add(nvme, &item, CacheDirectory { path: rooted(base, path), size_bytes });
+            if size_bytes == 0 {
+                item.problem("size", "`size` must be more than nothing");
+            }
+            nvme.directories.push(CacheDirectory { path: rooted(base, path), size_bytes });
+            items.push(item);
+        } else {
+            item.finish();
         }
-        item.finish();
     }
+    refuse_overlaps(&nvme.directories, &items);
+    items.into_iter().for_each(Section::finish);
     if Reader::items(list).is_empty() {
         section.problem(
             "directories",
@@ -72,25 +104,33 @@ fn read_directories(nvme: &mut NvmeConfig, section: &Section<'_>, base: &Path) {
     }
 }
 
-fn add(nvme: &mut NvmeConfig, item: &Section<'_>, new: CacheDirectory) {
-    if new.size_bytes == 0 {
-        item.problem("size", "`size` must be more than nothing");
+fn refuse_overlaps(directories: &[CacheDirectory], items: &[Section<'_>]) {
+    let resolved = resolved(directories.iter().map(|directory| directory.path.clone()).collect());
+    for (number, item) in items.iter().enumerate() {
+        let overlaps = |other: &usize| {
+            resolved[number].starts_with(&resolved[*other]) || resolved[*other].starts_with(&resolved[number])
+        };
+        if let Some(other) = (0..number).find(overlaps) {
+            let (path, other) = (directories[number].path.display(), directories[other].path.display());
+            let message = format!("{path} and {other} overlap; give each cache directory a place of its own");
+            item.problem("path", message);
+        }
     }
-    let resolved = resolved(&new.path);
-    let overlaps = |other: &&CacheDirectory| {
-        let other = self::resolved(&other.path);
-        resolved.starts_with(&other) || other.starts_with(&resolved)
-    };
-    if let Some(other) = nvme.directories.iter().find(overlaps) {
-        let (path, other) = (new.path.display(), other.path.display());
-        let message = format!("{path} and {other} overlap; give each cache directory a place of its own");
-        item.problem("path", message);
-    }
-    nvme.directories.push(new);
 }
 
-/// Where a path leads, as far as it exists: two names of one directory are one directory.
-fn resolved(path: &Path) -> PathBuf {
+/// Where paths lead, as far as they exist: two names of one directory are one directory. As they are written where a
+/// disk hangs.
+fn resolved(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    if paths.len() < 2 {
+        return paths;
+    }
+    let (answer, answered) = mpsc::channel();
+    // A question that finds no place is dropped, and that is the answer.
+    RESOLVER.try_send((paths.clone(), answer)).unwrap_or_default();
+    answered.recv_timeout(PATIENCE).unwrap_or(paths)
+}
+
+fn lead(path: &Path) -> PathBuf {
     let real = |start: &Path| {
         let rest = path.strip_prefix(start).ok()?;
         let start = start.canonicalize().ok()?;

@@ -132,7 +132,7 @@ fn read_listeners(config: &mut GatewayConfig, listeners: &Section<'_>, base: &Pa
         let options = S3Options {
             region: s.value("region", "us-east-1".to_owned()),
             domain: s.optional("domain"),
-            http: http(&s, base)?,
+            http: http(&s, base, "127.0.0.1:9000")?,
         };
         s.finish();
         Some(options)
@@ -141,7 +141,7 @@ fn read_listeners(config: &mut GatewayConfig, listeners: &Section<'_>, base: &Pa
         let options = WebHdfsOptions {
             advertised: s.optional("advertised"),
             colon: s.value("colon", ColonPolicy::default()),
-            http: http(&s, base)?,
+            http: http(&s, base, "127.0.0.1:9870")?,
         };
         if !options.http.listen.ip().is_loopback() && !access.webhdfs_needs_token() {
             s.problem(
@@ -153,7 +153,7 @@ fn read_listeners(config: &mut GatewayConfig, listeners: &Section<'_>, base: &Pa
         Some(options)
     });
     config.admin = listeners.section("admin").and_then(|s| {
-        let listener = http(&s, base)?;
+        let listener = http(&s, base, "127.0.0.1:9080")?;
         if !listener.listen.ip().is_loopback() && !access.has_admin_token() {
             s.problem(
                 "listen",
@@ -176,8 +176,8 @@ fn read_listeners(config: &mut GatewayConfig, listeners: &Section<'_>, base: &Pa
     });
 }
 
-fn http(section: &Section<'_>, base: &Path) -> Option<HttpListener> {
-    let listen = section.required("listen");
+fn http(section: &Section<'_>, base: &Path, usual: &str) -> Option<HttpListener> {
+    let listen = section.required_such_as("listen", usual);
     let tls = section.section("tls").map(|tls| {
         let files = tls.required::<PathBuf>("cert").zip(tls.required::<PathBuf>("key"));
         let loaded = files.map(|(cert, key)| server_tls(&rooted(base, cert), &rooted(base, key)));

@@ -181,15 +181,33 @@ fn rule(cache: &Section<'_>) -> Rule {
     }
 }
 
-/// Whether the mount is loaded when it is ready: `true`, or `{every: 1h}`.
+/// When the mount is loaded: `true`, `{every: 1h}` or `{at: "02:30"}`.
 fn preload(cache: &Section<'_>) -> Option<Preload> {
     if let Value::Mapping(_) = cache.node("preload")?.value {
         let section = cache.section("preload")?;
-        let every = section.required("every");
+        let (every, at) = (section.optional("every"), section.optional("at"));
+        let has_one = section.node("every").is_some() != section.node("at").is_some();
+        if !has_one {
+            section.problem("at", "write `{every: 24h}`, or `{at: \"02:30\"}` for a time of day in UTC");
+        }
         section.finish();
-        return Some(Preload { every: Some(every?) });
+        return every.map(Preload::Every).or(at.map(|TimeOfDay(at)| Preload::Daily(at)));
     }
-    cache.optional("preload").filter(|is_wanted: &bool| *is_wanted).map(|_| Preload { every: None })
+    cache.optional("preload").filter(|is_wanted: &bool| *is_wanted).map(|_| Preload::Once)
+}
+
+/// A time of day, as what has passed since midnight.
+struct TimeOfDay(Duration);
+
+impl Parse for TimeOfDay {
+    const EXPECTED: &'static str = "a time of day such as \"02:30\", in UTC";
+    const EXAMPLE: &'static str = "\"02:30\"";
+    fn parse(text: &str) -> Option<Self> {
+        let number = |text: &str| text.parse().ok().filter(|_| text.len() == 2);
+        let (hours, minutes) = text.split_once(':')?;
+        let (hours, minutes): (u64, u64) = (number(hours)?, number(minutes)?);
+        (hours < 24 && minutes < 60).then(|| Self(Duration::from_secs((hours * 60 + minutes) * 60)))
+    }
 }
 
 /// `sync: {every: 1h}`: how often what is known of the mount is compared with its store.

@@ -159,7 +159,10 @@ impl<'a> Section<'a> {
 
     /// The node of a key, if it is there and not null.
     pub(crate) fn node(&self, key: &'static str) -> Option<&'a Node> {
-        self.known.borrow_mut().push(key);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
+        }
         self.entries
             .iter()
             .find(|(name, ..)| name == key)
@@ -184,8 +187,13 @@ impl<'a> Section<'a> {
 
     /// The value of a key that must be there.
     pub(crate) fn required<T: Parse>(&self, key: &'static str) -> Option<T> {
+        self.required_such_as(key, T::EXAMPLE)
+    }
+
+    /// The same, with the value to show where it is missing.
+    pub(crate) fn required_such_as<T: Parse>(&self, key: &'static str, example: &str) -> Option<T> {
         if self.node(key).is_none() {
-            let message = format!("`{}` is missing; write `{key}: {}`", self.path(key), T::EXAMPLE);
+            let message = format!("`{}` is missing; write `{key}: {example}`", self.path(key));
             self.reader.problem(self.node, message);
             return None;
         }
@@ -268,8 +276,8 @@ impl Parse for u64 {
 }
 
 impl Parse for SocketAddr {
-    const EXPECTED: &'static str = "an address and port such as 127.0.0.1:9000";
-    const EXAMPLE: &'static str = "127.0.0.1:9000";
+    const EXPECTED: &'static str = "an IP address and a port, as in 127.0.0.1:PORT";
+    const EXAMPLE: &'static str = "127.0.0.1:PORT";
     fn parse(text: &str) -> Option<Self> {
         Self::from_str(text).ok()
     }

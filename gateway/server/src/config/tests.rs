@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use forebay_actors::config::{Ack, CacheDirectory, StoreConfig, WriteMode};
+use forebay_actors::config::{Ack, CacheDirectory, Preload, StoreConfig, WriteMode};
 
 use super::*;
 
@@ -72,6 +72,26 @@ fn write_modes_are_read_and_refused_where_they_make_no_sense() {
         &mount("fs\n    options: {root: /tmp/x}", "write: back"),
         "`write: back` is for object stores",
     );
+}
+
+#[test]
+fn preloads_are_once_every_so_often_or_at_a_time_of_day() {
+    let mount =
+        |preload: &str| format!("mounts:\n  /data:\n    store: memory\n    cache: {{preload: {preload}}}\n");
+    let read = |preload: &str| {
+        parse(Path::new("m.yaml"), &mount(preload), Path::new("/base")).expect("valid").mounts[0].preload
+    };
+    assert_eq!((read("true"), read("false")), (Some(Preload::Once), None));
+    assert_eq!(read("{every: 24h}"), Some(Preload::Every(Duration::from_hours(24))));
+    for written in ["{at: \"02:30\"}", "{at: 02:30}"] {
+        assert_eq!(read(written), Some(Preload::Daily(Duration::from_mins(150))), "{written}");
+    }
+    for wrong in ["{at: 24:00}", "{at: 2:30}", "{at: 02:60}", "{at: 0230}", "{at: noon}"] {
+        assert_problem(&mount(wrong), "must be a time of day such as \"02:30\", in UTC");
+    }
+    for wrong in ["{at: 02:30, every: 1h}", "{}"] {
+        assert_problem(&mount(wrong), "write `{every: 24h}`, or `{at: \"02:30\"}`");
+    }
 }
 
 #[test]
@@ -156,6 +176,18 @@ fn open_listeners_need_protection() {
     let text = "gateway:\n  listeners:\n    webhdfs: {listen: '0.0.0.0:1'}\n    admin: {listen: '0.0.0.0:2'}\n  access:\n    - {name: a, webhdfs: {users: ['*']}, grants: [{prefix: /, access: read}]}\nmounts:\n  /abc: {store: memory}\n";
     assert_problem(text, "WebHDFS listens on loopback only");
     assert_problem(text, "the admin API listens on loopback only");
+}
+
+#[test]
+fn what_is_suggested_is_what_is_usual_there_and_each_known_key_is_named_once() {
+    let text = "gateway:\n  listeners: {s3: {}, webhdfs: {}, admin: {}, fuse: {zzzzzz: 1, mountpoint: /m}}\n\
+                mounts:\n  /abc: {store: memory}\n";
+    for (listener, port) in [("s3", 9000), ("webhdfs", 9870), ("admin", 9080)] {
+        assert_problem(text, &format!("{listener}.listen` is missing; write `listen: 127.0.0.1:{port}`"));
+    }
+    assert_problem(text, "known here: mountpoint, allow_other, attr_ttl, passthrough");
+    let unparsed = "gateway: {listeners: {admin: {listen: here}}}\nmounts:\n  /abc: {store: memory}\n";
+    assert_problem(unparsed, "must be an IP address and a port, as in 127.0.0.1:PORT; `here` is not");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::cache::nvme::blocks;
 use crate::cache::nvme::log::IndexLog;
 use crate::cache::page::ContentKey;
 use crate::cache::policy::Claim;
+use crate::cache::tally::Tally;
 use crate::cache::trail::Cause;
 
 /// An object that is worth to be carried forward, as short as can be: there may be many.
@@ -78,6 +79,7 @@ impl Packed {
             self.index.retain(|place| place.segment != victim.id);
         }
         victim.unlink();
+        victim.class().map_or_else(Tally::unclaimed, |class| class.tally()).nvme.evicted_segments.inc();
         drop(victim);
         self.keep_headroom(budget);
         true

@@ -167,6 +167,9 @@ async fn conflict_keeps_both_contents() {
     let beside = format!("a.conflict-{}", &entry.etag.as_str()[..12]);
     assert_eq!(f.names().await, ["a".to_owned(), beside.clone()]);
     assert_eq!((f.read("a").await, f.read(&beside).await), (b"theirs".to_vec(), b"mine".to_vec()));
+    let conflicts: Vec<_> =
+        f.mount.conflicts().into_iter().map(|conflict| (conflict.key, conflict.beside)).collect();
+    assert_eq!(conflicts, [("a".to_owned(), beside)]);
 }
 
 #[tokio::test]
