@@ -64,7 +64,9 @@ impl Shared {
             self.queue().sweeps.done = wanted;
         } else if room > 0 {
             self.settle();
-            dropped.iter().for_each(|listings| listings.silence());
+            for listings in &dropped {
+                listings.silence();
+            }
             self.queue().sweeps.done = wanted;
         }
     }

@@ -71,7 +71,9 @@ impl Edit for Chunks {
             *mount == place.mount && directory.starts_with(place.directory)
         };
         let found: Vec<_> = self.keys().filter(is_below).take(most).cloned().collect();
-        found.iter().for_each(|key| drop(BTreeMap::remove(self, key)));
+        for key in &found {
+            BTreeMap::remove(self, key);
+        }
         Ok(found.len())
     }
 }
