@@ -16,6 +16,7 @@ use std::time::SystemTime;
 use forebay_core::{ListQuery, Result};
 use tokio::sync::oneshot;
 
+use super::chunk::Said;
 use super::compare::{Compared, Part, compare};
 use super::proof::{descend, ranges, split};
 use super::ranges::{Fact, Range};
@@ -183,37 +184,29 @@ impl Listings {
         is_fresh: impl Fn(SystemTime) -> bool + Send + 'static,
     ) -> Option<[Option<Known>; 2]> {
         let (own, name) = (Arc::clone(self), name.to_owned());
-        let found = blocking(move || {
-            let (directory, file) = split(&name);
-            Ok([
-                own.known(directory, file, &is_fresh)?,
-                own.known(directory, &format!("{file}/"), &is_fresh)?,
-            ])
-        });
+        let found = blocking(move || own.known(&name, &is_fresh));
         found.await.inspect_err(|error| self.shared.fail(error)).ok()
     }
 
-    fn known(
-        &self,
-        directory: &str,
-        name: &str,
-        is_fresh: &dyn Fn(SystemTime) -> bool,
-    ) -> Result<Option<Known>> {
+    fn known(&self, key: &str, is_fresh: &dyn Fn(SystemTime) -> bool) -> Result<[Option<Known>; 2]> {
         let token = self.token();
+        let (mut answers, (directory, file)) = ([None, None], split(key));
         if !self.shared.is_usable() {
-            return Ok(None);
+            return Ok(answers);
         }
-        let place = Place { mount: self.mount, directory };
-        let chunk = self.shared.store.view()?.floor(place, name)?;
-        let Some(mut chunk) = chunk.filter(|chunk| chunk.covers(name) && is_fresh(chunk.since)) else {
-            return Ok(None);
-        };
-        if self.commits().concern(directory, token, |concerned| concerned == name) {
-            return Ok(None);
+        let (view, place) = (self.shared.store.view()?, Place { mount: self.mount, directory });
+        for (answer, name) in answers.iter_mut().zip([file.to_owned(), format!("{file}/")]) {
+            let (object, since) = match view.find(place, &name)? {
+                Said::Nothing => continue,
+                Said::Missing(since) => (None, since),
+                Said::There(object, since) => (Some(object), since),
+            };
+            if is_fresh(since) && !self.commits().concern(directory, token, |concerned| concerned == name) {
+                let object = object.map(|object| Object { key: format!("{directory}{name}"), ..object });
+                *answer = Some(Known { object, since });
+            }
         }
-        let found = chunk.place(name).ok().map(|at| chunk.names.swap_remove(at));
-        let object = found.map(|object| Object { key: format!("{directory}{name}"), ..object });
-        Ok(Some(Known { object, since: chunk.since }))
+        Ok(answers)
     }
 
     /// Whether listings like this are kept: a flat one of a hierarchical store does not show its directories.

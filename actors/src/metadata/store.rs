@@ -2,7 +2,7 @@
 
 use forebay_core::Result;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Said};
 
 mod disk;
 #[cfg(test)]
@@ -25,6 +25,11 @@ pub(crate) struct Place<'a> {
 pub(crate) trait View {
     /// The last chunk that begins at or before `name`.
     fn floor(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>>;
+
+    /// What the last chunk that begins at or before `name` says of it.
+    fn find(&self, place: Place<'_>, name: &str) -> Result<Said> {
+        Ok(self.floor(place, name)?.map_or(Said::Nothing, |chunk| chunk.say(name)))
+    }
 
     /// The first chunk that begins after `name`.
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>>;

@@ -9,7 +9,7 @@ use redb::{
 };
 
 use super::{Edit, Place, Store, View};
-use crate::metadata::chunk::Chunk;
+use crate::metadata::chunk::{Chunk, Said};
 
 const CHUNKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("chunks");
 /// What redb keeps in memory beside the kernel's page cache; its own default is a gibibyte.
@@ -68,6 +68,15 @@ struct Open<'a>(Table<'a, &'static [u8], &'static [u8]>);
 impl View for Snapshot {
     fn floor(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
         floor(&self.0, place, name)
+    }
+
+    fn find(&self, place: Place<'_>, name: &str) -> Result<Said> {
+        let found = floor_item(&self.0, place, name)?.transpose().map_err(failed)?;
+        let Some((key, value)) = found.filter(|(key, _)| first(key.value(), place).is_some()) else {
+            return Ok(Said::Nothing);
+        };
+        drop(key);
+        Chunk::find(name, value.value()).ok_or_else(damaged)
     }
 
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
@@ -140,9 +149,18 @@ impl Edit for Open<'_> {
 type Bytes = &'static [u8];
 
 fn floor(table: &impl ReadableTable<Bytes, Bytes>, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
+    chunk(floor_item(table, place, name)?, place)
+}
+
+/// The last record at or before `name`, of whichever place.
+fn floor_item<'a>(
+    table: &'a impl ReadableTable<Bytes, Bytes>,
+    place: Place<'_>,
+    name: &str,
+) -> Result<Option<Item<'a>>> {
     let key = key(place, name);
     let range = (Bound::<&[u8]>::Unbounded, Bound::Included(&*key));
-    chunk(table.range::<&[u8]>(range).map_err(failed)?.next_back(), place)
+    Ok(table.range::<&[u8]>(range).map_err(failed)?.next_back())
 }
 
 fn after(table: &impl ReadableTable<Bytes, Bytes>, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
@@ -176,11 +194,15 @@ type Item<'a> =
 /// The chunk in `item`, if it is one of `place`.
 fn chunk(item: Option<Item<'_>>, place: Place<'_>) -> Result<Option<Chunk>> {
     let Some((key, value)) = item.transpose().map_err(failed)? else { return Ok(None) };
-    let mut own = head(place);
-    own.push(END);
-    let Some(first) = key.value().strip_prefix(&*own) else { return Ok(None) };
+    let Some(first) = first(key.value(), place) else { return Ok(None) };
     let chunk = std::str::from_utf8(first).ok().and_then(|first| Chunk::decode(first, value.value()));
     chunk.map(Some).ok_or_else(damaged)
+}
+
+/// Where the chunk of this key begins, if it is one of `place`.
+fn first<'a>(key: &'a [u8], place: Place<'_>) -> Option<&'a [u8]> {
+    let rest = key.strip_prefix(&place.mount.to_be_bytes())?;
+    rest.strip_prefix(place.directory.as_bytes())?.strip_prefix(&[END])
 }
 
 fn damaged() -> Error {
