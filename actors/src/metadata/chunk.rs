@@ -1,5 +1,6 @@
 //! A part of a directory as bytes: what its store said of all names in one range.
 
+use std::cmp::Ordering;
 use std::time::{Duration, SystemTime};
 
 use forebay_core::ETag;
@@ -71,23 +72,70 @@ impl Chunk {
     /// The chunk that begins at `first`; `None` if these bytes are none.
     pub(crate) fn decode(first: &str, bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
-        if reader.byte()? != FORMAT {
-            return None;
-        }
-        let since = time(reader.number()?, 0)?;
-        let end = match reader.byte()? {
-            0 => None,
-            _ => Some(reader.text()?.to_owned()),
-        };
-        let count = usize::try_from(reader.number()?).ok()?;
+        let Head { since, end, count } = head(&mut reader)?;
         let mut names: Vec<Object> = Vec::with_capacity(count.min(NAMES_MAX));
-        let mut base = 0;
+        let (mut key, mut base) = (String::new(), 0);
         for _ in 0..count {
-            let object = object(&mut reader, names.last().map_or("", |last| &last.key), &mut base)?;
-            names.push(object);
+            names.push(raw(&mut reader, &mut key, &mut base)?.object(&key)?);
         }
+        let end = end.map(ToOwned::to_owned);
         reader.0.is_empty().then_some(Self { first: first.to_owned(), end, since, names })
     }
+
+    /// What the chunk says of `name`, which it does not begin after.
+    pub(crate) fn say(mut self, name: &str) -> Said {
+        match self.place(name) {
+            _ if !self.covers(name) => Said::Nothing,
+            Ok(at) => Said::There(self.names.swap_remove(at), self.since),
+            Err(_) => Said::Missing(self.since),
+        }
+    }
+
+    /// [`Chunk::say`] of the chunk in these bytes, whose other names are passed over; `None` if they are no chunk.
+    pub(crate) fn find(name: &str, bytes: &[u8]) -> Option<Said> {
+        let mut reader = Reader(bytes);
+        let Head { since, end, count } = head(&mut reader)?;
+        if end.is_some_and(|end| name >= end) {
+            return Some(Said::Nothing);
+        }
+        let (mut key, mut base) = (String::new(), 0);
+        for _ in 0..count {
+            let raw = raw(&mut reader, &mut key, &mut base)?;
+            match key.as_str().cmp(name) {
+                Ordering::Less => {}
+                Ordering::Equal => return Some(Said::There(raw.object(&key)?, since)),
+                Ordering::Greater => break,
+            }
+        }
+        Some(Said::Missing(since))
+    }
+}
+
+/// What a chunk says of one name, and when its store was asked.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// The name is outside of its range.
+    Nothing,
+    Missing(SystemTime),
+    There(Object, SystemTime),
+}
+
+struct Head<'a> {
+    since: SystemTime,
+    end: Option<&'a str>,
+    count: usize,
+}
+
+fn head<'a>(reader: &mut Reader<'a>) -> Option<Head<'a>> {
+    if reader.byte()? != FORMAT {
+        return None;
+    }
+    let since = time(reader.number()?, 0)?;
+    let end = match reader.byte()? {
+        0 => None,
+        _ => Some(reader.text()?),
+    };
+    Some(Head { since, end, count: usize::try_from(reader.number()?).ok()? })
 }
 
 fn put_object(out: &mut Vec<u8>, object: &Object, last: &str, base: &mut u64) {
@@ -129,27 +177,54 @@ fn put_object(out: &mut Vec<u8>, object: &Object, last: &str, base: &mut u64) {
     }
 }
 
-fn object(reader: &mut Reader<'_>, last: &str, base: &mut u64) -> Option<Object> {
+/// All of an object but its key.
+struct Raw<'a> {
+    flags: u8,
+    size_bytes: u64,
+    modified: (u64, u32),
+    inode: Option<u64>,
+    tag: Tag<'a>,
+}
+
+/// Reads the object that follows the one of `key`, and leaves its key there.
+fn raw<'a>(reader: &mut Reader<'a>, key: &mut String, base: &mut u64) -> Option<Raw<'a>> {
     let flags = reader.byte()?;
-    let is_prefix = flags & IS_PREFIX != 0;
     let shared = usize::try_from(reader.number()?).ok()?;
-    let key = format!("{}{}", last.get(..shared)?, reader.text()?);
-    let size_bytes = if is_prefix { 0 } else { reader.number()? };
+    key.get(..shared)?;
+    key.truncate(shared);
+    key.push_str(reader.text()?);
+    let size_bytes = if flags & IS_PREFIX != 0 { 0 } else { reader.number()? };
     *base = base.wrapping_add(unzigzag(reader.number()?) as u64);
     let nanos = if flags & HAS_NANOS != 0 { u32::try_from(reader.number()?).ok()? } else { 0 };
     let inode = if flags & HAS_INODE != 0 { Some(reader.number()?) } else { None };
-    let etag = match flags >> TAG_SHIFT {
-        0 => ETag::new(""),
-        1 => ETag::new(&hex::encode(reader.bytes(16)?)),
-        2 => {
-            let digest = hex::encode(reader.bytes(16)?);
-            ETag::new(&format!("{digest}-{}", reader.number()?))
-        }
-        _ => ETag::new(reader.text()?),
+    let tag = match flags >> TAG_SHIFT {
+        0 => Tag::None,
+        1 => Tag::Digest(reader.bytes(16)?.try_into().ok()?),
+        2 => Tag::Parts(reader.bytes(16)?.try_into().ok()?, reader.number()?),
+        _ => Tag::Text(reader.text()?),
     };
-    let modified = time(*base, nanos)?;
-    let is_weak = flags & IS_WEAK != 0;
-    Some(Object { key, is_prefix, size_bytes, etag, is_weak, modified, headers: None, inode })
+    Some(Raw { flags, size_bytes, modified: (*base, nanos), inode, tag })
+}
+
+impl Raw<'_> {
+    fn object(&self, key: &str) -> Option<Object> {
+        let etag = match self.tag {
+            Tag::None => ETag::new(""),
+            Tag::Digest(digest) => ETag::new(&hex::encode(digest)),
+            Tag::Parts(digest, parts) => ETag::new(&format!("{}-{parts}", hex::encode(digest))),
+            Tag::Text(text) => ETag::new(text),
+        };
+        Some(Object {
+            key: key.to_owned(),
+            is_prefix: self.flags & IS_PREFIX != 0,
+            size_bytes: self.size_bytes,
+            etag,
+            is_weak: self.flags & IS_WEAK != 0,
+            modified: time(self.modified.0, self.modified.1)?,
+            headers: None,
+            inode: self.inode,
+        })
+    }
 }
 
 /// A tag in its shortest form.
@@ -251,6 +326,23 @@ mod tests {
         for len in 0..bytes.len() {
             assert!(Chunk::decode("", &bytes[..len]).is_none(), "{len}");
         }
+    }
+
+    #[test]
+    fn a_name_is_found_in_the_bytes_as_in_the_chunk() {
+        let digest = "d41d8cd98f00b204e9800998ecf8427e";
+        let names =
+            vec![file("a", digest, 1_500_000), file("ab/", "x", 0), file("b", &format!("{digest}-2"), 7)];
+        let since = SystemTime::UNIX_EPOCH + Duration::from_secs(3);
+        for end in [None, Some("c".to_owned()), Some("b0".to_owned())] {
+            let chunk = Chunk { first: "a".into(), end, since, names: names.clone() };
+            let bytes = chunk.encode();
+            for name in ["a", "aa", "ab/", "ab0", "b", "b0", "bb", "c", "d"] {
+                let found = Chunk::find(name, &bytes).expect("a chunk");
+                assert_eq!(format!("{found:?}"), format!("{:?}", chunk.clone().say(name)), "{name}");
+            }
+        }
+        assert!(Chunk::find("a", &[FORMAT + 1]).is_none());
     }
 
     #[test]

@@ -9,11 +9,13 @@ use redb::{
 };
 
 use super::{Edit, Place, Store, View};
-use crate::metadata::chunk::Chunk;
+use crate::metadata::chunk::{Chunk, Said};
 
 const CHUNKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("chunks");
 /// What redb keeps in memory beside the kernel's page cache; its own default is a gibibyte.
 const CACHE_BYTES: usize = 8 << 20;
+/// Chunks whose keys are held to be removed.
+const REMOVED_AT_ONCE: usize = 1024;
 /// Separates directory and name, which have none.
 const END: u8 = 0;
 
@@ -68,8 +70,25 @@ impl View for Snapshot {
         floor(&self.0, place, name)
     }
 
+    fn find(&self, place: Place<'_>, name: &str) -> Result<Said> {
+        let found = floor_item(&self.0, place, name)?.transpose().map_err(failed)?;
+        let Some((key, value)) = found.filter(|(key, _)| first(key.value(), place).is_some()) else {
+            return Ok(Said::Nothing);
+        };
+        drop(key);
+        Chunk::find(name, value.value()).ok_or_else(damaged)
+    }
+
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
         after(&self.0, place, name)
+    }
+
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
+        directory_from(&self.0, Place { mount, directory })
+    }
+
+    fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
+        mount_from(&self.0, mount)
     }
 }
 
@@ -80,6 +99,14 @@ impl View for Open<'_> {
 
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
         after(&self.0, place, name)
+    }
+
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
+        directory_from(&self.0, Place { mount, directory })
+    }
+
+    fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
+        mount_from(&self.0, mount)
     }
 }
 
@@ -93,13 +120,15 @@ impl Edit for Open<'_> {
         self.0.remove(&*key(place, first)).map(drop).map_err(failed)
     }
 
-    fn remove_tree(&mut self, place: Place<'_>) -> Result<()> {
+    fn remove_tree(&mut self, place: Place<'_>, most: usize) -> Result<usize> {
         let low = head(place);
         let is_below = |key: &[u8]| key.starts_with(&low);
+        let mut removed = 0;
         // Directories whose names begin alike come together, and after them all others.
         loop {
+            let step = REMOVED_AT_ONCE.min(most - removed);
             let mut found = Vec::new();
-            for item in self.0.range(&*low..).map_err(failed)?.take(1024) {
+            for item in self.0.range(&*low..).map_err(failed)?.take(step) {
                 let (key, _) = item.map_err(failed)?;
                 if !is_below(key.value()) {
                     break;
@@ -109,8 +138,9 @@ impl Edit for Open<'_> {
             for key in &found {
                 self.0.remove(&**key).map_err(failed)?;
             }
-            if found.len() < 1024 {
-                return Ok(());
+            removed += found.len();
+            if found.len() < REMOVED_AT_ONCE {
+                return Ok(removed);
             }
         }
     }
@@ -119,9 +149,18 @@ impl Edit for Open<'_> {
 type Bytes = &'static [u8];
 
 fn floor(table: &impl ReadableTable<Bytes, Bytes>, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
+    chunk(floor_item(table, place, name)?, place)
+}
+
+/// The last record at or before `name`, of whichever place.
+fn floor_item<'a>(
+    table: &'a impl ReadableTable<Bytes, Bytes>,
+    place: Place<'_>,
+    name: &str,
+) -> Result<Option<Item<'a>>> {
     let key = key(place, name);
     let range = (Bound::<&[u8]>::Unbounded, Bound::Included(&*key));
-    chunk(table.range::<&[u8]>(range).map_err(failed)?.next_back(), place)
+    Ok(table.range::<&[u8]>(range).map_err(failed)?.next_back())
 }
 
 fn after(table: &impl ReadableTable<Bytes, Bytes>, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
@@ -130,19 +169,44 @@ fn after(table: &impl ReadableTable<Bytes, Bytes>, place: Place<'_>, name: &str)
     chunk(table.range::<&[u8]>(range).map_err(failed)?.next(), place)
 }
 
+fn directory_from(table: &impl ReadableTable<Bytes, Bytes>, from: Place<'_>) -> Result<Option<String>> {
+    let low = head(from);
+    let Some((key, _)) = table.range::<&[u8]>(&*low..).map_err(failed)?.next().transpose().map_err(failed)?
+    else {
+        return Ok(None);
+    };
+    let Some(rest) = key.value().strip_prefix(&from.mount.to_be_bytes()) else { return Ok(None) };
+    let directory =
+        rest.split(|byte| *byte == END).next().and_then(|directory| str::from_utf8(directory).ok());
+    directory.map(|directory| Some(directory.to_owned())).ok_or_else(damaged)
+}
+
+fn mount_from(table: &impl ReadableTable<Bytes, Bytes>, mount: u64) -> Result<Option<u64>> {
+    let low = mount.to_be_bytes();
+    let found = table.range::<&[u8]>(&low[..]..).map_err(failed)?.next().transpose().map_err(failed)?;
+    let head = found.and_then(|(key, _)| key.value().first_chunk().copied());
+    Ok(head.map(u64::from_be_bytes))
+}
+
 type Item<'a> =
     redb::Result<(redb::AccessGuard<'a, Bytes>, redb::AccessGuard<'a, Bytes>), redb::StorageError>;
 
 /// The chunk in `item`, if it is one of `place`.
 fn chunk(item: Option<Item<'_>>, place: Place<'_>) -> Result<Option<Chunk>> {
     let Some((key, value)) = item.transpose().map_err(failed)? else { return Ok(None) };
-    let mut own = head(place);
-    own.push(END);
-    let Some(first) = key.value().strip_prefix(&*own) else { return Ok(None) };
+    let Some(first) = first(key.value(), place) else { return Ok(None) };
     let chunk = std::str::from_utf8(first).ok().and_then(|first| Chunk::decode(first, value.value()));
-    chunk
-        .map(Some)
-        .ok_or_else(|| Error::new(ErrorKind::Internal, "a record of the metadata store is damaged"))
+    chunk.map(Some).ok_or_else(damaged)
+}
+
+/// Where the chunk of this key begins, if it is one of `place`.
+fn first<'a>(key: &'a [u8], place: Place<'_>) -> Option<&'a [u8]> {
+    let rest = key.strip_prefix(&place.mount.to_be_bytes())?;
+    rest.strip_prefix(place.directory.as_bytes())?.strip_prefix(&[END])
+}
+
+fn damaged() -> Error {
+    Error::new(ErrorKind::Internal, "a record of the metadata store is damaged")
 }
 
 fn head(place: Place<'_>) -> Vec<u8> {

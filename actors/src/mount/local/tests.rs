@@ -37,6 +37,7 @@ fn config(root: PathBuf, read_only: bool) -> MountConfig {
         quirks: Quirks::default(),
         rule: crate::cache::Rule::default(),
         preload: None,
+        sync_every: None,
         limits: MountLimits::default(),
     }
 }

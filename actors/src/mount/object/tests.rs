@@ -7,6 +7,7 @@ mod links;
 mod listings;
 mod reading;
 mod release;
+mod sync;
 mod trees;
 mod writing;
 
