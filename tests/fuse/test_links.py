@@ -13,7 +13,9 @@ from harness.tool import has_fuse, machine, tool
 
 
 def run(*argv, **options):
-    return subprocess.run([str(part) for part in argv], check=True, capture_output=True, text=True, errors="surrogateescape", **options).stdout
+    return subprocess.run(
+        [str(part) for part in argv], check=True, capture_output=True, text=True, errors="surrogateescape", **options
+    ).stdout
 
 
 def fails(number):
@@ -50,7 +52,14 @@ def test_ln_readlink_and_ls_show_links_as_what_they_are(tree):
     listed = run("ls", "-l", tree).splitlines()
     assert [line[0] for line in listed if " -> some where" in line] == ["l"]
     with os.scandir(tree) as entries:
-        assert {entry.name for entry in entries if entry.is_symlink()} == {"file", "directory", "absolute", "dangling", os.fsdecode(b"bytes"), "made"}
+        assert {entry.name for entry in entries if entry.is_symlink()} == {
+            "file",
+            "directory",
+            "absolute",
+            "dangling",
+            "bytes",
+            "made",
+        }
     found = (tree / "dangling").lstat()
     assert (stat.S_ISLNK(found.st_mode), found.st_size, found.st_uid) == (True, len("nowhere"), os.getuid())
     assert not (tree / "dangling").exists()
@@ -178,7 +187,9 @@ def test_what_others_change_through_a_link_is_seen_at_once_at_its_own_path(local
     plant(tree)
     for content in (b"first", b"second and longer"):
         s3.put_object(Bucket=local.bucket, Key=local.key("directory/f"), Body=content)
-        assert (tree / "d" / "f").read_bytes() == (tree / "directory" / "f").read_bytes() == (tree / "file").read_bytes() == content
+        assert (
+            (tree / "d" / "f").read_bytes() == (tree / "directory" / "f").read_bytes() == (tree / "file").read_bytes() == content
+        )
     s3.delete_object(Bucket=local.bucket, Key=local.key("directory/f"))
     assert not (tree / "d" / "f").exists()
 
