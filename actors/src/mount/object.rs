@@ -28,6 +28,7 @@ mod lookup;
 mod rename;
 mod request;
 mod siblings;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod uploader;
@@ -42,7 +43,8 @@ use bytes::Bytes;
 use forebay_core::{
     AttributeChange, Clock, Conflict, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage,
     ListQuery, MkdirMode, Mount, MountInfo, MountState, NsPath, OpenFile, PartInfo, PendingWrite,
-    Precondition, RenameMode, Result, Staged, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
+    Precondition, RenameMode, Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo, Usage, Want,
+    XattrMode,
 };
 
 use tokio::runtime::Handle;
@@ -143,8 +145,10 @@ impl ObjectMount {
         let Parts { info, revalidate, listings, ledger, write, backend, .. } = parts;
         let Parts { cache, rules, staging, uploader, vitals, clock, usage, .. } = parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let (label, limit) = (Arc::<str>::from(info.name.as_str()), REMEMBERED_ENTRIES);
+        let told = (Arc::clone(&rules), Arc::clone(&label));
         let core = Arc::new(Core {
-            label: Arc::from(info.name.as_str()),
+            label,
             rules,
             info: info.clone(),
             write: ArcSwap::from_pointee(write),
@@ -154,7 +158,7 @@ impl ObjectMount {
             vitals,
             clock,
             usage,
-            attributes: AttributeCache::new(revalidate, REMEMBERED_ENTRIES, info.capability.hierarchical),
+            attributes: AttributeCache::new(revalidate, told, limit, info.capability.hierarchical),
             listings,
             ledger,
             siblings: Siblings::new(),
@@ -164,6 +168,7 @@ impl ObjectMount {
             conflicts: Conflicts::default(),
             owner,
         });
+        core.keep_listings();
         core.work.start(Ledger::tend(Arc::downgrade(&core.ledger)));
         uploader.add(&core);
         Arc::new(Self { info, core })
@@ -178,6 +183,7 @@ impl ObjectMount {
         staging_bytes: u64,
     ) -> Arc<Self> {
         self.core.attributes.set_revalidate(revalidate);
+        self.core.keep_listings();
         self.core.write.store(Arc::new(write));
         self.core.staging.set_limit(staging_bytes);
         let info = MountInfo { read_only, capability: self.core.backend.capability(), ..self.info.clone() };
@@ -192,6 +198,18 @@ impl ObjectMount {
 }
 
 impl Core {
+    /// What is known of directories, where that is worth keeping.
+    fn kept_listings(&self) -> Option<&Arc<Listings>> {
+        self.listings.as_ref().filter(|_| self.attributes.keeps_listings())
+    }
+
+    /// Tells the metadata store whether it is.
+    fn keep_listings(&self) {
+        if let Some(listings) = &self.listings {
+            listings.keep(self.attributes.keeps_listings());
+        }
+    }
+
     fn class_of(&self, key: &Key) -> Arc<Class> {
         self.rules.class_of(&self.label, key)
     }
@@ -342,6 +360,19 @@ impl Mount for ObjectMount {
 
     async fn flush(&self, key: &Key) -> Result<()> {
         self.core.flush(key).await
+    }
+
+    fn remembers(&self) -> bool {
+        true
+    }
+
+    async fn sync(&self, key: &Key, span: &SyncSpan) -> Result<SyncPage> {
+        let (core, key, span) = (Arc::clone(&self.core), key.clone(), span.clone());
+        self.core.work.finish(async move { core.sync(&key, span).await }).await
+    }
+
+    async fn sync_splits(&self, key: &Key, after: &str) -> Result<Vec<String>> {
+        self.core.sync_splits(key, after).await
     }
 
     async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId> {

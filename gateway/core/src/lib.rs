@@ -19,6 +19,7 @@ mod namespace;
 mod path;
 mod range;
 mod staging;
+mod sync;
 mod version;
 
 pub use access::{Access, AccessBuilder, Context, Grant, Origin, Permission, Principal, Secret};
@@ -40,4 +41,5 @@ pub use range::ByteRange;
 pub use staging::{
     Conflict, Dirty, PartInfo, PendingWrite, Precondition, Publish, Staged, Target, UploadId, UploadInfo,
 };
+pub use sync::{SyncPage, SyncSpan, SyncTotals};
 pub use version::{ETag, FileId, Version};

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AttributeChange, ByteRange, Conflict, Content, Dirty, Entry, Error, ErrorKind, Headers, Key, Lent,
-    PartInfo, PendingWrite, Precondition, Result, Staged, Target, UploadId, UploadInfo,
+    PartInfo, PendingWrite, Precondition, Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo,
 };
 
 /// What a store can do by itself.
@@ -485,6 +485,29 @@ pub trait Mount: Send + Sync {
     /// What keeps it from getting there for good.
     async fn flush(&self, _key: &Key) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether it remembers what its store said, so that there is something to sync.
+    fn remembers(&self) -> bool {
+        false
+    }
+
+    /// Compares what is remembered of the names at and below `key` with what the store has, and makes it right: the first
+    /// piece of `span`. Content of files that changed or went leaves the cache. Goes on if nobody waits.
+    ///
+    /// # Errors
+    /// As [`Mount::list`]; `Unsupported` unless [`Mount::remembers`].
+    async fn sync(&self, _key: &Key, _span: &SyncSpan) -> Result<SyncPage> {
+        Err(Error::new(ErrorKind::Unsupported, "nothing of this store is remembered"))
+    }
+
+    /// Names after `after`, in order, at which the rest of a sync of `key` may be parted to be compared side by side; none
+    /// where that is not worth it.
+    ///
+    /// # Errors
+    /// As [`Mount::list`].
+    async fn sync_splits(&self, _key: &Key, _after: &str) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// Starts a multipart upload. Its state survives a restart.

@@ -4,6 +4,7 @@
 //! No lock is held while a mount or an observer runs.
 
 mod list;
+mod sync;
 mod table;
 mod write;
 

@@ -36,6 +36,7 @@ fn config(root: PathBuf, read_only: bool) -> MountConfig {
         quirks: Quirks::default(),
         rule: crate::cache::Rule::default(),
         preload: None,
+        sync_every: None,
         limits: MountLimits::default(),
     }
 }

@@ -40,16 +40,14 @@ impl Core {
 
     /// The page out of the metadata store, if it has all of it and that may be trusted.
     async fn known_page(&self, query: &ListQuery) -> Option<ObjectPage> {
-        let listings = self.listings.as_ref().filter(|_| self.attributes.keeps_listings())?;
-        let (trusted, now) = (self.attributes.ttl(), self.clock.now());
-        listings.page(query, move |since| trusted.covers(since, now)).await
+        let listings = self.kept_listings()?;
+        let trusting = self.attributes.trusting(self.clock.now());
+        listings.page(query, move |directory, since| trusting.covers(directory, since)).await
     }
 
     /// The page as the store has it now, which the metadata store is told.
     async fn learned_page(&self, query: &ListQuery) -> Result<ObjectPage> {
-        let Some(listings) = self.listings.as_ref().filter(|_| self.attributes.keeps_listings()) else {
-            return self.page(query).await;
-        };
+        let Some(listings) = self.kept_listings() else { return self.page(query).await };
         let asked = (listings.token(), self.clock.now());
         let page = self.page(query).await?;
         listings.learn(query, &page, asked);

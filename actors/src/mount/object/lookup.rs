@@ -65,11 +65,10 @@ impl Core {
 
     /// Remembers what the metadata store knows of `key`, where nothing else is remembered; whether it knew anything.
     async fn recall(&self, key: &Key) -> bool {
-        let Some(listings) = self.listings.as_ref().filter(|_| self.attributes.keeps_listings()) else {
-            return false;
-        };
-        let (token, trusted, now) = (self.attributes.token(), self.attributes.ttl(), self.clock.now());
-        let known = listings.look(key.as_str(), move |since| trusted.covers(since, now)).await;
+        let Some(listings) = self.kept_listings() else { return false };
+        let (token, now) = (self.attributes.token(), self.clock.now());
+        let (trusting, own) = (self.attributes.trusting(now), key.clone());
+        let known = listings.look(key.as_str(), move |since| trusting.covers(own.as_str(), since)).await;
         let Some([file, directory]) = known else { return false };
         let name = key.as_str();
         let is_known = file.is_some() || directory.is_some();

@@ -6,6 +6,7 @@ mod faulty;
 mod listings;
 mod reading;
 mod release;
+mod sync;
 mod trees;
 mod writing;
 
