@@ -32,8 +32,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use metrics::{METRICS, Metrics};
 pub use mount::{
     CACHE_HEADER, Cached, Capability, DeleteMode, EPOCH_HEADER, EXPLAIN_HEADER, Explained, ListItem,
-    ListPage, ListQuery, MkdirMode, Mount, MountInfo, MountState, OpenFile, Place, Placed, RenameMode, Usage,
-    Want, XattrMode,
+    ListPage, ListQuery, MkdirMode, Mount, MountInfo, MountState, OWN_XATTRS, OpenFile, Place, Placed,
+    RenameMode, Usage, Want, XattrMode,
 };
 pub use namespace::{MountTable, Namespace, Writer, copy_range};
 pub use path::{Key, NsPath};

@@ -206,6 +206,10 @@ pub const EXPLAIN_HEADER: &str = "x-forebay-explain";
 /// The header that tells it: [`Cached::word`].
 pub const CACHE_HEADER: &str = "x-forebay-cache";
 
+/// Begin of the names of xattrs that are ours; what follows, where it can be set, is a [`Mount::cache_setting`]. They are
+/// not listed: whoever copies all xattrs does not want them.
+pub const OWN_XATTRS: &str = "user.forebay.";
+
 /// What a request with this header and the value 1, over S3 or WebHDFS, brings into the cache is kept there as a part of
 /// a data set; see [`OpenFile::as_data_set`].
 pub const EPOCH_HEADER: &str = "x-forebay-epoch";

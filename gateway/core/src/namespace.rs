@@ -207,22 +207,6 @@ impl Namespace {
         Ok(table.owner(path).and_then(|(mount, key)| mount.cache_setting(&key, name)))
     }
 
-    /// Says it, or takes it back. For those who may write there, also where the mount takes no writes: the content stays.
-    ///
-    /// # Errors
-    /// As [`Mount::set_cache_setting`]; `AccessDenied`.
-    pub async fn set_cache_setting(
-        &self,
-        context: &Context,
-        path: &NsPath,
-        (name, value): (&str, Option<&str>),
-    ) -> Result<()> {
-        context.check(Permission::Write, path)?;
-        let table = self.table.load_full();
-        let Some((mount, key)) = table.owner(path) else { return Err(not_found(path)) };
-        mount.set_cache_setting(&key, name, value).await.map_err(|e| e.at("set cache setting", path))
-    }
-
     /// Space of the store that serves `path`; `None` above all mounts.
     ///
     /// # Errors
