@@ -59,9 +59,9 @@ def job(gateway, number: int) -> dict:
 
 
 def listings(proxy) -> int:
-    """Requests for pages of listings that went to the store, without the probes that ask for one name."""
+    """Requests for whole pages of listings that went to the store: probes and trials ask for a few names."""
     queries = [parse_qs(urlsplit(seen.path).query) for seen in list(proxy.seen) if seen.method == "GET"]
-    return sum("list-type" in query and query.get("max-keys") != ["1"] for query in queries)
+    return sum("list-type" in query and query.get("max-keys") == ["1000"] for query in queries)
 
 
 def seen_by(gateway, path: str) -> list[dict]:

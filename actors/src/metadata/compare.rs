@@ -157,19 +157,23 @@ impl Comparison<'_> {
             if part.has(&directory) {
                 continue;
             }
-            if top.as_ref().is_none_or(|top| !directory.starts_with(top)) {
-                self.gone.push(difference("", Some(Object::prefix(&directory)), None));
-                top = Some(directory.clone());
-            }
+            let is_top = top.as_ref().is_none_or(|top| !directory.starts_with(top));
+            let mut had_names = false;
             let range = Range { directory, from: String::new(), to: None, names: Vec::new() };
             let place = Place { mount, directory: &range.directory };
             each_overlapping(self.view, place, &range, &mut |chunk| {
+                had_names |= !chunk.names.is_empty();
                 let files = chunk.names.into_iter().filter(|object| !object.key.ends_with('/'));
                 let files = files.filter(|object| !object.key.is_empty());
                 self.gone.extend(files.map(|object| difference(&range.directory, Some(object), None)));
                 self.over.push((range.directory.clone(), chunk.first));
                 Ok(!self.is_full())
             })?;
+            // That nothing is there may have been known.
+            if is_top && had_names {
+                self.gone.push(difference("", Some(Object::prefix(&range.directory)), None));
+                top = Some(range.directory);
+            }
         }
         Ok(())
     }
