@@ -214,6 +214,11 @@ pub trait Backend: Send + Sync {
         PAGE_BYTES
     }
 
+    /// Whether a listing may start after any name at the price of a page.
+    fn starts_anywhere(&self) -> bool {
+        true
+    }
+
     /// Asks for something small that only a healthy store can answer; with `may_write` the first call also tries
     /// out what the store's word is not taken for.
     ///

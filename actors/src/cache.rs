@@ -67,7 +67,7 @@ use crate::supervisor::Supervisor;
 pub use self::class::{Class, Priority, Treatment};
 pub use self::file::CachedFile;
 pub use self::page::PAGE_BYTES;
-pub use self::rules::{Rule, RuleStatus, Rules};
+pub use self::rules::{Rule, RuleStatus, Rules, Trust, Trusted};
 pub use self::trail::Named;
 
 pub(crate) use self::page::ContentKey;

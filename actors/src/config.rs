@@ -103,6 +103,8 @@ pub struct MountConfig {
     pub rule: Rule,
     /// Whether all of it is loaded into the cache.
     pub preload: Option<Preload>,
+    /// How often what is known of it is compared with its store.
+    pub sync_every: Option<Duration>,
     /// What it may use at once.
     pub limits: MountLimits,
     /// What the operator knows better than the probes of the store.

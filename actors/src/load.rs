@@ -1,4 +1,5 @@
-//! Loads: content brought into the cache ahead of its readers, as jobs that outlive their clients and the gateway.
+//! Loads: content brought into the cache ahead of its readers, as jobs that outlive their clients and the gateway; and
+//! syncs, which compare what is known of stores with what these have.
 //!
 //! Invariants:
 //! - A job walks its path once, a batch of names at a time: memory does not grow with the tree.
@@ -14,6 +15,7 @@ mod job;
 mod pace;
 mod preload;
 mod store;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -29,7 +31,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use self::job::Job;
-pub use self::job::{Failure, JobState, JobStatus, Totals};
+pub use self::job::{Failure, JobState, JobStatus, SyncPart, SyncStatus, Totals};
 pub use self::preload::start_preloads;
 use self::store::Store;
 use crate::cache::Cache;
@@ -132,13 +134,28 @@ impl Loads {
         {
             return Err(Error::new(ErrorKind::NotFound, "no mount is here").at("load", &order.path));
         }
+        self.insert(JobStatus::new(0, &order, transfers, self.0.clock.now())).await
+    }
+
+    /// Adds a job that compares what is known of all that lies at and below `path` with what the stores have; it is on
+    /// the disk when this returns.
+    ///
+    /// # Errors
+    /// `Busy` when too many are open; as [`Namespace::synced_paths`]; the disk's.
+    pub async fn add_sync(&self, path: NsPath) -> Result<JobStatus> {
+        let parts = self.0.namespace.synced_paths(&path)?;
+        self.insert(JobStatus::sync(&path, &parts, self.0.clock.now())).await
+    }
+
+    /// Numbers a job and adds it.
+    async fn insert(&self, status: JobStatus) -> Result<JobStatus> {
         let job = {
             let mut jobs = self.0.jobs();
             if jobs.values().filter(|job| !job.is_ended()).count() >= OPEN_MAX {
-                return Err(Error::new(ErrorKind::Busy, format!("{OPEN_MAX} loads are open already")));
+                return Err(Error::new(ErrorKind::Busy, format!("{OPEN_MAX} jobs are open already")));
             }
             let id = jobs.last_key_value().map_or(1, |(id, _)| id + 1);
-            let job = Arc::new(Job::new(JobStatus::new(id, &order, transfers, self.0.clock.now())));
+            let job = Arc::new(Job::new(JobStatus { id, ..status }));
             jobs.insert(id, Arc::clone(&job));
             job
         };
@@ -156,9 +173,10 @@ impl Loads {
         self.0.jobs().values().map(|job| job.status()).collect()
     }
 
-    /// Whether a job for exactly this path waits or runs.
-    fn is_open(&self, path: &NsPath) -> bool {
-        self.0.jobs().values().any(|job| !job.is_ended() && job.status().path == path.as_str())
+    /// Whether a load or a sync of exactly this path waits or runs.
+    fn is_open(&self, path: &NsPath, is_sync: bool) -> bool {
+        let is_meant = |status: &JobStatus| status.path == path.as_str() && status.sync.is_some() == is_sync;
+        self.0.jobs().values().any(|job| !job.is_ended() && is_meant(&job.status()))
     }
 
     /// One job.
@@ -169,7 +187,7 @@ impl Loads {
         Ok(self.0.find(id)?.status())
     }
 
-    /// Ends a job that waits or runs; what it loaded stays. One that has ended is forgotten.
+    /// Ends a job that waits or runs; what it did stays. One that has ended is forgotten.
     ///
     /// # Errors
     /// `NotFound`; the disk's.
@@ -240,7 +258,7 @@ impl Shared {
             ended[..old].to_vec()
         };
         if let Err(e) = self.store.remove(forgotten).await {
-            tracing::warn!(error = %e, "loads that ended long ago stay on the disk");
+            tracing::warn!(error = %e, "jobs that ended long ago stay on the disk");
         }
     }
 }

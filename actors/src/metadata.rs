@@ -8,15 +8,19 @@
 //! - What is being changed is not answered (module `listings`), so nobody waits for the writer, and nothing is stale when it
 //!   falls behind or dies.
 //! - Without a database that works, all stores are asked, as if nothing was known.
+//! - What is known of mounts whose listings are not kept any more, or that are gone, is removed by and by. Until nothing of
+//!   a mount is left, its commits are written down.
 
 mod chunk;
 mod codec;
+mod compare;
 mod journal;
 mod ledger;
 mod listings;
 mod proof;
 mod ranges;
 mod store;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -33,13 +37,17 @@ use std::time::{Duration, SystemTime};
 
 use forebay_core::{Error, ErrorKind, Result};
 use rustix::fs::FlockOperation;
+use tokio::sync::oneshot;
 
+pub(crate) use self::compare::{Compared, Difference, Part};
 use self::journal::{Journal, Left, Record};
 pub use self::ledger::Ledger;
 pub use self::listings::Listings;
 pub(crate) use self::listings::{Announced, Outcome};
+pub(crate) use self::proof::past_group;
 use self::ranges::{Fact, Range};
 use self::store::{Disk, Edit, Place, Store};
+use self::sweep::Sweeps;
 use crate::staging::make_directory;
 
 /// Pages of listings that wait to be written; more are not kept.
@@ -67,6 +75,8 @@ pub struct Metadata {
 struct Shared {
     store: Arc<dyn Store>,
     journal: Journal,
+    /// Those in use. Taken for one look or change.
+    mounts: Mutex<HashMap<u64, Weak<Listings>>>,
     /// Taken for one look or push.
     queue: Mutex<Queue>,
     /// The queue is not empty, or there will be no more.
@@ -80,12 +90,28 @@ struct Shared {
 struct Queue {
     jobs: VecDeque<Job>,
     learning: usize,
+    sweeps: Sweeps,
     is_closed: bool,
 }
 
 enum Job {
-    Learn { listings: Arc<Listings>, token: listings::Token, since: SystemTime, ranges: Vec<Range> },
+    Learn(Learn),
     Settle { listings: Arc<Listings>, number: u64, facts: Vec<(String, String, Fact)>, trees: Vec<String> },
+}
+
+/// What a store said.
+struct Learn {
+    listings: Arc<Listings>,
+    token: listings::Token,
+    since: SystemTime,
+    ranges: Vec<Range>,
+    /// Chunks to be removed and names to be forgotten first, as (directory, name).
+    over: Vec<(String, String)>,
+    unknown: Vec<(String, String)>,
+    /// Told when it is in the database, or never will be.
+    done: Option<oneshot::Sender<()>>,
+    /// It must be there after a kill: then what was known before would be taken for true.
+    is_durable: bool,
 }
 
 impl Metadata {
@@ -115,6 +141,7 @@ impl Metadata {
         let shared = Arc::new(Shared {
             store: Arc::new(store),
             journal,
+            mounts: Mutex::default(),
             queue: Mutex::default(),
             wake: Condvar::new(),
             is_broken: AtomicBool::new(false),
@@ -139,7 +166,21 @@ impl Metadata {
             .update(fingerprint.as_bytes());
         let mut mount = [0; 8];
         mount.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        Listings::new(Arc::clone(&self.shared), u64::from_le_bytes(mount), is_hierarchical)
+        let mount = u64::from_le_bytes(mount);
+        let mut mounts = self.shared.mounts();
+        if let Some(listings) = mounts.get(&mount).and_then(Weak::upgrade) {
+            return listings;
+        }
+        mounts.retain(|_, listings| listings.strong_count() > 0);
+        let listings = Listings::new(Arc::clone(&self.shared), mount, is_hierarchical);
+        mounts.insert(mount, Arc::downgrade(&listings));
+        listings
+    }
+
+    /// All mounts that there are to be have been opened: what is known of any other is removed, by and by.
+    pub(crate) fn prune(&self) {
+        self.shared.queue().sweeps.knows_all = true;
+        self.shared.sweep_soon();
     }
 
     /// What only we know of the store `fingerprint`, wherever it is mounted. Blocks on the disk.
@@ -166,7 +207,15 @@ impl Metadata {
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         let queue = self.shared.queue();
-        queue.jobs.is_empty() && queue.learning == 0 && !self.shared.journal.is_busy()
+        let is_quiet = queue.jobs.is_empty() && queue.learning == 0 && !queue.sweeps.is_due();
+        is_quiet && !self.shared.journal.is_busy()
+    }
+
+    /// Whether anything is known of any mount.
+    #[cfg(test)]
+    pub(crate) fn has_chunks(&self) -> bool {
+        let view = self.shared.store.view().expect("opens");
+        view.mount_from(0).expect("reads").is_some()
     }
 
     /// Writes what is under way and closes the store; nothing is known from then on. Blocks on the disk.
@@ -206,7 +255,7 @@ fn correct(store: &dyn Store, left: &Left) -> Result<()> {
     store.edit(true, &mut |edit| {
         for Record { mount, names, trees } in records {
             for directory in trees {
-                edit.remove_tree(Place { mount: *mount, directory })?;
+                edit.remove_tree(Place { mount: *mount, directory }, usize::MAX)?;
             }
             for (directory, name) in names {
                 ranges::change(edit, Place { mount: *mount, directory }, name, Fact::Unknown)?;
@@ -228,6 +277,10 @@ fn remove(path: &Path) -> io::Result<bool> {
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mounts(&self) -> MutexGuard<'_, HashMap<u64, Weak<Listings>>> {
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_usable(&self) -> bool {
@@ -270,7 +323,7 @@ impl Shared {
 
     fn push(&self, job: Job) {
         let mut queue = self.queue();
-        if matches!(job, Job::Learn { .. }) {
+        if matches!(job, Job::Learn(_)) {
             queue.learning += 1;
         }
         if queue.is_closed || self.is_broken.load(Ordering::SeqCst) {
@@ -290,7 +343,7 @@ impl Shared {
     /// The next jobs, none where it took `patience`; `None` when there will be no more.
     fn next(&self, patience: Duration) -> Option<Vec<Job>> {
         let mut queue = self.queue();
-        if queue.jobs.is_empty() && !queue.is_closed {
+        if queue.jobs.is_empty() && !queue.sweeps.is_due() && !queue.is_closed {
             let woken = self.wake.wait_timeout(queue, patience);
             queue = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -306,11 +359,20 @@ impl Shared {
             if !is_quiet {
                 undurable += 1;
                 self.commit(false, &mut |edit| jobs.iter_mut().try_for_each(|job| job.run(edit)));
+                if jobs.iter().any(|job| matches!(job, Job::Learn(learn) if learn.is_durable)) {
+                    self.settle();
+                    undurable = 0;
+                }
             }
             for job in jobs {
                 job.ended(self);
             }
-            if undurable >= DURABLE_EVERY || (is_quiet && undurable > 0) {
+            let is_sweep_due = self.queue().sweeps.is_due();
+            if is_sweep_due {
+                undurable += 1;
+                self.sweep();
+            }
+            if undurable >= DURABLE_EVERY || (is_quiet && !is_sweep_due && undurable > 0) {
                 self.settle();
                 undurable = 0;
             }
@@ -347,16 +409,23 @@ impl Shared {
 impl Job {
     fn run(&mut self, edit: &mut dyn Edit) -> Result<()> {
         match self {
-            Self::Learn { listings, token, since, ranges } => {
+            Self::Learn(Learn { listings, token, since, ranges, over, unknown, .. }) => {
+                let mount = listings.mount();
+                for (directory, first) in over {
+                    edit.remove(Place { mount, directory }, first)?;
+                }
+                for (directory, name) in unknown {
+                    ranges::change(edit, Place { mount, directory }, name, Fact::Unknown)?;
+                }
                 for range in ranges.drain(..).flat_map(|range| listings.uncontested(range, *token)) {
-                    ranges::learn(edit, listings.mount(), range, *since)?;
+                    ranges::learn(edit, mount, range, *since)?;
                 }
                 Ok(())
             }
             Self::Settle { listings, facts, trees, .. } => {
                 let mount = listings.mount();
                 for directory in trees {
-                    edit.remove_tree(Place { mount, directory })?;
+                    edit.remove_tree(Place { mount, directory }, usize::MAX)?;
                 }
                 facts.iter().try_for_each(|(directory, name, fact)| {
                     ranges::change(edit, Place { mount, directory }, name, fact.clone())
@@ -368,7 +437,13 @@ impl Job {
     /// It is in the database, or never will be.
     fn ended(self, shared: &Shared) {
         match self {
-            Self::Learn { .. } => shared.queue().learning -= 1,
+            Self::Learn(learn) => {
+                shared.queue().learning -= 1;
+                if let Some(done) = learn.done {
+                    // Nobody may be waiting any more.
+                    done.send(()).unwrap_or_default();
+                }
+            }
             Self::Settle { listings, number, facts, trees } => {
                 listings.applied(&facts, &trees);
                 shared.journal.end(number);

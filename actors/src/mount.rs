@@ -248,6 +248,7 @@ mod tests {
             write: crate::config::WriteMode::default(),
             rule: crate::cache::Rule::default(),
             preload: None,
+            sync_every: None,
             limits: MountLimits::default(),
             quirks: Quirks::default(),
         }

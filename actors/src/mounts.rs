@@ -15,6 +15,7 @@
 mod pending;
 mod plan;
 mod reaper;
+mod scheduled;
 #[cfg(test)]
 mod tests;
 
@@ -32,8 +33,9 @@ use tokio::task::JoinSet;
 
 use self::plan::Plan;
 pub use self::reaper::start_reaper;
+pub use self::scheduled::{Scheduled, Wanted};
 use crate::cache::Rule;
-use crate::config::{MountConfig, Preload};
+use crate::config::MountConfig;
 use crate::mount::{self, Change, Environment, Mounted, Remains};
 
 /// How long the actor of a removed mount may take to end. It holds nothing, and may be waiting for a dead store.
@@ -90,17 +92,6 @@ pub struct MountStatus {
     pub reason: Option<String>,
     /// What it holds that its store does not have, while it drains.
     pub dirty: Option<Dirty>,
-}
-
-/// A mount that is to be loaded into the cache.
-#[derive(Clone, Debug)]
-pub struct WantedLoad {
-    /// Where it is.
-    pub path: NsPath,
-    /// How often.
-    pub preload: Preload,
-    /// Whether its store answers.
-    pub is_ready: bool,
 }
 
 /// What a change came to.
@@ -167,16 +158,6 @@ impl Mounts {
         present.chain(leaving).collect()
     }
 
-    /// The mounts that are to be loaded into the cache.
-    pub fn preloads(&self) -> Vec<WantedLoad> {
-        let wanted = |(path, present): (&NsPath, &Present)| {
-            let is_ready = present.mounted.handle().state() == MountState::Ready;
-            let preload = present.mounted.config().preload?;
-            Some(WantedLoad { path: path.clone(), preload, is_ready })
-        };
-        self.state().present.iter().filter_map(wanted).collect()
-    }
-
     /// What the mount at `path` holds that its store does not have; `None` when nothing is mounted there.
     ///
     /// # Errors
@@ -210,6 +191,9 @@ impl Mounts {
         let mut applied = self.commit(plan, opened, &dirty).await;
         if !late.is_empty() {
             self.open_late(&late, &mut applied).await;
+        }
+        if let Some(metadata) = &self.environment.metadata {
+            metadata.prune();
         }
         Ok(applied)
     }

@@ -180,6 +180,13 @@ def test_xattrs_of_a_directory_say_how_it_is_cached(tmp_path, store):
     for name in ("epoch", "ttl"):
         os.removexattr(directory, f"user.forebay.{name}")
     assert told(gateway, "rules") == []
+    hdfs, name = gateway.webhdfs(), {"xattr.name": "user.forebay.priority"}
+    assert hdfs.outcome("PUT", "/data/d", "SETXATTR", flag="CREATE", **name, **{"xattr.value": "high"}).status == 200
+    assert os.getxattr(directory, "user.forebay.priority") == b"high"
+    shown = hdfs.outcome("GET", "/data/d", "GETXATTRS", **name).value["XAttrs"]
+    assert shown == [{"name": "user.forebay.priority", "value": '"high"'}]
+    assert hdfs.outcome("PUT", "/data/d", "REMOVEXATTR", **name).status == 200
+    assert told(gateway, "rules") == []
     with pytest.raises(OSError, match="No data available"):
         os.removexattr(directory, "user.forebay.epoch")
     for path, name, value in [

@@ -55,6 +55,7 @@ def prometheus(gateway, tmp_path_factory):
     read_often(gateway)
     gateway.s3().put_object(Bucket="bucket", Key="loaded/0", Body=b"x")
     assert gateway.cli("load", "--wait", "/bucket/loaded").returncode == 0
+    assert gateway.cli("sync", "--wait", "/bucket/loaded").returncode == 0
     server = Prometheus(tmp_path_factory.mktemp("prometheus") / "server", gateway.address("admin"))
     stop = threading.Event()
     traffic = threading.Thread(target=work, args=(gateway, stop))

@@ -63,6 +63,10 @@ impl Backend for Exchange {
         self.present().request_bytes()
     }
 
+    fn starts_anywhere(&self) -> bool {
+        self.present().starts_anywhere()
+    }
+
     async fn probe(&self, may_write: bool) -> Result<()> {
         self.present().probe(may_write).await
     }

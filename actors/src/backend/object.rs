@@ -335,6 +335,10 @@ impl Backend for ObjectStore {
         &self.dialect.fingerprint
     }
 
+    fn starts_anywhere(&self) -> bool {
+        self.dialect.listing == Listing::StartAfter && !self.trial.is_unordered()
+    }
+
     async fn probe(&self, may_write: bool) -> Result<()> {
         self.list_one().await?;
         if may_write && self.dialect.service.capability_dyn().write {

@@ -7,6 +7,7 @@
 //! - Rules made at run time are on the disk before they are in force, and there are not more than [`RULES_MAX`].
 
 mod setting;
+mod trust;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -17,8 +18,11 @@ use arc_swap::ArcSwap;
 use forebay_core::{Error, ErrorKind, Key, NsPath, Result};
 use serde::{Deserialize, Serialize};
 
+pub use self::trust::{Trust, Trusted};
+use self::trust::{Trusts, trusts};
 use super::class::{Class, Priority, Treatment};
 use super::tally::Tally;
+use crate::config::Revalidate;
 use crate::staging::{blocking, replace};
 
 /// Rules made at run time.
@@ -43,6 +47,9 @@ pub struct Rule {
     /// See [`Treatment::priority`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
+    /// How long what the store said is trusted; says nothing of what other mounts have below the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revalidate: Option<Trusted>,
 }
 
 impl Rule {
@@ -73,6 +80,8 @@ impl Rule {
             self.quota_bytes = (quota_bytes > 0).then_some(quota_bytes);
         }
         self.priority = change.priority.or(self.priority);
+        self.revalidate =
+            change.revalidate.or(self.revalidate).filter(|trusted| *trusted != Trusted::Default);
     }
 }
 
@@ -94,6 +103,7 @@ pub struct RuleStatus {
 /// The rules of one gateway.
 pub struct Rules {
     table: ArcSwap<HashMap<Box<str>, Arc<Class>>>,
+    trusts: ArcSwap<Trusts>,
     /// Held for a look or one change, never across an await.
     state: Mutex<State>,
     /// Held for the whole of a change, by one at a time.
@@ -134,7 +144,9 @@ impl Rules {
 
     fn new(file: Option<PathBuf>, made: BTreeMap<String, Rule>) -> Arc<Self> {
         let state = Mutex::new(State { made, ..State::default() });
-        let rules = Self { table: ArcSwap::default(), state, changing: tokio::sync::Mutex::default(), file };
+        let (table, trusts, changing) =
+            (ArcSwap::default(), ArcSwap::default(), tokio::sync::Mutex::default());
+        let rules = Self { table, trusts, state, changing, file };
         rules.publish(&mut rules.state());
         Arc::new(rules)
     }
@@ -142,6 +154,16 @@ impl Rules {
     /// The class of what a mount has at `key`.
     pub fn class_of(&self, mount: &str, key: &Key) -> Arc<Class> {
         self.class(&format!("{}/{key}", mount.trim_end_matches('/')))
+    }
+
+    /// How long what the store of a mount said of `key` is trusted, where a rule says so.
+    pub fn trusted(&self, mount: &str, key: &str) -> Option<Revalidate> {
+        self.trusts.load().get(mount)?.of(key)
+    }
+
+    /// The same for all keys, as it is now.
+    pub fn trust(&self, mount: &str) -> Option<Arc<Trust>> {
+        self.trusts.load().get(mount).cloned()
     }
 
     fn class(&self, path: &str) -> Arc<Class> {
@@ -260,6 +282,7 @@ impl Rules {
         let classes = table.iter().map(|(path, class)| (path.clone(), Arc::downgrade(class)));
         state.classes.extend(classes);
         self.table.store(Arc::new(table));
+        self.trusts.store(Arc::new(trusts(&state.made, &state.mounts)));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -329,7 +352,48 @@ mod tests {
         (*rules.resolve(&path(text)).1).clone()
     }
 
-    const PIN: Rule = Rule { pin: Some(true), epoch: None, ttl_ms: None, quota_bytes: None, priority: None };
+    const PIN: Rule = Rule {
+        pin: Some(true),
+        epoch: None,
+        ttl_ms: None,
+        quota_bytes: None,
+        priority: None,
+        revalidate: None,
+    };
+
+    #[tokio::test]
+    async fn the_longest_path_decides_how_long_a_mount_is_trusted_and_none_above_it_does() {
+        let rules = Rules::in_memory();
+        rules.set_mounts([(path("/m"), Rule::default()), (path("/m/nested"), Rule::default())]);
+        let trust = |trusted| Rule { revalidate: Some(trusted), ..Rule::default() };
+        for (at, trusted) in [
+            ("/", Trusted::Always),
+            ("/m/a", Trusted::Never),
+            ("/m/a/b", Trusted::AfterMs(5)),
+            ("/m/c", Trusted::Always),
+        ] {
+            rules.change(&path(at), &trust(trusted)).await.expect("changes");
+        }
+        let after = Some(Revalidate::After(Duration::from_millis(5)));
+        for (mount, key, expected) in [
+            ("/m", "", None),
+            ("/m", "a", Some(Revalidate::Never)),
+            ("/m", "a/x", Some(Revalidate::Never)),
+            ("/m", "ab", None),
+            ("/m", "a/b/x/y", after),
+            ("/m", "c", Some(Revalidate::Always)),
+            ("/m/nested", "a", None),
+        ] {
+            assert_eq!(rules.trusted(mount, key), expected, "{mount} {key}");
+        }
+        assert!(rules.trust("/m/nested").is_none());
+        rules.change(&path("/m/a/b"), &trust(Trusted::Default)).await.expect("changes");
+        assert_eq!(rules.trusted("/m", "a/b/x/y"), Some(Revalidate::Never));
+        rules.change(&path("/m"), &trust(Trusted::Never)).await.expect("changes");
+        assert_eq!(rules.trusted("/m", "x"), Some(Revalidate::Never));
+        let text = serde_json::to_string(&trust(Trusted::AfterMs(5))).expect("is written");
+        assert_eq!(text, r#"{"revalidate":{"after_ms":5}}"#);
+    }
 
     #[tokio::test]
     async fn the_longest_path_wins_and_hands_on_what_it_leaves_open() {

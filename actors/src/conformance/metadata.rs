@@ -1,7 +1,7 @@
 //! What is kept beside the content: S3 headers, user metadata, POSIX attributes.
 
 use bytes::Bytes;
-use forebay_core::{AttributeChange, Headers, Publish, Result};
+use forebay_core::{AttributeChange, EntryKind, Headers, Publish, RenameMode, Result, Want};
 
 use super::Outcome;
 use super::site::{Site, ensure, lacks};
@@ -47,6 +47,18 @@ pub(super) async fn user_metadata_is_kept(site: &Site) -> Result<Outcome> {
     kept(site, "metadata/user", headers()).await
 }
 
+async fn links_are_kept(site: &Site) -> Result<()> {
+    let (made, link, target) = (site.key("metadata/made")?, site.key("metadata/link")?, b"../no\xff/where");
+    let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    site.mount.symlink(&made, target, owner).await?;
+    site.mount.rename(&made, &link, RenameMode::NoReplace).await?;
+    let read = site.mount.read_link(&link).await?;
+    ensure(read == target[..], || format!("a link to {:?} leads to {read:?}", target.escape_ascii()))?;
+    site.put(&link, &Bytes::from_static(b"x")).await?;
+    let kind = site.mount.stat(&link, Want::Unfollowed).await?.kind;
+    ensure(kind == EntryKind::File, || "a link that was replaced is still one".to_owned())
+}
+
 pub(super) async fn attributes_are_kept(site: &Site) -> Result<Outcome> {
     let key = site.key("metadata/posix")?;
     site.put(&key, &Bytes::from_static(b"x")).await?;
@@ -55,8 +67,11 @@ pub(super) async fn attributes_are_kept(site: &Site) -> Result<Outcome> {
         .await?;
     let mode = site.file(&key).await?.attributes.mode;
     ensure(mode == 0o640, || format!("mode 0640 came back as {mode:04o}"))?;
+    links_are_kept(site).await?;
     if !site.mount.info().capability.posix {
-        return Ok(lacks("mode, owner, times and xattrs are kept beside the store, by the gateway"));
+        return Ok(lacks(
+            "mode, owner, times, xattrs and what is a link are kept beside the store, by the gateway",
+        ));
     }
     Ok(Outcome::Holds)
 }

@@ -55,7 +55,7 @@ checks! {
     Write "delete-many" tree::deletes_many, "trees are removed", REPORT;
     Write "headers" metadata::headers_are_kept, "S3 headers are kept", REPORT;
     Write "user-metadata" metadata::user_metadata_is_kept, "S3 user metadata is kept, beyond ASCII too", REPORT;
-    Write "posix" metadata::attributes_are_kept, "mode, owner and xattrs are kept", REPORT;
+    Write "posix" metadata::attributes_are_kept, "mode, owner, xattrs and symbolic links are kept", REPORT;
     Write "names" name::exact, "names are kept byte for byte", REPORT;
     Write "long-names" name::long, "long names are kept", REPORT;
     Large "five-gib" large::five_gib, "files of more than 5 GiB are stored", REPORT;

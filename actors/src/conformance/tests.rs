@@ -55,6 +55,7 @@ fn local_mount(directory: &Path, read_only: bool) -> Arc<dyn Mount> {
         write: crate::config::WriteMode::default(),
         rule: crate::cache::Rule::default(),
         preload: None,
+        sync_every: None,
         limits: MountLimits::default(),
         quirks: Quirks::default(),
     };

@@ -1,9 +1,9 @@
-//! One load: what it is to do, how far it is.
+//! One job: what it is to do, how far it is.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use forebay_core::{NsPath, calendar};
+use forebay_core::{NsPath, SyncPage, SyncSpan, SyncTotals, calendar};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -18,11 +18,11 @@ const FAILURES_NAMED: usize = 100;
 pub enum JobState {
     /// Waits for its turn.
     Queued,
-    /// Loads.
+    /// At work.
     Running,
     /// Everything was tried.
     Done,
-    /// Ended by somebody; what it loaded stays.
+    /// Ended by somebody; what it did stays.
     Cancelled,
     /// Its path cannot be listed.
     Failed,
@@ -50,7 +50,29 @@ pub struct Totals {
     pub failed: u64,
 }
 
-/// A file that was not loaded, and why.
+/// How far a sync is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// What it met so far.
+    #[serde(flatten)]
+    pub totals: SyncTotals,
+    /// Where it looks.
+    pub parts: Vec<SyncPart>,
+}
+
+/// What one mount has of the path of a sync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncPart {
+    /// Everything at and below it.
+    pub path: String,
+    /// What of that is still to be compared.
+    #[serde(flatten)]
+    pub span: SyncSpan,
+    /// Nothing is.
+    pub is_done: bool,
+}
+
+/// A file that was not loaded, and why; of a sync, a part that cannot be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Which.
@@ -64,7 +86,7 @@ pub struct Failure {
 pub struct JobStatus {
     /// Its number.
     pub id: u64,
-    /// What is loaded: everything at and below it.
+    /// What is loaded or compared: everything at and below it.
     pub path: String,
     /// Where it stands.
     pub state: JobState,
@@ -88,6 +110,9 @@ pub struct JobStatus {
     /// Contents on the list of what it loaded.
     #[serde(default)]
     pub listed: u64,
+    /// How far it is, if it is a sync; it is a load else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncStatus>,
 }
 
 impl JobStatus {
@@ -104,8 +129,19 @@ impl JobStatus {
             ordered_ms: since_epoch_ms(now),
             ended_ms: None,
             cursor: None,
+            sync: None,
             listed: 0,
         }
+    }
+
+    /// A sync that looks at `parts`, not numbered yet.
+    pub(super) fn sync(path: &NsPath, parts: &[NsPath], now: SystemTime) -> Self {
+        let order = Order { path: path.clone(), transfers: None, bandwidth: None };
+        let part =
+            |path: &NsPath| SyncPart { path: path.to_string(), span: SyncSpan::default(), is_done: false };
+        let parts = parts.iter().map(part).collect();
+        let sync = Some(SyncStatus { totals: SyncTotals::default(), parts });
+        Self { sync, ..Self::new(0, &order, super::sync::PARTS, now) }
     }
 }
 
@@ -211,6 +247,36 @@ impl Job {
         progress.now.listed += listed as u64;
         progress.now.cursor = cursor.or(progress.now.cursor.take());
         progress.kept = progress.now.clone();
+    }
+
+    /// A piece of a part of a sync is done.
+    pub(super) fn synced(&self, part: usize, page: &SyncPage) {
+        let mut progress = self.progress();
+        let Some(sync) = &mut progress.now.sync else { return };
+        sync.totals.add(page.totals);
+        if let Some(part) = sync.parts.get_mut(part) {
+            part.span.after.clone_from(&page.after);
+            part.is_done = page.is_last;
+        }
+        progress.kept = progress.now.clone();
+    }
+
+    /// Parts the rest of a part of a sync after the names `at`; all it is parted into, with their numbers.
+    pub(super) fn split(&self, number: usize, at: &[String]) -> Vec<(usize, SyncSpan)> {
+        let mut progress = self.progress();
+        let Some(sync) = &mut progress.now.sync else { return Vec::new() };
+        let Some(own) = sync.parts.get_mut(number) else { return Vec::new() };
+        let path = own.path.clone();
+        let mut until = own.span.until.take();
+        own.span.until = at.first().cloned().or_else(|| until.take());
+        let mut split = vec![(number, own.span.clone())];
+        for after in at.iter().rev() {
+            let span = SyncSpan { after: Some(after.clone()), until: until.replace(after.clone()) };
+            split.push((sync.parts.len(), span.clone()));
+            sync.parts.push(SyncPart { path: path.clone(), span, is_done: false });
+        }
+        progress.kept = progress.now.clone();
+        split
     }
 
     /// What is to survive a restart.

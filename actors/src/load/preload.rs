@@ -1,4 +1,4 @@
-//! Loads that the configuration asks for: of mounts, once they are ready, again and again, or at a time of day.
+//! Loads and syncs that the configuration asks for: of mounts, once they are ready, again and again, or at a time of day.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Loads, Order};
 use crate::config::Preload;
-use crate::mounts::{Mounts, WantedLoad};
+use crate::mounts::{Mounts, Scheduled, Wanted};
 use crate::supervisor::{ServiceError, StopSignal, Supervisor};
 
 /// Time between two looks at the mounts.
@@ -18,12 +18,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A day, in seconds.
 const DAY_S: u64 = 24 * 60 * 60;
 
-/// What was seen and done of each mount; outlives the actor. Taken for one step at a time.
-type Begun = Arc<Mutex<BTreeMap<NsPath, Turns>>>;
+/// What was seen and done of each mount and kind of job; outlives the actor. Taken for one step at a time.
+type Begun = Arc<Mutex<BTreeMap<(NsPath, Wanted), Turns>>>;
 
-/// Of one mount.
+/// Of one mount and kind.
 struct Turns {
-    /// When its last load was ordered.
+    /// When its last job was ordered.
     ordered: Option<Instant>,
     /// Up to when the times of day have had their turn.
     looked: SystemTime,
@@ -46,15 +46,20 @@ async fn run(
     mut stop: StopSignal,
 ) -> std::result::Result<(), ServiceError> {
     loop {
-        for path in due(&mounts.preloads(), &begun, loads.0.clock.now()) {
+        for (path, wanted) in due(mounts.scheduled(), &begun, loads.0.clock.now()) {
             // One that was open when the gateway ended goes on by itself.
-            if loads.is_open(&path) {
+            if loads.is_open(&path, wanted == Wanted::Sync) {
                 continue;
             }
-            let order = Order { path: path.clone(), transfers: None, bandwidth: None };
-            match loads.add(order).await {
-                Ok(job) => tracing::info!(mount = %path, job = job.id, "preloading"),
-                Err(e) => tracing::warn!(mount = %path, error = %e, "not preloaded"),
+            let added = match wanted {
+                Wanted::Load => {
+                    loads.add(Order { path: path.clone(), transfers: None, bandwidth: None }).await
+                }
+                Wanted::Sync => loads.add_sync(path.clone()).await,
+            };
+            match added {
+                Ok(job) => tracing::info!(mount = %path, job = job.id, ?wanted, "a scheduled job begins"),
+                Err(e) => tracing::warn!(mount = %path, error = %e, ?wanted, "a scheduled job was refused"),
             }
         }
         tokio::select! {
@@ -65,24 +70,25 @@ async fn run(
 }
 
 /// The mounts whose turn it is; they count as begun.
-fn due(wanted: &[WantedLoad], begun: &Begun, now: SystemTime) -> Vec<NsPath> {
+fn due(scheduled: Vec<Scheduled>, begun: &Begun, now: SystemTime) -> Vec<(NsPath, Wanted)> {
     let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
-    begun.retain(|path, _| wanted.iter().any(|wanted| wanted.path == *path));
+    begun.retain(|(path, wanted), _| scheduled.iter().any(|one| one.path == *path && one.wanted == *wanted));
     let mut found = Vec::new();
-    for WantedLoad { path, preload, is_ready } in wanted {
-        let turns = begun.entry(path.clone()).or_insert(Turns { ordered: None, looked: now });
+    for Scheduled { path, wanted, when, is_ready } in scheduled {
+        let job = (path, wanted);
+        let turns = begun.entry(job.clone()).or_insert(Turns { ordered: None, looked: now });
         if !is_ready {
             continue;
         }
-        let is_due = match (preload, turns.ordered) {
+        let is_due = match (when, turns.ordered) {
             (Preload::Once, ordered) => ordered.is_none(),
-            (Preload::Every(every), ordered) => ordered.is_none_or(|at| at.elapsed() >= *every),
-            (Preload::Daily(at), _) => days(turns.looked, *at) < days(now, *at),
+            (Preload::Every(every), ordered) => ordered.is_none_or(|at| at.elapsed() >= every),
+            (Preload::Daily(at), _) => days(turns.looked, at) < days(now, at),
         };
         turns.looked = now;
         if is_due {
             turns.ordered = Some(Instant::now());
-            found.push(path.clone());
+            found.push(job);
         }
     }
     found
@@ -102,10 +108,11 @@ mod tests {
     async fn each_mount_has_its_turn_when_it_is_ready_after_its_time_or_at_its_time_of_day() {
         let begun = Begun::default();
         let minutes = |minutes| Duration::from_mins(minutes);
-        let due = |preload, is_ready, at: Duration| {
-            let wanted = [WantedLoad { path: NsPath::parse("/m").expect("a path"), preload, is_ready }];
+        let due = |when, is_ready, at: Duration| {
+            let path = NsPath::parse("/m").expect("a path");
+            let scheduled = vec![Scheduled { path, wanted: Wanted::Load, when, is_ready }];
             let now = SystemTime::UNIX_EPOCH + Duration::from_hours(24 * 20_000) + at;
-            !due(&wanted, &begun, now).is_empty()
+            !due(scheduled, &begun, now).is_empty()
         };
         assert!(!due(Preload::Once, false, minutes(0)), "it is not ready");
         assert!(due(Preload::Once, true, minutes(0)));

@@ -46,7 +46,7 @@ impl Store {
             match serde_json::from_slice::<JobStatus>(&std::fs::read(&path)?) {
                 Ok(status) => found.push(status),
                 Err(e) => {
-                    tracing::warn!(file = %path.display(), error = %e, "a load is forgotten: its file cannot be read");
+                    tracing::warn!(file = %path.display(), error = %e, "a job is forgotten: its file cannot be read");
                 }
             }
         }
@@ -75,7 +75,7 @@ impl Store {
             let _turn = store.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = job.kept();
             let text = serde_json::to_vec(&kept)
-                .map_err(|e| Error::new(ErrorKind::Internal, "a load cannot be written").because(e))?;
+                .map_err(|e| Error::new(ErrorKind::Internal, "a job cannot be written").because(e))?;
             let path = store.path(kept.id);
             replace(&path, &text).map_err(|e| e.at("write", path.display()))
         })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_core::{MountTable, Publish};
+use forebay_core::{MountTable, Publish, SyncSpan, SyncTotals};
 use tempfile::TempDir;
 
 use super::*;
@@ -59,6 +59,7 @@ impl Fixture {
             write: crate::config::WriteMode::default(),
             rule: crate::cache::Rule::default(),
             preload: None,
+            sync_every: None,
             limits: MountLimits::default(),
             quirks: Quirks::default(),
         };
@@ -199,6 +200,30 @@ async fn a_restart_goes_on_after_the_last_batch_and_a_cancelled_job_stays_cancel
 }
 
 #[tokio::test]
+async fn a_sync_goes_on_after_a_restart_and_sees_each_file_once() {
+    let fixture = Fixture::new().await;
+    for number in 0..2_500 {
+        fixture.put(&format!("/m/d/{number:04}"), 0).await;
+    }
+    fixture.put("/m/e", 1).await;
+    let loads = fixture.loads().await;
+    let id = loads.add_sync(path("/")).await.expect("adds").id;
+    let job = loads.0.find(id).expect("known");
+    let page =
+        fixture.namespace.sync(&loads.0.context, &path("/m"), &SyncSpan::default()).await.expect("syncs");
+    job.synced(0, &page);
+    loads.0.store.save(&job).await.expect("saves");
+
+    let loads = fixture.started().await;
+    let sync = ended(&loads, id).await.sync.expect("a sync");
+    assert_eq!(sync.totals, SyncTotals { seen: 2_501, ..SyncTotals::default() });
+    let parts: Vec<_> = sync.parts.iter().map(|part| (part.path.as_str(), part.is_done)).collect();
+    assert_eq!(parts, [("/m", true)]);
+    let one = loads.add_sync(path("/m/d/0007")).await.expect("adds").id;
+    assert_eq!(ended(&loads, one).await.sync.expect("a sync").totals.seen, 1);
+}
+
+#[tokio::test]
 async fn bad_orders_are_refused() {
     let fixture = Fixture::new().await;
     let loads = fixture.loads().await;
@@ -210,5 +235,6 @@ async fn bad_orders_are_refused() {
     for (order, kind) in refused {
         assert_eq!(loads.add(order).await.map_err(|e| e.kind()), Err(kind));
     }
+    assert_eq!(loads.add_sync(path("/nowhere")).await.map_err(|e| e.kind()), Err(ErrorKind::NotFound));
     assert!(loads.jobs().is_empty());
 }

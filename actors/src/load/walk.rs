@@ -44,7 +44,7 @@ pub(super) async fn run(shared: Arc<Shared>, job: Arc<Job>) {
             Err(e) => job.fail(text(&e), now),
         }
         if let Err(e) = shared.store.save(&job).await {
-            tracing::error!(job = id, error = %e, "the end of a load is not on the disk: it will be run again");
+            tracing::error!(job = id, error = %e, "the end of a job is not on the disk: it will be run again");
             return;
         }
     }
@@ -53,7 +53,7 @@ pub(super) async fn run(shared: Arc<Shared>, job: Arc<Job>) {
     }
 }
 
-fn text(error: &forebay_core::Error) -> String {
+pub(super) fn text(error: &forebay_core::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
@@ -62,6 +62,9 @@ fn text(error: &forebay_core::Error) -> String {
 
 async fn work(shared: &Arc<Shared>, job: &Arc<Job>) -> Result<()> {
     let status = job.status();
+    if status.sync.is_some() {
+        return super::sync::work(shared, job).await;
+    }
     let run = Run {
         shared: Arc::clone(shared),
         job: Arc::clone(job),

@@ -1,5 +1,5 @@
-//! The ledger: what only we know of the entries of one store, which cannot keep it. POSIX attributes, xattrs, and
-//! identities that were kept through renames and changes in place.
+//! The ledger: what only we know of the entries of one store, which cannot keep it. POSIX attributes, xattrs, what is a
+//! symbolic link, and identities that were kept through renames and changes in place.
 //!
 //! Invariants:
 //! - What was set is in the log (module `log`) before it is acknowledged, and synced within a second, or at once when
@@ -132,11 +132,11 @@ impl Ledger {
         self.is_used.load(Ordering::Acquire)
     }
 
-    /// Puts what was set for `name` over what the store shows.
-    pub(crate) fn apply(&self, name: &str, entry: &mut Entry) {
-        if let Some(posix) = self.posix(name) {
-            posix.apply(entry);
-        }
+    /// Puts what was set for `name` over what the store shows; whether that is the content of a symbolic link.
+    pub(crate) fn apply(&self, name: &str, entry: &mut Entry) -> bool {
+        let Some(posix) = self.posix(name) else { return false };
+        posix.apply(entry);
+        posix.link(&entry.etag).is_some()
     }
 
     /// Sets attributes; a modification time holds until the content, now tagged `etag`, changes.
@@ -154,6 +154,40 @@ impl Ledger {
             posix.change(change, etag, now);
             Ok(())
         })
+    }
+
+    /// Notes that `name`, with the content tagged `etag`, is a symbolic link to `target`; what was set before is forgotten.
+    ///
+    /// # Errors
+    /// As [`Ledger::change`].
+    pub(crate) fn make_link(
+        &self,
+        name: &str,
+        (target, etag): (&[u8], &ETag),
+        owner: (u32, u32),
+        now: SystemTime,
+    ) -> Result<()> {
+        self.update(name, |posix| {
+            *posix = Posix::of_link(Bytes::copy_from_slice(target), owner, etag, now);
+            Ok(())
+        })
+    }
+
+    /// The target of the symbolic link that `name` is, if it shows the content tagged `etag`.
+    pub(crate) fn link(&self, name: &str, etag: &ETag) -> Option<Bytes> {
+        self.posix(name)?.link(etag).cloned()
+    }
+
+    /// Notes that `name` is a file now, also if its content is that of the link it was.
+    pub(crate) fn forget_link(&self, name: &str) {
+        if self.posix(name).is_none_or(|posix| !posix.is_link()) {
+            return;
+        }
+        let mut log = self.log();
+        if let Some(mut posix) = self.posix(name) {
+            posix.forget_link();
+            self.note(&mut log, vec![set(name, &posix)]);
+        }
     }
 
     fn has_attributes(&self, name: &str) -> bool {
@@ -193,13 +227,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// What was set for the file `from` is set for `to`, too, and nothing else; `etag` is the tag of the content there.
-    pub(crate) fn carry(&self, from: &str, to: &str, etag: &ETag) {
+    /// What was set for a file is set for another name, too, and nothing else; the tags are those of the content at each.
+    pub(crate) fn carry(&self, (from, from_tag): (&str, &ETag), (to, to_tag): (&str, &ETag)) {
         let mut log = self.log();
         let carried = self.posix(from);
         if carried.is_some() || self.has_attributes(to) {
             let mut posix = carried.unwrap_or_default();
-            posix.retag(etag);
+            posix.retag(from_tag, to_tag);
             self.note(&mut log, vec![set(to, &posix)]);
         }
     }

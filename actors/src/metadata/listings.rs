@@ -6,19 +6,23 @@
 //! - An answer of the store to a request that was sent before that moment says nothing of these names: requests take a
 //!   [`Token`] first.
 //! - Whoever reads takes one, too, before the database is opened: what was committed since then is not in it.
+//! - While nothing is kept and nothing is there (module `sweep`), a commit is merely counted: what was asked for before it
+//!   came to its end says nothing of any name.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use forebay_core::{ListQuery, Result};
+use tokio::sync::oneshot;
 
 use super::chunk::Said;
+use super::compare::{Compared, Part, compare};
 use super::proof::{descend, ranges, split};
 use super::ranges::{Fact, Range};
 use super::store::Place;
 use super::walk::{Trust, page};
-use super::{Job, Record, Shared};
+use super::{Job, Learn, Record, Shared};
 use crate::backend::{Object, ObjectPage};
 use crate::staging::blocking;
 
@@ -49,6 +53,12 @@ pub(crate) struct Known {
 
 #[derive(Default)]
 struct Commits {
+    /// Whether the store is trusted for so long that what it lists is kept.
+    is_kept: bool,
+    /// Nothing is kept, and nothing in the database: commits are not written down.
+    is_silent: bool,
+    /// Commits under way that were not written down.
+    silent: usize,
     now: u64,
     /// Names by directory that nobody can tell of now, and by how many commits.
     open: HashMap<String, HashMap<String, usize>>,
@@ -69,8 +79,8 @@ struct Recent {
 /// A commit under way. However it ends, [`Announced::settle`] or a drop must say so.
 pub(crate) struct Announced {
     listings: Arc<Listings>,
-    /// In the journal.
-    number: u64,
+    /// In the journal; `None` for one that is merely counted.
+    number: Option<u64>,
     /// The name that is changed first, then those that may come or go with it.
     names: Vec<(String, String)>,
     trees: Vec<String>,
@@ -104,16 +114,39 @@ impl Listings {
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether what the store lists is kept from now on. What is known when that ends is removed by and by.
+    pub(crate) fn keep(&self, is_kept: bool) {
+        let mut commits = self.commits();
+        commits.is_kept = is_kept;
+        if is_kept {
+            commits.is_silent = false;
+        } else if !commits.is_silent {
+            drop(commits);
+            self.shared.sweep_soon();
+        }
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.commits().is_kept
+    }
+
+    /// Nothing of a mount that keeps nothing is in the database.
+    pub(super) fn silence(&self) {
+        let mut commits = self.commits();
+        commits.is_silent = !commits.is_kept;
+    }
+
     /// To be taken before the store is asked.
     pub(crate) fn token(&self) -> Token {
         Token(self.commits().now)
     }
 
-    /// The answer to `query`, if all of it is known from requests that `is_fresh` says may be trusted.
+    /// The answer to `query`, if all of it is known from requests that `is_fresh` says may be trusted of the directories
+    /// that it touches.
     pub(crate) async fn page(
         self: &Arc<Self>,
         query: &ListQuery,
-        is_fresh: impl Fn(SystemTime) -> bool + Send + 'static,
+        is_fresh: impl Fn(&str, SystemTime) -> bool + Send + 'static,
     ) -> Option<ObjectPage> {
         if !self.tells(query) {
             return None;
@@ -127,14 +160,18 @@ impl Listings {
         })
     }
 
-    fn find(&self, query: &ListQuery, is_fresh: &dyn Fn(SystemTime) -> bool) -> Result<Option<ObjectPage>> {
+    fn find(
+        &self,
+        query: &ListQuery,
+        is_fresh: &dyn Fn(&str, SystemTime) -> bool,
+    ) -> Result<Option<ObjectPage>> {
         let token = self.token();
         if !self.shared.is_usable() {
             return Ok(None);
         }
         let view = self.shared.store.view()?;
         let trust: Trust<'_> = &|directory, at, chunk| {
-            is_fresh(chunk.since)
+            is_fresh(directory, chunk.since)
                 && !self.commits().concern(directory, token, |name| name >= at && chunk.covers(name))
         };
         page(&*view, self.mount, query, trust)
@@ -186,14 +223,73 @@ impl Listings {
     ) {
         if self.tells(query) && self.shared.has_room() {
             let ranges = ranges(query, page);
-            self.shared.push(Job::Learn { listings: Arc::clone(self), token, since, ranges });
+            self.shared.push(Job::Learn(self.learning((token, since), ranges)));
         }
+    }
+
+    fn learning(self: &Arc<Self>, (token, since): (Token, SystemTime), ranges: Vec<Range>) -> Learn {
+        let listings = Arc::clone(self);
+        let (over, unknown) = (Vec::new(), Vec::new());
+        Learn { listings, token, since, ranges, over, unknown, done: None, is_durable: false }
+    }
+
+    /// What the store says differently of a part than what is known; what a commit changed since `token` was taken is left
+    /// out.
+    pub(crate) async fn compare(
+        self: &Arc<Self>,
+        (query, page, until): (&ListQuery, &Arc<ObjectPage>, Option<&str>),
+        token: Token,
+    ) -> Compared {
+        if !self.shared.is_usable() {
+            return Compared::default();
+        }
+        let (own, query, page) = (Arc::clone(self), query.clone(), Arc::clone(page));
+        let until = until.map(ToOwned::to_owned);
+        let compared = blocking(move || {
+            let part = Part { query: &query, page: &page, until: until.as_deref() };
+            let mut compared = compare(&*own.shared.store.view()?, own.mount, part)?;
+            let commits = own.commits();
+            compared.differences.retain(|difference| {
+                let (directory, name) = parent(&difference.name);
+                !commits.concern(directory, token, |concerned| concerned == name)
+            });
+            drop(commits);
+            Ok(compared)
+        });
+        compared.await.unwrap_or_else(|error| {
+            self.shared.fail(&error);
+            Compared::default()
+        })
+    }
+
+    /// As [`Listings::learn`], with what was found by comparing; it is known when this returns. Where flat listings do not
+    /// tell, what differs is forgotten.
+    pub(crate) async fn learn_compared(
+        self: &Arc<Self>,
+        part: Part<'_>,
+        asked: (Token, SystemTime),
+        compared: &Compared,
+    ) {
+        let is_told = self.tells(part.query);
+        let ranges = if is_told && !compared.is_cut { part.ranges() } else { Vec::new() };
+        let names = compared.differences.iter().filter(|_| !is_told);
+        let owned = |(directory, name): (&str, &str)| (directory.to_owned(), name.to_owned());
+        let (done, is_done) = oneshot::channel();
+        self.shared.push(Job::Learn(Learn {
+            over: compared.over.clone(),
+            unknown: names.map(|difference| owned(parent(&difference.name))).collect(),
+            done: Some(done),
+            is_durable: !compared.differences.is_empty() || compared.is_cut,
+            ..self.learning(asked, ranges)
+        }));
+        // The writer ends every job, unless it is gone: then nothing is known any more.
+        is_done.await.unwrap_or_default();
     }
 
     /// What of `range` no commit contradicts that the answer may have missed.
     pub(super) fn uncontested(&self, range: Range, token: Token) -> Vec<Range> {
         let commits = self.commits();
-        if token.0 < commits.lost {
+        if !commits.is_kept || commits.silent > 0 || token.0 < commits.lost {
             return Vec::new();
         }
         let mut names = Vec::new();
@@ -218,7 +314,33 @@ impl Listings {
 
     /// Announces a commit of `name` (a key, or a marker that ends in `/`), before the store is told.
     pub(crate) fn announce(self: &Arc<Self>, name: &str) -> Announced {
-        self.announce_all(self.concerned(name), Vec::new())
+        self.count().unwrap_or_else(|| self.announce_all(self.concerned(name), Vec::new()))
+    }
+
+    /// A commit that need not be written down.
+    fn count(self: &Arc<Self>) -> Option<Announced> {
+        let mut commits = self.commits();
+        if !commits.is_silent {
+            return None;
+        }
+        commits.silent += 1;
+        let (names, trees, token) = (Vec::new(), Vec::new(), Token(commits.now));
+        drop(commits);
+        Some(Announced {
+            listings: Arc::clone(self),
+            number: None,
+            names,
+            trees,
+            token,
+            outcome: Outcome::Unknown,
+        })
+    }
+
+    fn counted(&self) {
+        let mut commits = self.commits();
+        commits.silent -= 1;
+        commits.now += 1;
+        commits.lost = commits.now;
     }
 
     fn announce_all(self: &Arc<Self>, names: Vec<(String, String)>, trees: Vec<String>) -> Announced {
@@ -230,11 +352,15 @@ impl Listings {
         commits.trees.extend(trees.iter().cloned());
         let token = Token(commits.now);
         drop(commits);
+        let number = Some(number);
         Announced { listings: Arc::clone(self), number, names, trees, token, outcome: Outcome::Unknown }
     }
 
     /// Announces a commit of all that lies at and below the keys.
     pub(crate) fn announce_trees(self: &Arc<Self>, keys: &[&str]) -> Announced {
+        if let Some(counted) = self.count() {
+            return counted;
+        }
         let trees: Vec<_> = keys.iter().map(|key| format!("{key}/")).collect();
         let names: Vec<_> = keys
             .iter()
@@ -287,6 +413,12 @@ impl Listings {
             commits.lost = lost.stamp;
         }
     }
+}
+
+/// The directory that a name lies in, and what it is called there; a directory's name ends in `/`.
+fn parent(name: &str) -> (&str, &str) {
+    let (directory, own) = split(name.strip_suffix('/').unwrap_or(name));
+    (directory, &name[name.len() - own.len() - usize::from(name.ends_with('/'))..])
 }
 
 impl Commits {
@@ -368,13 +500,9 @@ impl Announced {
 
 impl Drop for Announced {
     fn drop(&mut self) {
+        let Some(number) = self.number else { return self.listings.counted() };
         let facts = self.facts();
         let (listings, trees) = (Arc::clone(&self.listings), std::mem::take(&mut self.trees));
-        listings.shared.push(Job::Settle {
-            listings: Arc::clone(&listings),
-            number: self.number,
-            facts,
-            trees,
-        });
+        listings.shared.push(Job::Settle { listings: Arc::clone(&listings), number, facts, trees });
     }
 }

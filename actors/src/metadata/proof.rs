@@ -41,8 +41,18 @@ pub(crate) fn descend(name: &str) -> Option<(&str, &str)> {
     name.find('/').map(|slash| name.split_at(slash + 1))
 }
 
+/// A name after all that lie in `group`, which ends in `/`, and before all others.
+pub(crate) fn past_group(group: &str) -> String {
+    format!("{group}{}", char::MAX)
+}
+
 /// What `page`, the answer to `query`, says of directories.
 pub(crate) fn ranges(query: &ListQuery, page: &ObjectPage) -> Vec<Range> {
+    ranges_until(query, page, None)
+}
+
+/// The same of a flat page that is the end of what lies up to `until`, which is [`past_group`] of a group that is there.
+pub(super) fn ranges_until(query: &ListQuery, page: &ObjectPage, until: Option<&str>) -> Vec<Range> {
     let has_nul = |text: &str| text.contains('\0');
     let cursor = Cursor::of(query);
     if cursor == Cursor::Past
@@ -69,6 +79,8 @@ pub(crate) fn ranges(query: &ListQuery, page: &ObjectPage) -> Vec<Range> {
     }
     if page.is_truncated {
         proof.cut();
+    } else if let Some((group, _)) = until.and_then(|until| until.rsplit_once('/')) {
+        proof.cut_after(&format!("{group}/"));
     }
     let all = proof.closed.into_iter().chain(proof.open);
     all.filter(|range| range.to.as_ref().is_none_or(|to| *to > range.from)).collect()
@@ -103,11 +115,16 @@ impl Proof {
         self.last().from = successor(after);
     }
 
-    fn add(&mut self, object: &Object, is_shallow: bool) {
-        while !object.key.starts_with(&self.last().directory) {
+    /// Leaves the directories that `name` does not lie in.
+    fn leave(&mut self, name: &str) {
+        while !name.starts_with(&self.last().directory) {
             let left = self.open.pop().expect("the listed directory is never left");
             self.closed.push(left);
         }
+    }
+
+    fn add(&mut self, object: &Object, is_shallow: bool) {
+        self.leave(&object.key);
         let mut name = &object.key[self.last().directory.len()..];
         while let (false, Some((group, rest))) = (is_shallow, descend(name)) {
             self.last().names.push(Object::prefix(group));
@@ -116,6 +133,27 @@ impl Proof {
         }
         let object = Object { key: name.to_owned(), headers: None, ..object.clone() };
         self.last().names.push(object);
+    }
+
+    /// Nothing is said of what follows the group, which is there with all directories above it.
+    fn cut_after(&mut self, group: &str) {
+        let (parent, _) = split(&group[..group.len() - 1]);
+        // Inside the group and before it all is said.
+        while self.last().directory.len() > parent.len() {
+            let left = self.open.pop().expect("the listed directory is never left");
+            self.closed.push(left);
+        }
+        self.leave(group);
+        while let Some((next, _)) = descend(&group[self.last().directory.len()..])
+            && self.last().directory.len() < parent.len()
+        {
+            self.enter(next);
+        }
+        for range in &mut self.open {
+            let (next, _) = descend(&group[range.directory.len()..]).expect("the group lies in it");
+            let is_met = range.directory == parent || range.names.last().is_some_and(|last| last.key == next);
+            range.to = Some(if is_met { successor(next) } else { next.to_owned() });
+        }
     }
 
     /// Nothing is said of what follows the last name.
@@ -138,7 +176,13 @@ impl Proof {
 mod tests {
     use super::*;
 
-    /// Ranges as `directory [from,to) names`.
+    /// A range as `directory [from,to) names`.
+    fn show(range: &Range) -> String {
+        let names: Vec<_> = range.names.iter().map(|object| object.key.as_str()).collect();
+        let to = range.to.as_deref().unwrap_or("*");
+        format!("{} [{},{}) {}", range.directory, range.from, to, names.join(" ")).replace('\0', "+")
+    }
+
     fn proven(
         prefix: &str,
         shallow: bool,
@@ -149,11 +193,6 @@ mod tests {
         let query =
             ListQuery { prefix: prefix.into(), shallow, start_after: after.map(Into::into), limit: 9 };
         let objects = keys.iter().map(|key| Object::prefix(key)).collect();
-        let show = |range: &Range| {
-            let names: Vec<_> = range.names.iter().map(|object| object.key.as_str()).collect();
-            let to = range.to.as_deref().unwrap_or("*");
-            format!("{} [{},{}) {}", range.directory, range.from, to, names.join(" ")).replace('\0', "+")
-        };
         let mut shown: Vec<_> =
             ranges(&query, &ObjectPage { objects, is_truncated }).iter().map(show).collect();
         shown.sort();
@@ -167,6 +206,30 @@ mod tests {
         assert_eq!(proven("d/", true, Some("d/a"), &["d/b/"], true), ["d/ [a+,b/+) b/"]);
         assert_eq!(proven("", true, None, &[], false), [" [,*) "]);
         assert_eq!(proven("d/", true, Some("e"), &[], false), [""; 0]);
+    }
+
+    #[test]
+    fn flat_page_that_ends_with_a_group_says_nothing_of_what_follows_that() {
+        let proven = |after: Option<&str>, keys: &[&str], group: &str| {
+            let query = ListQuery {
+                prefix: String::new(),
+                shallow: false,
+                start_after: after.map(Into::into),
+                limit: 9,
+            };
+            let page = ObjectPage {
+                objects: keys.iter().map(|key| Object::prefix(key)).collect(),
+                is_truncated: false,
+            };
+            let until = past_group(group);
+            let mut shown: Vec<_> = ranges_until(&query, &page, Some(&until)).iter().map(show).collect();
+            shown.sort();
+            shown
+        };
+        assert_eq!(proven(None, &["a", "b/c/d"], "b/c/"), [" [,b/+) a b/", "b/ [,c/+) c/", "b/c/ [,*) d"]);
+        assert_eq!(proven(None, &["a"], "b/c/"), [" [,b/) a", "b/ [,c/+) "]);
+        assert_eq!(proven(Some("b/a/x"), &["b/a/y"], "b/c/"), ["b/ [a/+,c/+) ", "b/a/ [x+,*) y"]);
+        assert_eq!(proven(None, &["a/b"], "b/"), [" [,b/+) a/", "a/ [,*) b"]);
     }
 
     #[test]

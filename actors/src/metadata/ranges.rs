@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use forebay_core::Result;
 
 use super::chunk::{Chunk, NAMES_MAX};
-use super::store::{Edit, Place, successor};
+use super::store::{Edit, Place, View, successor};
 use crate::backend::Object;
 
 /// Neighbours that were asked for this close together become one chunk when they are small.
@@ -39,7 +39,7 @@ pub(crate) enum Fact {
 }
 
 impl Range {
-    fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         *name >= *self.from && self.to.as_deref().is_none_or(|to| name < to)
     }
 
@@ -119,15 +119,31 @@ fn forget(edit: &mut dyn Edit, place: Place<'_>, chunk: Chunk, name: &str) -> Re
 
 fn overlapping(edit: &dyn Edit, place: Place<'_>, range: &Range) -> Result<Vec<Chunk>> {
     let mut found = Vec::new();
-    let mut next = match edit.floor(place, &range.from)?.filter(|chunk| chunk.covers(&range.from)) {
+    each_overlapping(edit, place, range, &mut |chunk| {
+        found.push(chunk);
+        Ok(true)
+    })?;
+    Ok(found)
+}
+
+/// Shows the chunks that have names of `range`, in order, for as long as `look` wants more.
+pub(super) fn each_overlapping(
+    view: &dyn View,
+    place: Place<'_>,
+    range: &Range,
+    look: &mut dyn FnMut(Chunk) -> Result<bool>,
+) -> Result<()> {
+    let mut next = match view.floor(place, &range.from)?.filter(|chunk| chunk.covers(&range.from)) {
         Some(chunk) => Some(chunk),
-        None => edit.after(place, &range.from)?,
+        None => view.after(place, &range.from)?,
     };
     while let Some(chunk) = next.filter(|chunk| range.to.as_ref().is_none_or(|to| chunk.first < *to)) {
-        next = edit.after(place, &chunk.first)?;
-        found.push(chunk);
+        next = view.after(place, &chunk.first)?;
+        if !look(chunk)? {
+            break;
+        }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The chunk right before `chunk`, if the two are better one.

@@ -33,6 +33,12 @@ pub(crate) trait View {
 
     /// The first chunk that begins after `name`.
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>>;
+
+    /// The first directory at or after `directory` of which there is a chunk.
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>>;
+
+    /// The first mount, by number, from `mount` on of which there is a chunk.
+    fn mount_from(&self, mount: u64) -> Result<Option<u64>>;
 }
 
 /// A change under way, which sees itself.
@@ -43,8 +49,8 @@ pub(crate) trait Edit: View {
     /// Removes the chunk that begins at `first`.
     fn remove(&mut self, place: Place<'_>, first: &str) -> Result<()>;
 
-    /// Removes the chunks of a directory and of all below it.
-    fn remove_tree(&mut self, place: Place<'_>) -> Result<()>;
+    /// Removes chunks of a directory and of all below it, at most so many; how many those were.
+    fn remove_tree(&mut self, place: Place<'_>, most: usize) -> Result<usize>;
 }
 
 /// A database.
@@ -109,8 +115,20 @@ mod tests {
         assert_eq!(first(view.after(place, "m")), None);
         assert_eq!(first(view.floor(Place { directory: "e/", ..place }, "a")), None);
         assert_eq!(first(view.floor(Place { mount: 2, ..place }, "z")), None);
-        let mut work = |edit: &mut dyn Edit| edit.remove_tree(place);
+        assert_eq!([0, 1, 2].map(|mount| view.mount_from(mount).expect("reads")), [Some(1), Some(1), None]);
+        let from =
+            ["", "d/", "d/\u{1}", "d/e/\u{1}", "f"].map(|from| view.directory_from(1, from).expect("reads"));
+        assert_eq!(from.map(Option::unwrap_or_default), ["d/", "d/", "d/e/", "e/", ""]);
+        assert_eq!(view.directory_from(0, "").expect("reads"), None);
+        let mut removed = Vec::new();
+        let mut work = |edit: &mut dyn Edit| {
+            for most in [1, usize::MAX, usize::MAX] {
+                removed.push(edit.remove_tree(place, most)?);
+            }
+            Ok(())
+        };
         store.edit(false, &mut work).expect("is made");
+        assert_eq!(removed, [1, 2, 0]);
         let left = store.view().expect("opens");
         let places = ["d/", "d/e/", "e/"].map(|directory| Place { mount: 1, directory });
         assert_eq!(places.map(|place| first(left.floor(place, "z")).is_some()), [false, false, true]);

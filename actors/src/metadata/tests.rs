@@ -41,6 +41,14 @@ impl View for Counted {
         self.1.set(self.1.get() + 1);
         self.0.after(place, name)
     }
+
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
+        self.0.directory_from(mount, directory)
+    }
+
+    fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
+        self.0.mount_from(mount)
+    }
 }
 
 #[test]

@@ -165,6 +165,11 @@ impl Mount for LocalMount {
         self.blocking(move |disk| disk.list(&query)).await
     }
 
+    async fn list_unfollowed(&self, query: &ListQuery) -> Result<ListPage> {
+        let query = query.clone();
+        self.blocking(move |disk| disk.list_unfollowed(&query)).await
+    }
+
     async fn stage(&self, target: Target) -> Result<Arc<dyn Staged>> {
         match target {
             Target::Replace(key) => {
@@ -185,6 +190,16 @@ impl Mount for LocalMount {
     async fn mkdir(&self, key: &Key, mode: MkdirMode) -> Result<Entry> {
         let key = key.clone();
         self.blocking(move |disk| disk.mkdir(&key, mode)).await
+    }
+
+    async fn symlink(&self, key: &Key, target: &[u8], owner: (u32, u32)) -> Result<Entry> {
+        let (key, target) = (key.clone(), target.to_vec());
+        self.blocking(move |disk| disk.symlink(&key, &target, owner)).await
+    }
+
+    async fn read_link(&self, key: &Key) -> Result<Bytes> {
+        let key = key.clone();
+        self.look("read link", move |disk| disk.read_link(&key)).await
     }
 
     async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
@@ -227,6 +242,11 @@ impl Mount for LocalMount {
     async fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
         let key = key.clone();
         self.blocking(move |disk| disk.set_attributes(&key, change)).await
+    }
+
+    async fn set_link_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
+        let key = key.clone();
+        self.blocking(move |disk| disk.set_link_attributes(&key, change)).await
     }
 
     async fn xattrs(&self, key: &Key) -> Result<Vec<(String, Bytes)>> {

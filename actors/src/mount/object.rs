@@ -11,8 +11,8 @@
 //! - A store request goes through the mount's [`Vitals`] and nothing else.
 //!
 //! Renames and the deletion of trees are many requests and not atomic, except where the store is hierarchical and
-//! renames natively: there each is one. POSIX attributes, xattrs and identities kept through renames and changes in
-//! place are in the store's [`Ledger`].
+//! renames natively: there each is one. POSIX attributes, xattrs, what is a symbolic link, and identities kept through
+//! renames and changes in place are in the store's [`Ledger`].
 
 mod ahead;
 mod attributes;
@@ -23,11 +23,13 @@ mod conflicts;
 mod directory;
 mod file;
 mod hierarchy;
+mod link;
 mod list;
 mod lookup;
 mod rename;
 mod request;
 mod siblings;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod uploader;
@@ -42,7 +44,8 @@ use bytes::Bytes;
 use forebay_core::{
     AttributeChange, Clock, Conflict, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage,
     ListQuery, MkdirMode, Mount, MountInfo, MountState, NsPath, OpenFile, PartInfo, PendingWrite,
-    Precondition, RenameMode, Result, Staged, Target, UploadId, UploadInfo, Usage, Want, XattrMode,
+    Precondition, RenameMode, Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo, Usage, Want,
+    XattrMode,
 };
 
 use tokio::runtime::Handle;
@@ -143,8 +146,10 @@ impl ObjectMount {
         let Parts { info, revalidate, listings, ledger, write, backend, .. } = parts;
         let Parts { cache, rules, staging, uploader, vitals, clock, usage, .. } = parts;
         let owner = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let (label, limit) = (Arc::<str>::from(info.name.as_str()), REMEMBERED_ENTRIES);
+        let told = (Arc::clone(&rules), Arc::clone(&label));
         let core = Arc::new(Core {
-            label: Arc::from(info.name.as_str()),
+            label,
             rules,
             info: info.clone(),
             write: ArcSwap::from_pointee(write),
@@ -154,7 +159,7 @@ impl ObjectMount {
             vitals,
             clock,
             usage,
-            attributes: AttributeCache::new(revalidate, REMEMBERED_ENTRIES, info.capability.hierarchical),
+            attributes: AttributeCache::new(revalidate, told, limit, info.capability.hierarchical),
             listings,
             ledger,
             siblings: Siblings::new(),
@@ -164,6 +169,7 @@ impl ObjectMount {
             conflicts: Conflicts::default(),
             owner,
         });
+        core.keep_listings();
         core.work.start(Ledger::tend(Arc::downgrade(&core.ledger)));
         uploader.add(&core);
         Arc::new(Self { info, core })
@@ -178,6 +184,7 @@ impl ObjectMount {
         staging_bytes: u64,
     ) -> Arc<Self> {
         self.core.attributes.set_revalidate(revalidate);
+        self.core.keep_listings();
         self.core.write.store(Arc::new(write));
         self.core.staging.set_limit(staging_bytes);
         let info = MountInfo { read_only, capability: self.core.backend.capability(), ..self.info.clone() };
@@ -192,6 +199,18 @@ impl ObjectMount {
 }
 
 impl Core {
+    /// What is known of directories, where that is worth keeping.
+    fn kept_listings(&self) -> Option<&Arc<Listings>> {
+        self.listings.as_ref().filter(|_| self.attributes.keeps_listings())
+    }
+
+    /// Tells the metadata store whether it is.
+    fn keep_listings(&self) {
+        if let Some(listings) = &self.listings {
+            listings.keep(self.attributes.keeps_listings());
+        }
+    }
+
     fn class_of(&self, key: &Key) -> Arc<Class> {
         self.rules.class_of(&self.label, key)
     }
@@ -259,7 +278,11 @@ impl Mount for ObjectMount {
     }
 
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
-        self.core.list(query).await
+        self.core.list(query, Want::Any).await
+    }
+
+    async fn list_unfollowed(&self, query: &ListQuery) -> Result<ListPage> {
+        self.core.list(query, Want::Unfollowed).await
     }
 
     async fn stage(&self, target: Target) -> Result<Arc<dyn Staged>> {
@@ -274,6 +297,15 @@ impl Mount for ObjectMount {
 
     async fn mkdir(&self, key: &Key, mode: MkdirMode) -> Result<Entry> {
         self.core.mkdir(key, mode).await
+    }
+
+    async fn symlink(&self, key: &Key, target: &[u8], owner: (u32, u32)) -> Result<Entry> {
+        let (core, key, target) = (Arc::clone(&self.core), key.clone(), Bytes::copy_from_slice(target));
+        self.core.work.finish(async move { core.symlink(&key, target, owner).await }).await
+    }
+
+    async fn read_link(&self, key: &Key) -> Result<Bytes> {
+        self.core.read_link(key).await
     }
 
     async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
@@ -342,6 +374,19 @@ impl Mount for ObjectMount {
 
     async fn flush(&self, key: &Key) -> Result<()> {
         self.core.flush(key).await
+    }
+
+    fn remembers(&self) -> bool {
+        true
+    }
+
+    async fn sync(&self, key: &Key, span: &SyncSpan) -> Result<SyncPage> {
+        let (core, key, span) = (Arc::clone(&self.core), key.clone(), span.clone());
+        self.core.work.finish(async move { core.sync(&key, span).await }).await
+    }
+
+    async fn sync_splits(&self, key: &Key, after: &str) -> Result<Vec<String>> {
+        self.core.sync_splits(key, after).await
     }
 
     async fn create_upload(&self, key: &Key, headers: Headers) -> Result<UploadId> {

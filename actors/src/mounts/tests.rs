@@ -41,6 +41,7 @@ fn config(at: &str, store: StoreConfig) -> MountConfig {
         write: crate::config::WriteMode::default(),
         rule: crate::cache::Rule::default(),
         preload: None,
+        sync_every: None,
         limits: MountLimits::default(),
         quirks: Quirks::default(),
     }

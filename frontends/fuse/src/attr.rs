@@ -24,6 +24,7 @@ pub(crate) fn file_type(kind: EntryKind) -> FileType {
     match kind {
         EntryKind::File => FileType::RegularFile,
         EntryKind::Directory => FileType::Directory,
+        EntryKind::Link => FileType::Symlink,
     }
 }
 

@@ -30,7 +30,7 @@ operations! {
     Mknod "mknod", Read "read", Write "write", Flush "flush", Fsync "fsync", Release "release",
     Fallocate "fallocate", Opendir "opendir", Readdir "readdir", Fsyncdir "fsyncdir", Mkdir "mkdir", Rmdir "rmdir",
     Unlink "unlink", Rename "rename", Statfs "statfs", Getxattr "getxattr", Listxattr "listxattr",
-    Setxattr "setxattr", Removexattr "removexattr",
+    Setxattr "setxattr", Removexattr "removexattr", Symlink "symlink", Readlink "readlink",
 }
 
 /// How a request ended.

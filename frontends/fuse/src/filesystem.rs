@@ -86,6 +86,8 @@ impl Filesystem for Frontend {
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_ASYNC_DIO,
+            // A link that has another target is another inode.
+            InitFlags::FUSE_CACHE_SYMLINKS,
         ] {
             if let Err(lacking) = config.add_capabilities(wanted) {
                 tracing::debug!(?lacking, "the kernel lacks a FUSE capability");
@@ -535,23 +537,21 @@ impl Filesystem for Frontend {
         self.server.serve(Operation::Removexattr, work, answer_empty(reply));
     }
 
-    fn symlink(
-        &self,
-        _request: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _target: &Path,
-        reply: ReplyEntry,
-    ) {
-        reply.error(Errno::EPERM);
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (name, target, owner) = (name.to_owned(), target.to_owned(), (request.uid(), request.gid()));
+        let work = call!(self.symlink(parent.0, &name, target.as_os_str(), owner));
+        self.server.serve_in(&[parent.0], Operation::Symlink, work, answer_entry(reply));
     }
 
     fn link(&self, _request: &Request, _inode: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
         reply.error(Errno::EPERM);
     }
 
-    fn readlink(&self, _request: &Request, _inode: INodeNo, reply: ReplyData) {
-        reply.error(Errno::EINVAL);
+    fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
+        self.server.serve(Operation::Readlink, call!(self.readlink(inode.0)), move |answer| match answer {
+            Ok(target) => reply.data(&target),
+            Err(errno) => reply.error(errno),
+        });
     }
 
     // ENOSYS: the kernel then does it itself and does not ask again.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use dashmap::DashMap;
-use forebay_core::{Entry, FileId, NsPath, OpenFile, Version};
+use forebay_core::{Entry, EntryKind, FileId, NsPath, OpenFile, Version};
 use prometheus::IntGauge;
 use tokio::sync::OwnedMutexGuard;
 
@@ -30,8 +30,8 @@ pub(crate) type Turn = OwnedMutexGuard<()>;
 pub(crate) struct Inode {
     /// What the kernel and `stat` call it.
     pub(crate) number: u64,
-    /// Directory or file; never changes.
-    pub(crate) is_directory: bool,
+    /// File, directory or symbolic link; never changes.
+    pub(crate) kind: EntryKind,
     state: Mutex<State>,
     /// Made when first needed: most inodes are never written.
     turn: OnceLock<Arc<tokio::sync::Mutex<()>>>,
@@ -70,7 +70,7 @@ impl State {
 }
 
 impl Inode {
-    fn new(number: u64, path: &NsPath, file_id: FileId, is_directory: bool) -> Self {
+    fn new(number: u64, path: &NsPath, file_id: FileId, kind: EntryKind) -> Self {
         let state = State {
             path: Some(path.clone()),
             left: None,
@@ -82,7 +82,7 @@ impl Inode {
             lookups: 1,
             is_moved: false,
         };
-        Self { number, is_directory, state: Mutex::new(state), turn: OnceLock::new() }
+        Self { number, kind, state: Mutex::new(state), turn: OnceLock::new() }
     }
 
     /// The state; held briefly, never across an await.
@@ -166,7 +166,8 @@ pub(crate) struct InodeTable {
 impl InodeTable {
     /// A table that knows the root.
     pub(crate) fn new(count: IntGauge) -> Self {
-        let root = Arc::new(Inode::new(ROOT, &NsPath::root(), FileId::of(&[b"fuse root"]), true));
+        let root =
+            Arc::new(Inode::new(ROOT, &NsPath::root(), FileId::of(&[b"fuse root"]), EntryKind::Directory));
         let table = Self { by_number: DashMap::new(), index: RwLock::default(), count };
         table.write().by_path.insert("/".into(), ROOT);
         table.by_number.insert(ROOT, root);
@@ -185,6 +186,12 @@ impl InodeTable {
     /// The inode of a number.
     pub(crate) fn by_number(&self, number: u64) -> Option<Arc<Inode>> {
         self.by_number.get(&number).map(|inode| Arc::clone(&inode))
+    }
+
+    /// The inode that a file or directory is known by.
+    pub(crate) fn by_id(&self, file_id: FileId) -> Option<Arc<Inode>> {
+        let number = *self.read().by_id.get(&file_id)?;
+        self.by_number(number)
     }
 
     /// All inodes that are being written.
@@ -239,7 +246,7 @@ impl InodeTable {
             index.unlink(holder.number, &mut state);
         }
         let known = index.by_id.get(&entry.file_id).copied().and_then(|number| self.by_number(number));
-        let inode = match known.filter(|inode| !inode.is_directory && !entry.is_directory()) {
+        let inode = match known.filter(|inode| inode.kind == entry.kind && !entry.is_directory()) {
             Some(inode) => {
                 let mut state = inode.lock();
                 index.unlink(inode.number, &mut state);
@@ -273,7 +280,7 @@ impl InodeTable {
         while self.by_number.contains_key(&number) || number <= ROOT {
             number = (number + 1) & NUMBER_MASK;
         }
-        let inode = Arc::new(Inode::new(number, path, entry.file_id, entry.is_directory()));
+        let inode = Arc::new(Inode::new(number, path, entry.file_id, entry.kind));
         self.by_number.insert(number, Arc::clone(&inode));
         self.count.inc();
         inode
@@ -380,7 +387,7 @@ impl InodeTable {
             }
             index.by_path.insert(new.as_str().into(), number);
             state.path = Some(new);
-            state.is_moved = inode.is_directory;
+            state.is_moved = inode.kind == EntryKind::Directory;
         }
     }
 }
@@ -396,7 +403,7 @@ fn number_of(file_id: FileId) -> u64 {
 mod tests {
     use std::time::SystemTime;
 
-    use forebay_core::{Attributes, ETag, EntryKind};
+    use forebay_core::{Attributes, ETag};
 
     use super::*;
 

@@ -5,7 +5,7 @@
 use std::sync::Weak;
 
 use async_trait::async_trait;
-use forebay_core::{Change, ChangeKind, CommitObserver, NsPath, Want};
+use forebay_core::{Change, ChangeKind, CommitObserver, EntryKind, NsPath, Want};
 
 use crate::kernel::Forget;
 use crate::server::Server;
@@ -20,15 +20,30 @@ impl CommitObserver for Observer {
         if change.origin.is_some() && change.origin == server.context.origin {
             return;
         }
+        let followed = server.followed(&change.path).await;
         match &change.kind {
-            ChangeKind::Written => server.written_elsewhere(&change.path).await,
+            ChangeKind::Written => {
+                for path in followed.iter().chain([&change.path]) {
+                    server.written_elsewhere(path).await;
+                }
+            }
             ChangeKind::Attributes => {
-                if let Some(inode) = server.table.at(&change.path) {
+                for inode in followed.iter().chain([&change.path]).filter_map(|path| server.table.at(path)) {
                     server.kernel.forget_inode(inode.number, Forget::Attributes).await;
                 }
             }
-            ChangeKind::Removed => server.removed_elsewhere(&change.path).await,
+            ChangeKind::Removed => {
+                for path in followed.iter().chain([&change.path]) {
+                    server.removed_elsewhere(path).await;
+                }
+            }
             ChangeKind::Renamed { to } => {
+                if let Some(from) = followed {
+                    server.removed_elsewhere(&from).await;
+                }
+                if let Some(to) = server.followed(to).await {
+                    server.written_elsewhere(&to).await;
+                }
                 server.table.renamed(&change.path, to);
                 server.forget_name(&change.path).await;
                 server.forget_vanished_parents(&change.path).await;
@@ -40,11 +55,28 @@ impl CommitObserver for Observer {
 }
 
 impl Server {
+    /// Where a path leads once links are followed, as other frontends follow them: the kernel does it by itself, so it
+    /// knows the entry by that path. `None` where it knows of no link on the way.
+    async fn followed(&self, path: &NsPath) -> Option<NsPath> {
+        let is_link = |path: &NsPath| self.table.at(path).is_some_and(|inode| inode.kind == EntryKind::Link);
+        if is_link(path) {
+            let entry = self.namespace.stat(&self.context, path, Want::Any).await.ok()?;
+            return self.table.by_id(entry.file_id)?.path();
+        }
+        let parent = path.parent()?;
+        std::iter::successors(Some(parent.clone()), NsPath::parent).find(is_link)?;
+        let directory = self.namespace.stat(&self.context, &parent, Want::Directory).await.ok()?;
+        self.table.by_id(directory.file_id)?.path()?.join(path.name()).ok()
+    }
+
     async fn written_elsewhere(&self, path: &NsPath) {
         if let Some(inode) = self.table.at(path) {
-            let now = self.namespace.stat(&self.context, path, Want::Any).await;
+            let now = self.namespace.stat(&self.context, path, Want::Unfollowed).await;
             if now.is_ok_and(|entry| self.table.is_still(&inode, &entry)) {
-                let what = if inode.is_directory { Forget::Attributes } else { Forget::Content };
+                let what = match inode.kind {
+                    EntryKind::File => Forget::Content,
+                    EntryKind::Directory | EntryKind::Link => Forget::Attributes,
+                };
                 self.kernel.forget_inode(inode.number, what).await;
             } else {
                 // A staged write stays at its path: whoever publishes last wins.
@@ -92,7 +124,8 @@ impl Server {
     async fn forget_shadowed(&self, path: &NsPath) {
         let mut next = path.parent();
         while let Some(directory) = next {
-            if let Some(inode) = self.table.at(&directory).filter(|inode| !inode.is_directory) {
+            let inode = self.table.at(&directory).filter(|inode| inode.kind != EntryKind::Directory);
+            if let Some(inode) = inode {
                 self.table.replaced(&inode);
                 self.forget_name(&directory).await;
             }

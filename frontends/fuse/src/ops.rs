@@ -3,6 +3,7 @@
 pub(crate) mod attributes;
 pub(crate) mod create;
 pub(crate) mod directory;
+pub(crate) mod link;
 pub(crate) mod lookup;
 pub(crate) mod open;
 pub(crate) mod read;

@@ -275,7 +275,7 @@ impl Mount for MemoryMount {
         let found = match want {
             Want::File => file,
             Want::Directory => is_directory.then(directory),
-            Want::Any => is_directory.then(directory).or(file),
+            Want::Any | Want::Unfollowed => is_directory.then(directory).or(file),
         };
         found.ok_or_else(missing)
     }

@@ -38,7 +38,7 @@ impl<'a> FileStatus<'a> {
     /// The status of `entry`; `suffix` is its name in a listing, empty for the path itself.
     pub(crate) fn new(entry: &Entry, suffix: &'a str, names: &Names) -> Self {
         let is_file = match entry.kind {
-            EntryKind::File => true,
+            EntryKind::File | EntryKind::Link => true,
             EntryKind::Directory => false,
         };
         Self {

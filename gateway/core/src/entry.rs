@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ETag, FileId, Version};
 
-/// File or directory.
+/// File, directory or symbolic link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EntryKind {
@@ -16,6 +16,8 @@ pub enum EntryKind {
     File,
     /// A directory (an S3 common prefix or marker).
     Directory,
+    /// A symbolic link; shown to those only who do not have links followed ([`crate::Want::Unfollowed`]).
+    Link,
 }
 
 /// HTTP headers and user metadata that S3 clients store with an object.
@@ -73,9 +75,9 @@ pub struct AttributeChange {
 pub struct Entry {
     /// Lasting identity.
     pub file_id: FileId,
-    /// File or directory.
+    /// File, directory or symbolic link.
     pub kind: EntryKind,
-    /// Length in bytes; 0 for directories.
+    /// Length in bytes; 0 for directories, of a link that of its target's text.
     pub size_bytes: u64,
     /// Which content this is.
     pub version: Version,

@@ -19,6 +19,7 @@ mod namespace;
 mod path;
 mod range;
 mod staging;
+mod sync;
 mod version;
 
 pub use access::{Access, AccessBuilder, Context, Grant, Origin, Permission, Principal, Secret};
@@ -31,8 +32,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use metrics::{METRICS, Metrics};
 pub use mount::{
     CACHE_HEADER, Cached, Capability, DeleteMode, EPOCH_HEADER, EXPLAIN_HEADER, Explained, ListItem,
-    ListPage, ListQuery, MkdirMode, Mount, MountInfo, MountState, OpenFile, Place, Placed, RenameMode, Usage,
-    Want, XattrMode,
+    ListPage, ListQuery, MkdirMode, Mount, MountInfo, MountState, OWN_XATTRS, OpenFile, Place, Placed,
+    RenameMode, Usage, Want, XattrMode,
 };
 pub use namespace::{MountTable, Namespace, Writer, copy_range};
 pub use path::{Key, NsPath};
@@ -40,4 +41,5 @@ pub use range::ByteRange;
 pub use staging::{
     Conflict, Dirty, PartInfo, PendingWrite, Precondition, Publish, Staged, Target, UploadId, UploadInfo,
 };
+pub use sync::{SyncPage, SyncSpan, SyncTotals};
 pub use version::{ETag, FileId, Version};

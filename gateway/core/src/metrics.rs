@@ -108,6 +108,7 @@ declare! {
     gauge cache_write_queue_bytes "forebay_cache_write_queue_bytes" ["tier"] "Bytes of them.";
     counter load_files "forebay_load_files_total" ["outcome"] "Files that loads have tried; outcome is ok or failed.";
     counter load_bytes "forebay_load_bytes_total" ["origin"] "Bytes that loads asked for, by where they were: store (fetched for the load) or cache.";
+    counter sync_files "forebay_sync_files_total" ["mount", "found"] "Files that syncs compared with what was known; found is same, added, changed or removed.";
     gauge staging_used_bytes "forebay_staging_used_bytes" ["mount"] "Bytes reserved for writes in progress.";
     counter staging_publishes "forebay_staging_publishes_total" ["mount", "outcome"] "Staged writes published; outcome is ok or the kind of error.";
     gauge writeback_pending_objects "forebay_writeback_pending_objects" ["mount"] "Names with acknowledged contents that are not at their store yet.";

@@ -3,6 +3,10 @@
 //! Directories exist by themselves (local disks), by a marker or by a child (object stores). Where both a file
 //! and a directory have one name, [`Want`] says which is meant. No method is called with a lock held; all are
 //! cancel-safe: dropping the future leaves either the old or the new state.
+//!
+//! Symbolic links are followed as far as they stay in the mount, except by those who say that they are not (FUSE,
+//! whose kernel follows them). Where nothing can be followed, on object stores, others see a file with the target's
+//! text.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AttributeChange, ByteRange, Conflict, Content, Dirty, Entry, Error, ErrorKind, Headers, Key, Lent,
-    PartInfo, PendingWrite, Precondition, Result, Staged, Target, UploadId, UploadInfo,
+    PartInfo, PendingWrite, Precondition, Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo,
 };
 
 /// What a store can do by itself.
@@ -93,8 +97,10 @@ pub enum Want {
     File,
     /// The directory (S3 key with a trailing slash).
     Directory,
-    /// The directory if there is one, else the file (WebHDFS, FUSE).
+    /// The directory if there is one, else the file (WebHDFS).
     Any,
+    /// As [`Want::Any`], with a symbolic link shown as what it is (FUSE).
+    Unfollowed,
 }
 
 /// Whether parents are made.
@@ -113,11 +119,11 @@ pub enum DeleteMode {
     Object,
     /// An S3 directory marker (`key/`): the same, and children do not hinder it.
     Marker,
-    /// A file; its parent stays a directory.
+    /// A file or a symbolic link; its parent stays a directory.
     File,
     /// An empty directory; its parent stays a directory.
     EmptyDirectory,
-    /// A file or directory with all below it; its parent stays a directory.
+    /// A file, a symbolic link or a directory with all below it; its parent stays a directory.
     Tree,
 }
 
@@ -205,6 +211,10 @@ pub const EXPLAIN_HEADER: &str = "x-forebay-explain";
 
 /// The header that tells it: [`Cached::word`].
 pub const CACHE_HEADER: &str = "x-forebay-cache";
+
+/// Begin of the names of xattrs that are ours; what follows, where it can be set, is a [`Mount::cache_setting`]. They are
+/// not listed: whoever copies all xattrs does not want them.
+pub const OWN_XATTRS: &str = "user.forebay.";
 
 /// What a request with this header and the value 1, over S3 or WebHDFS, brings into the cache is kept there as a part of
 /// a data set; see [`OpenFile::as_data_set`].
@@ -363,7 +373,7 @@ pub trait Mount: Send + Sync {
     /// Opens the present version of a file.
     ///
     /// # Errors
-    /// As [`Mount::stat`], and `IsDirectory`.
+    /// As [`Mount::stat`], and `IsDirectory`; `Stale` where a symbolic link is that shall not be followed.
     async fn open(&self, key: &Key, want: Want) -> Result<Arc<dyn OpenFile>>;
 
     /// One page of names.
@@ -371,6 +381,14 @@ pub trait Mount: Send + Sync {
     /// # Errors
     /// Whatever the store answers. A missing prefix is an empty page.
     async fn list(&self, query: &ListQuery) -> Result<ListPage>;
+
+    /// As [`Mount::list`], with symbolic links shown as what they are, wherever they lead.
+    ///
+    /// # Errors
+    /// As [`Mount::list`].
+    async fn list_unfollowed(&self, query: &ListQuery) -> Result<ListPage> {
+        self.list(query).await
+    }
 
     /// Starts a write. Nothing is visible before [`Staged::publish`].
     ///
@@ -384,7 +402,25 @@ pub trait Mount: Send + Sync {
     /// `AlreadyExists`, `NotFound` (parent), `NotDirectory`.
     async fn mkdir(&self, key: &Key, mode: MkdirMode) -> Result<Entry>;
 
-    /// Removes an entry; `false` if there was none.
+    /// Makes a symbolic link to `target`, kept byte for byte and not looked at, that belongs to `owner` (user, group).
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotFound` (parent), `NotDirectory`, `NoSpace`; `Unsupported`.
+    async fn symlink(&self, _key: &Key, _target: &[u8], _owner: (u32, u32)) -> Result<Entry> {
+        Err(Error::new(ErrorKind::Unsupported, "the store keeps no symbolic links"))
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Mount::stat`]; `InvalidArgument` where something else is.
+    async fn read_link(&self, key: &Key) -> Result<Bytes> {
+        self.stat(key, Want::Unfollowed).await?;
+        Err(Error::new(ErrorKind::InvalidArgument, "not a symbolic link"))
+    }
+
+    /// Removes an entry, of symbolic links the link itself; `false` if there was none. For [`DeleteMode::Object`] and
+    /// [`DeleteMode::Marker`] there is only what listings show.
     ///
     /// # Errors
     /// `NotEmpty`, `IsDirectory`, `NotDirectory`, `PreconditionFailed`.
@@ -422,6 +458,15 @@ pub trait Mount: Send + Sync {
     /// # Errors
     /// As [`Mount::stat`].
     async fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry>;
+
+    /// Changes owner and times of a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Mount::stat`]; `Unsupported` for a mode.
+    async fn set_link_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
+        self.set_attributes(key, change).await?;
+        self.stat(key, Want::Unfollowed).await
+    }
 
     /// All xattrs (`user.*`) of an entry by name, in byte order.
     ///
@@ -481,6 +526,29 @@ pub trait Mount: Send + Sync {
     /// What keeps it from getting there for good.
     async fn flush(&self, _key: &Key) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether it remembers what its store said, so that there is something to sync.
+    fn remembers(&self) -> bool {
+        false
+    }
+
+    /// Compares what is remembered of the names at and below `key` with what the store has, and makes it right: the first
+    /// piece of `span`. Content of files that changed or went leaves the cache. Goes on if nobody waits.
+    ///
+    /// # Errors
+    /// As [`Mount::list`]; `Unsupported` unless [`Mount::remembers`].
+    async fn sync(&self, _key: &Key, _span: &SyncSpan) -> Result<SyncPage> {
+        Err(Error::new(ErrorKind::Unsupported, "nothing of this store is remembered"))
+    }
+
+    /// Names after `after`, in order, at which the rest of a sync of `key` may be parted to be compared side by side; none
+    /// where that is not worth it.
+    ///
+    /// # Errors
+    /// As [`Mount::list`].
+    async fn sync_splits(&self, _key: &Key, _after: &str) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// Starts a multipart upload. Its state survives a restart.

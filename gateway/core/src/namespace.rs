@@ -4,6 +4,7 @@
 //! No lock is held while a mount or an observer runs.
 
 mod list;
+mod sync;
 mod table;
 mod write;
 
@@ -11,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 
 pub use self::table::MountTable;
 use self::table::virtual_directory;
@@ -142,7 +144,7 @@ impl Namespace {
     fn virtual_entry(&self, path: &NsPath, want: Want) -> Result<Entry> {
         match want {
             Want::File => Err(Error::new(ErrorKind::NotFound, "no such file").at("stat", path)),
-            Want::Directory | Want::Any => Ok(virtual_directory(path, self.since)),
+            Want::Directory | Want::Any | Want::Unfollowed => Ok(virtual_directory(path, self.since)),
         }
     }
 
@@ -153,6 +155,17 @@ impl Namespace {
     pub async fn open(&self, context: &Context, path: &NsPath, want: Want) -> Result<Arc<dyn OpenFile>> {
         let (mount, key) = self.readable(context, path)?;
         mount.open(&key, want).await.map_err(|e| e.at("open", path))
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Mount::read_link`]; `AccessDenied`.
+    pub async fn read_link(&self, context: &Context, path: &NsPath) -> Result<Bytes> {
+        check_traverse(context, path)?;
+        let table = self.table.load_full();
+        let Some((mount, key)) = table.owner(path) else { return Err(not_found(path)) };
+        mount.read_link(&key).await.map_err(|e| e.at("read link", path))
     }
 
     /// As [`Namespace::open`], see [`OpenFile::as_data_set`]. For those who may write there: it concerns all who use the
@@ -189,7 +202,7 @@ impl Namespace {
     ///
     /// # Errors
     /// As [`Mount::xattrs`]; `AccessDenied`.
-    pub async fn xattrs(&self, context: &Context, path: &NsPath) -> Result<Vec<(String, bytes::Bytes)>> {
+    pub async fn xattrs(&self, context: &Context, path: &NsPath) -> Result<Vec<(String, Bytes)>> {
         check_traverse(context, path)?;
         let table = self.table.load_full();
         let Some((mount, key)) = table.owner(path) else { return Ok(Vec::new()) };
@@ -204,22 +217,6 @@ impl Namespace {
         check_traverse(context, path)?;
         let table = self.table.load();
         Ok(table.owner(path).and_then(|(mount, key)| mount.cache_setting(&key, name)))
-    }
-
-    /// Says it, or takes it back. For those who may write there, also where the mount takes no writes: the content stays.
-    ///
-    /// # Errors
-    /// As [`Mount::set_cache_setting`]; `AccessDenied`.
-    pub async fn set_cache_setting(
-        &self,
-        context: &Context,
-        path: &NsPath,
-        (name, value): (&str, Option<&str>),
-    ) -> Result<()> {
-        context.check(Permission::Write, path)?;
-        let table = self.table.load_full();
-        let Some((mount, key)) = table.owner(path) else { return Err(not_found(path)) };
-        mount.set_cache_setting(&key, name, value).await.map_err(|e| e.at("set cache setting", path))
     }
 
     /// Space of the store that serves `path`; `None` above all mounts.

@@ -195,6 +195,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/cached", web::delete().to(cached::free))
         .route("/api/v1/explain", web::get().to(cached::explain))
         .route("/api/v1/loads", web::post().to(loads::start))
+        .route("/api/v1/syncs", web::post().to(loads::start_sync))
         .route("/api/v1/jobs", web::get().to(loads::list))
         .route("/api/v1/jobs/{id}", web::get().to(loads::one))
         .route("/api/v1/jobs/{id}", web::delete().to(loads::cancel))

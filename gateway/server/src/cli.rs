@@ -81,7 +81,9 @@ enum Command {
     Rm(entries::RmArguments),
     /// Bring a directory or file into the cache; the gateway does it, over restarts too.
     Load(load::LoadArguments),
-    /// Show the loads of a running gateway, or cancel one.
+    /// Compare what is known of a directory or file with its store; the gateway does it, over restarts too.
+    Sync(load::SyncArguments),
+    /// Show the loads and syncs of a running gateway, or cancel one.
     Jobs(load::JobsArguments),
     /// Keep what lies at and below a path in the cache: admitted at once, evicted last.
     Pin(entries::PathArguments),
@@ -95,7 +97,9 @@ enum Command {
     Quota(cached::QuotaArguments),
     /// Say what is evicted before all else, or after.
     Priority(cached::PriorityArguments),
-    /// Show the rules that `pin`, `epoch`, `ttl`, `quota` and `priority` made, and those of the configuration.
+    /// Say how long what the store said of a path is trusted.
+    Revalidate(cached::RevalidateArguments),
+    /// Show the rules that `pin`, `epoch`, `ttl`, `quota`, `priority` and `revalidate` made, and those of the configuration.
     Rules(client::Connection),
     /// Drop what is cached at and below a path.
     Free(entries::PathArguments),
@@ -147,6 +151,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cp(arguments) => client::block_on(copy::cp(arguments)),
         Command::Mv(arguments) => client::block_on(copy::mv(arguments)),
         Command::Load(arguments) => client::block_on(load::load(arguments)),
+        Command::Sync(arguments) => client::block_on(load::sync(arguments)),
         Command::Jobs(arguments) => client::block_on(load::jobs(arguments)),
         Command::Pin(arguments) => client::block_on(cached::pin(arguments, true)),
         Command::Unpin(arguments) => client::block_on(cached::pin(arguments, false)),
@@ -154,6 +159,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ttl(arguments) => client::block_on(cached::ttl(arguments)),
         Command::Quota(arguments) => client::block_on(cached::quota(arguments)),
         Command::Priority(arguments) => client::block_on(cached::priority(arguments)),
+        Command::Revalidate(arguments) => client::block_on(cached::revalidate(arguments)),
         Command::Rules(connection) => client::block_on(cached::rules(connection)),
         Command::Free(arguments) => client::block_on(cached::free(arguments)),
         Command::Explain(arguments) => client::block_on(cached::explain(arguments)),

@@ -1,4 +1,4 @@
-//! POSIX attributes and xattrs of one name, as bytes: a million of them lie in memory.
+//! POSIX attributes, xattrs and the target of a symbolic link of one name, as bytes: a million of them lie in memory.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -17,6 +17,7 @@ const HAS_GID: u8 = 1 << 2;
 const HAS_ACCESSED: u8 = 1 << 3;
 const HAS_MODIFIED: u8 = 1 << 4;
 const HAS_CHANGED: u8 = 1 << 5;
+const HAS_LINK: u8 = 1 << 6;
 
 /// What was set for a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(super) struct Posix {
     /// Holds for the content with this tag only.
     modified: Option<(ETag, SystemTime)>,
     changed: Option<SystemTime>,
+    /// The target of a symbolic link; holds for the content with this tag only.
+    link: Option<(ETag, Bytes)>,
     xattrs: BTreeMap<String, Bytes>,
 }
 
@@ -60,10 +63,31 @@ impl Posix {
         self.changed = Some(now);
     }
 
-    /// The content has this tag at the name that it was copied or renamed to.
-    pub(super) fn retag(&mut self, etag: &ETag) {
-        if let Some((tag, _)) = &mut self.modified {
-            *tag = etag.clone();
+    /// A symbolic link to `target`, whose content is tagged `etag`.
+    pub(super) fn of_link(target: Bytes, (uid, gid): (u32, u32), etag: &ETag, now: SystemTime) -> Self {
+        let link = Some((etag.clone(), target));
+        Self { uid: Some(uid), gid: Some(gid), changed: Some(now), link, ..Self::default() }
+    }
+
+    /// The target, if the content tagged `etag` is that of a symbolic link.
+    pub(super) fn link(&self, etag: &ETag) -> Option<&Bytes> {
+        self.link.as_ref().filter(|(tag, _)| tag == etag).map(|(_, target)| target)
+    }
+
+    /// Whether it is a symbolic link, or was one with an earlier content.
+    pub(super) fn is_link(&self) -> bool {
+        self.link.is_some()
+    }
+
+    pub(super) fn forget_link(&mut self) {
+        self.link = None;
+    }
+
+    /// The content tagged `from` has another tag at the name that it was copied or renamed to.
+    pub(super) fn retag(&mut self, from: &ETag, to: &ETag) {
+        let tags = [self.modified.as_mut().map(|(tag, _)| tag), self.link.as_mut().map(|(tag, _)| tag)];
+        for tag in tags.into_iter().flatten().filter(|tag| *tag == from) {
+            *tag = to.clone();
         }
     }
 
@@ -100,6 +124,7 @@ impl Posix {
             (HAS_ACCESSED, self.accessed.is_some()),
             (HAS_MODIFIED, self.modified.is_some()),
             (HAS_CHANGED, self.changed.is_some()),
+            (HAS_LINK, self.link.is_some()),
         ];
         let mut out = vec![flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag).sum()];
         for number in [self.mode, self.uid, self.gid].into_iter().flatten() {
@@ -111,10 +136,13 @@ impl Posix {
             put_time(&mut out, *modified);
         }
         self.changed.iter().for_each(|time| put_time(&mut out, *time));
+        if let Some((etag, target)) = &self.link {
+            put_text(&mut out, etag.as_str());
+            put_bytes(&mut out, target);
+        }
         for (name, value) in &self.xattrs {
             put_text(&mut out, name);
-            put_number(&mut out, value.len() as u64);
-            out.extend_from_slice(value);
+            put_bytes(&mut out, value);
         }
         out.into()
     }
@@ -139,13 +167,25 @@ impl Posix {
         if flags & HAS_CHANGED != 0 {
             posix.changed = Some(time(&mut reader)?);
         }
+        if flags & HAS_LINK != 0 {
+            posix.link = Some((ETag::new(reader.text()?), bytes_of(&mut reader)?));
+        }
         while !reader.0.is_empty() {
             let name = reader.text()?.to_owned();
-            let len = usize::try_from(reader.number()?).ok()?;
-            posix.xattrs.insert(name, Bytes::copy_from_slice(reader.bytes(len)?));
+            posix.xattrs.insert(name, bytes_of(&mut reader)?);
         }
         Some(posix)
     }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn bytes_of(reader: &mut Reader<'_>) -> Option<Bytes> {
+    let len = usize::try_from(reader.number()?).ok()?;
+    Some(Bytes::copy_from_slice(reader.bytes(len)?))
 }
 
 /// Seconds with their sign in the lowest bit, and nanoseconds towards the same side.
@@ -193,5 +233,18 @@ mod tests {
         let bytes = posix.encode();
         assert_eq!(Posix::decode(&bytes), Some(posix));
         assert_eq!(Posix::decode(&bytes[..bytes.len() - 1]), None);
+    }
+
+    #[test]
+    fn link_is_read_back_byte_for_byte_and_holds_for_its_content_only() {
+        let [tag, other] = ["tag", "other"].map(ETag::new);
+        let target = Bytes::from_static(b"../\xff\n");
+        let mut posix = Posix::of_link(target.clone(), (1, 2), &tag, SystemTime::UNIX_EPOCH);
+        assert_eq!(Posix::decode(&posix.encode()), Some(posix.clone()));
+        assert_eq!((posix.link(&tag), posix.link(&other)), (Some(&target), None));
+        posix.retag(&other, &other);
+        assert_eq!(posix.link(&other), None, "another content came to the name before it was copied");
+        posix.retag(&tag, &other);
+        assert_eq!(posix.link(&other), Some(&target));
     }
 }

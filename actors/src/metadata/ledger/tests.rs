@@ -68,7 +68,7 @@ fn whatever_was_done_is_there_after_a_kill() {
             *name = ["a", "b", "d/", "d/a", "d/e/", "d/e/f", "e/", "e/x"][random.usize(..8)].into();
         }
         let (one, other) = (&names[0], &names[1]);
-        match random.u8(..12) {
+        match random.u8(..14) {
             0..3 => set_mode(&ledger, one, random.u32(..0o1000)),
             3 => {
                 let value = Some(Bytes::from(step.to_string()));
@@ -77,7 +77,7 @@ fn whatever_was_done_is_there_after_a_kill() {
             4 => drop(ledger.set_xattr(one, "user.x", None, XattrMode::Any)),
             5 => ledger.keep(one, &tag(), id(&step.to_string())),
             6 => ledger.forget(one),
-            7 => ledger.carry(one, other, &ETag::new("other")),
+            7 => ledger.carry((one, &tag()), (other, &ETag::new("other"))),
             8 => drop(ledger.resolve(one, &tag(), id(other))),
             9 if one.ends_with('/') && other.ends_with('/') && !other.starts_with(one.as_str()) => {
                 ledger.carry_directories(one, other);
@@ -91,6 +91,8 @@ fn whatever_was_done_is_there_after_a_kill() {
                 }
             }
             10 => ledger.rewrite().expect("is written"),
+            11 => ledger.make_link(one, (other.as_bytes(), &tag()), (1, 2), NOW).expect("is kept"),
+            12 => ledger.forget_link(one),
             _ if random.u8(..20) == 0 => {
                 let before = state(&ledger);
                 drop(ledger);
@@ -215,7 +217,7 @@ fn what_could_not_be_written_is_refused_or_written_with_the_next_log() {
     ledger.change("a", &change, &tag(), NOW).expect_err("is not acknowledged");
     assert_eq!(mode(&ledger, "a"), 0o600);
     // The store has copied it already.
-    ledger.carry("a", "b", &tag());
+    ledger.carry(("a", &tag()), ("b", &tag()));
     ledger.settle().expect("is written anew");
     ledger.change("a", &change, &tag(), NOW).expect("is kept");
     drop(ledger);

@@ -14,6 +14,8 @@ use crate::metadata::chunk::{Chunk, Said};
 const CHUNKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("chunks");
 /// What redb keeps in memory beside the kernel's page cache; its own default is a gibibyte.
 const CACHE_BYTES: usize = 8 << 20;
+/// Chunks whose keys are held to be removed.
+const REMOVED_AT_ONCE: usize = 1024;
 /// Separates directory and name, which have none.
 const END: u8 = 0;
 
@@ -80,6 +82,14 @@ impl View for Snapshot {
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
         after(&self.0, place, name)
     }
+
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
+        directory_from(&self.0, Place { mount, directory })
+    }
+
+    fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
+        mount_from(&self.0, mount)
+    }
 }
 
 impl View for Open<'_> {
@@ -89,6 +99,14 @@ impl View for Open<'_> {
 
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
         after(&self.0, place, name)
+    }
+
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
+        directory_from(&self.0, Place { mount, directory })
+    }
+
+    fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
+        mount_from(&self.0, mount)
     }
 }
 
@@ -102,13 +120,15 @@ impl Edit for Open<'_> {
         self.0.remove(&*key(place, first)).map(drop).map_err(failed)
     }
 
-    fn remove_tree(&mut self, place: Place<'_>) -> Result<()> {
+    fn remove_tree(&mut self, place: Place<'_>, most: usize) -> Result<usize> {
         let low = head(place);
         let is_below = |key: &[u8]| key.starts_with(&low);
+        let mut removed = 0;
         // Directories whose names begin alike come together, and after them all others.
         loop {
+            let step = REMOVED_AT_ONCE.min(most - removed);
             let mut found = Vec::new();
-            for item in self.0.range(&*low..).map_err(failed)?.take(1024) {
+            for item in self.0.range(&*low..).map_err(failed)?.take(step) {
                 let (key, _) = item.map_err(failed)?;
                 if !is_below(key.value()) {
                     break;
@@ -118,8 +138,9 @@ impl Edit for Open<'_> {
             for key in &found {
                 self.0.remove(&**key).map_err(failed)?;
             }
-            if found.len() < 1024 {
-                return Ok(());
+            removed += found.len();
+            if found.len() < REMOVED_AT_ONCE {
+                return Ok(removed);
             }
         }
     }
@@ -146,6 +167,25 @@ fn after(table: &impl ReadableTable<Bytes, Bytes>, place: Place<'_>, name: &str)
     let key = key(place, name);
     let range = (Bound::Excluded(&*key), Bound::<&[u8]>::Unbounded);
     chunk(table.range::<&[u8]>(range).map_err(failed)?.next(), place)
+}
+
+fn directory_from(table: &impl ReadableTable<Bytes, Bytes>, from: Place<'_>) -> Result<Option<String>> {
+    let low = head(from);
+    let Some((key, _)) = table.range::<&[u8]>(&*low..).map_err(failed)?.next().transpose().map_err(failed)?
+    else {
+        return Ok(None);
+    };
+    let Some(rest) = key.value().strip_prefix(&from.mount.to_be_bytes()) else { return Ok(None) };
+    let directory =
+        rest.split(|byte| *byte == END).next().and_then(|directory| str::from_utf8(directory).ok());
+    directory.map(|directory| Some(directory.to_owned())).ok_or_else(damaged)
+}
+
+fn mount_from(table: &impl ReadableTable<Bytes, Bytes>, mount: u64) -> Result<Option<u64>> {
+    let low = mount.to_be_bytes();
+    let found = table.range::<&[u8]>(&low[..]..).map_err(failed)?.next().transpose().map_err(failed)?;
+    let head = found.and_then(|(key, _)| key.value().first_chunk().copied());
+    Ok(head.map(u64::from_be_bytes))
 }
 
 type Item<'a> =

@@ -44,6 +44,15 @@ impl View for Chunks {
         });
         Ok(found.map(|(_, chunk)| chunk.clone()))
     }
+
+    fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
+        let next = self.range(key(Place { mount, directory }, "")..).next();
+        Ok(next.filter(|((other, ..), _)| *other == mount).map(|((_, directory, _), _)| directory.clone()))
+    }
+
+    fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
+        Ok(self.range((mount, String::new(), String::new())..).next().map(|((mount, ..), _)| *mount))
+    }
 }
 
 impl Edit for Chunks {
@@ -57,10 +66,14 @@ impl Edit for Chunks {
         Ok(())
     }
 
-    fn remove_tree(&mut self, place: Place<'_>) -> Result<()> {
-        self.retain(|(mount, directory, _), _| {
-            *mount != place.mount || !directory.starts_with(place.directory)
-        });
-        Ok(())
+    fn remove_tree(&mut self, place: Place<'_>, most: usize) -> Result<usize> {
+        let is_below = |(mount, directory, _): &&(u64, String, String)| {
+            *mount == place.mount && directory.starts_with(place.directory)
+        };
+        let found: Vec<_> = self.keys().filter(is_below).take(most).cloned().collect();
+        for key in &found {
+            BTreeMap::remove(self, key);
+        }
+        Ok(found.len())
     }
 }

@@ -152,13 +152,22 @@ impl Disk {
                 Err(e) => return Err(e),
             }
         }
-        let (_, stat) = self.root.look(path)?;
+        let (_, stat) = match want {
+            Want::Unfollowed => self.root.look_unfollowed(path)?,
+            Want::File | Want::Directory | Want::Any => self.root.look(path)?,
+        };
         wanted(entry(&stat, None)?, want)
     }
 
     /// Opens a file; headers as for [`Disk::stat`], the counter as for [`LocalFile::new`].
     pub(super) fn open_file(&self, key: &Key, want: Want, served_bytes: &IntCounter) -> Result<LocalFile> {
-        let fd = self.root.at(checked(key)?, OFlags::RDONLY, Mode::empty())?;
+        let follow = if want == Want::Unfollowed { OFlags::NOFOLLOW } else { OFlags::empty() };
+        let fd = match self.root.at(checked(key)?, OFlags::RDONLY | follow, Mode::empty()) {
+            Err(e) if want == Want::Unfollowed && e.kind() == ErrorKind::InvalidName => {
+                return Err(Error::new(ErrorKind::Stale, "this is a symbolic link by now").because(e));
+            }
+            answer => answer?,
+        };
         let stat = stat(&fd)?;
         let headers = if want == Want::File { headers_of(&fd, &stat)? } else { None };
         let entry = wanted(entry(&stat, headers)?, want)?;
@@ -176,7 +185,7 @@ impl Disk {
             return Err(Error::new(ErrorKind::InvalidArgument, "a directory cannot be moved into itself"));
         }
         if from == to {
-            return self.stat(from, Want::Any).map(drop);
+            return self.stat(from, Want::Unfollowed).map(drop);
         }
         let (source, destination) = (self.root.parent(from)?, self.root.parent(to)?);
         let flags = match mode {
@@ -201,23 +210,37 @@ impl Disk {
 
     pub(super) fn set_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
         let (fd, _) = self.root.look(checked(key)?)?;
-        let path = proc_path(&fd);
-        if change.uid.is_some() || change.gid.is_some() {
-            let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
-            rustix::fs::chownat(CWD, &*path, uid, gid, AtFlags::empty()).map_err(error)?;
+        change_attributes(&fd, change)
+    }
+
+    /// As [`Disk::set_attributes`], of a link itself.
+    pub(super) fn set_link_attributes(&self, key: &Key, change: AttributeChange) -> Result<Entry> {
+        let (fd, _) = self.root.look_unfollowed(checked(key)?)?;
+        change_attributes(&fd, change)
+    }
+
+    /// Makes a symbolic link. Its parent must be there.
+    pub(super) fn symlink(&self, key: &Key, target: &[u8], (uid, gid): (u32, u32)) -> Result<Entry> {
+        checked(key)?;
+        let parent = self.root.parent(key)?;
+        let _lock = self.locks.one(key);
+        rustix::fs::symlinkat(target, &parent, key.name()).map_err(error)?;
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        if let Err(e) = rustix::fs::chownat(&parent, key.name(), uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+            rustix::fs::unlinkat(&parent, key.name(), AtFlags::empty()).map_err(error)?;
+            return Err(error(e));
         }
-        if let Some(mode) = change.mode {
-            let mode = Mode::from_raw_mode(mode & MODE_BITS);
-            rustix::fs::chmodat(CWD, &*path, mode, AtFlags::empty()).map_err(error)?;
+        self.stat(key, Want::Unfollowed)
+    }
+
+    /// The target of a symbolic link.
+    pub(super) fn read_link(&self, key: &Key) -> Result<Bytes> {
+        let (fd, stat) = self.root.look_unfollowed(checked(key)?)?;
+        if kind(&stat) != Some(EntryKind::Link) {
+            return Err(Error::new(ErrorKind::InvalidArgument, "not a symbolic link"));
         }
-        if change.accessed.is_some() || change.modified.is_some() {
-            let times = Timestamps {
-                last_access: timespec(change.accessed),
-                last_modification: timespec(change.modified),
-            };
-            rustix::fs::utimensat(CWD, &*path, &times, AtFlags::empty()).map_err(error)?;
-        }
-        entry(&stat(&fd)?, None)
+        let target = rustix::fs::readlinkat(fd, c"", Vec::new()).map_err(error)?;
+        Ok(Bytes::from(target.into_bytes()))
     }
 
     pub(super) fn xattrs(&self, key: &Key) -> Result<Vec<(String, Bytes)>> {
@@ -247,6 +270,26 @@ impl Disk {
     }
 }
 
+fn change_attributes(fd: impl AsFd, change: AttributeChange) -> Result<Entry> {
+    let path = proc_path(&fd);
+    if change.uid.is_some() || change.gid.is_some() {
+        let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
+        rustix::fs::chownat(CWD, &*path, uid, gid, AtFlags::empty()).map_err(error)?;
+    }
+    if let Some(mode) = change.mode {
+        let mode = Mode::from_raw_mode(mode & MODE_BITS);
+        rustix::fs::chmodat(CWD, &*path, mode, AtFlags::empty()).map_err(error)?;
+    }
+    if change.accessed.is_some() || change.modified.is_some() {
+        let times = Timestamps {
+            last_access: timespec(change.accessed),
+            last_modification: timespec(change.modified),
+        };
+        rustix::fs::utimensat(CWD, &*path, &times, AtFlags::empty()).map_err(error)?;
+    }
+    entry(&stat(&fd)?, None)
+}
+
 /// The entry of an open file or directory, with its headers.
 pub(super) fn entry_of(fd: impl AsFd) -> Result<(Entry, Statx)> {
     let stat = stat(&fd)?;
@@ -259,11 +302,13 @@ fn headers_of(fd: impl AsFd, stat: &Statx) -> Result<Option<Arc<Headers>>> {
 
 fn wanted(entry: Entry, want: Want) -> Result<Entry> {
     match (entry.kind, want) {
-        (_, Want::Any) | (EntryKind::File, Want::File) | (EntryKind::Directory, Want::Directory) => Ok(entry),
-        (EntryKind::File, Want::Directory) => {
+        (_, Want::Any | Want::Unfollowed)
+        | (EntryKind::File, Want::File)
+        | (EntryKind::Directory, Want::Directory) => Ok(entry),
+        (EntryKind::File | EntryKind::Link, Want::Directory) => {
             Err(Error::new(ErrorKind::NotFound, "there is a file of this name, not a directory"))
         }
-        (EntryKind::Directory, Want::File) => {
+        (EntryKind::Directory | EntryKind::Link, Want::File) => {
             Err(Error::new(ErrorKind::NotFound, "there is a directory of this name, not a file"))
         }
     }

@@ -13,23 +13,24 @@ use rustix::fs::{FileType, Statx, StatxFlags, StatxTimestamp};
 /// Permission bits of a mode.
 pub(super) const MODE_BITS: u32 = 0o7777;
 
-/// File or directory; `None` for what is neither.
+/// File, directory or symbolic link; `None` for what is none of them.
 pub(super) fn kind(stat: &Statx) -> Option<EntryKind> {
     match FileType::from_raw_mode(stat.stx_mode.into()) {
         FileType::RegularFile => Some(EntryKind::File),
         FileType::Directory => Some(EntryKind::Directory),
+        FileType::Symlink => Some(EntryKind::Link),
         _ => None,
     }
 }
 
-/// The entry of a file or directory; whatever else there is does not exist for clients.
+/// The entry of what was looked at; whatever else there is does not exist for clients.
 pub(super) fn entry(stat: &Statx, headers: Option<Arc<Headers>>) -> Result<Entry> {
     let kind = kind(stat).ok_or_else(|| Error::new(ErrorKind::NotFound, "neither a file nor a directory"))?;
     let version = version(stat);
     Ok(Entry {
         file_id: file_id(stat),
         kind,
-        size_bytes: if kind == EntryKind::File { stat.stx_size } else { 0 },
+        size_bytes: if kind == EntryKind::Directory { 0 } else { stat.stx_size },
         etag: ETag::minted(&[b"fs", version.as_bytes()]),
         version: Version::Strong(version.into()),
         modified: time(stat.stx_mtime),

@@ -9,7 +9,7 @@
 //!   looked at earlier, because their place in the order depends on what they lead to.
 //! - A listing shows what a lookup shows: links as what they lead to, and neither what leads nowhere or out of the
 //!   root nor special files. Names that are not UTF-8 and directories that are entered a second time through a link
-//!   to an ancestor are left out.
+//!   to an ancestor are left out. Where links are not followed, each is listed as what it is, and none is entered.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
@@ -26,6 +26,15 @@ use super::snapshot::{Snapshot, Stamp, identity};
 impl Disk {
     /// One page of names; a prefix under which nothing can be is an empty page.
     pub(super) fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        self.walk(query, true)
+    }
+
+    /// As [`Disk::list`], with links shown as what they are.
+    pub(super) fn list_unfollowed(&self, query: &ListQuery) -> Result<ListPage> {
+        self.walk(query, false)
+    }
+
+    fn walk(&self, query: &ListQuery, follows: bool) -> Result<ListPage> {
         let (directory, filter) = query.prefix.rsplit_once('/').unwrap_or(("", &query.prefix));
         let base = match Key::parse(directory).and_then(|key| checked(&key).map(|_| ())) {
             Ok(()) if directory.is_empty() && query.prefix.starts_with('/') => return Ok(ListPage::default()),
@@ -37,7 +46,7 @@ impl Disk {
             answer => answer?,
         };
         let prefix = if base.is_empty() { String::new() } else { format!("{base}/") };
-        let mut walk = Walk { disk: self, query, stack: Vec::new(), left_out: 0 };
+        let mut walk = Walk { disk: self, query, follows, stack: Vec::new(), left_out: 0 };
         let own = walk.enter(fd, prefix, filter)?;
         let mut items = Vec::new();
         items.extend(own);
@@ -62,6 +71,8 @@ impl Disk {
 struct Walk<'a> {
     disk: &'a Disk,
     query: &'a ListQuery,
+    /// Whether links are followed.
+    follows: bool,
     /// The directories from the listed one down to the one being read.
     stack: Vec<Level>,
     /// Names that are not UTF-8.
@@ -186,17 +197,20 @@ impl Walk<'_> {
 
     fn item(&self, name: &Name, full: String) -> Result<Option<ListItem>> {
         let level = self.stack.last().expect("the level that has the name");
-        let found = if name.is_link {
+        let found = if name.is_link && self.follows {
             self.disk.root.look(name_key(&full)).and_then(|(_, stat)| entry(&stat, None))
         } else {
             let c_name = CString::new(name.bare()).expect("a name from a directory has no NUL");
             stat_name(&level.fd, &c_name).map_err(error).and_then(|stat| entry(&stat, None))
         };
         match found {
-            Ok(entry) if entry.is_directory() == name.is_directory() => {
+            Ok(entry)
+                if entry.is_directory() == name.is_directory()
+                    && !(self.follows && entry.kind == EntryKind::Link) =>
+            {
                 Ok(Some(ListItem { is_prefix: entry.is_directory(), name: full, entry }))
             }
-            // Replaced by the other kind since the directory was read: its place in the order is elsewhere.
+            // Replaced by another kind since the directory was read: its place in the order is elsewhere.
             Ok(_) => Ok(None),
             Err(e) => skipped(&full, e),
         }
@@ -289,6 +303,7 @@ impl Walk<'_> {
         let (is_directory, is_link) = match kind_told {
             FileType::RegularFile => (false, false),
             FileType::Directory => (true, false),
+            FileType::Symlink if !self.follows => (false, true),
             FileType::Symlink => match self.target(full)? {
                 Some(target) => (target == EntryKind::Directory, true),
                 None => return Ok(None),

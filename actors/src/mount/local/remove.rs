@@ -13,11 +13,15 @@ use super::root::{checked, error};
 use super::xattr;
 
 impl Disk {
-    /// Removes what `mode` allows; `false` if there was none. Links are removed, never followed; what no lookup
-    /// shows is not there to be removed either.
+    /// Removes what `mode` allows; `false` if there was none. Links are removed, never followed. As an object there is
+    /// only what S3 shows: neither a link to a directory nor one to nothing.
     pub(super) fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
         checked(key)?;
-        let is_directory = match (self.stat(key, Want::Any), mode) {
+        let want = match mode {
+            DeleteMode::Object | DeleteMode::Marker => Want::Any,
+            DeleteMode::File | DeleteMode::EmptyDirectory | DeleteMode::Tree => Want::Unfollowed,
+        };
+        let is_directory = match (self.stat(key, want), mode) {
             (Ok(entry), _) => entry.is_directory(),
             (Err(e), _) if e.kind() == ErrorKind::NotFound => return Ok(false),
             (Err(e), DeleteMode::Object | DeleteMode::Marker) if e.kind() == ErrorKind::NotDirectory => {

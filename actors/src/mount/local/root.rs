@@ -3,6 +3,7 @@
 //! Invariants:
 //! - No path resolves to something outside the root, whatever links and renames happen meanwhile. A link that leaves
 //!   the root (absolute links do, too) is as good as dangling.
+//! - Whoever does not follow links follows none as the last segment; a link that is looked at itself may lead anywhere.
 //! - An entry is looked at through a descriptor without access rights (`O_PATH`), so that special files are never
 //!   opened.
 
@@ -62,6 +63,13 @@ impl Root {
     /// Looks at what `key` names.
     pub(super) fn look(&self, key: &str) -> Result<(OwnedFd, Statx)> {
         let fd = self.at(key, OFlags::PATH, Mode::empty())?;
+        let stat = stat(&fd)?;
+        Ok((fd, stat))
+    }
+
+    /// As [`Root::look`], with a link shown as what it is.
+    pub(super) fn look_unfollowed(&self, key: &str) -> Result<(OwnedFd, Statx)> {
+        let fd = self.at(key, OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())?;
         let stat = stat(&fd)?;
         Ok((fd, stat))
     }

@@ -1,5 +1,6 @@
 //! The mount over real temporary directories.
 
+mod links;
 mod list;
 mod names;
 mod publish;
@@ -36,6 +37,7 @@ fn config(root: PathBuf, read_only: bool) -> MountConfig {
         quirks: Quirks::default(),
         rule: crate::cache::Rule::default(),
         preload: None,
+        sync_every: None,
         limits: MountLimits::default(),
     }
 }

@@ -3,7 +3,7 @@
 //! An answer of the store is only remembered if nothing that could contradict it was committed since the request
 //! was sent: requests take a [`Token`] first, commits raise the stamps of their key and its ancestors. Two commits
 //! of one key that overlap leave nothing remembered, because their order at the store is not known. A commit that moves
-//! or removes a whole tree at once counts as one of every key.
+//! or removes a whole tree at once counts as one of every key, and what a sync finds as one of its key.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use forebay_core::Entry;
 
 use super::bounded::Bounded;
+use crate::cache::{Rules, Trust};
 use crate::config::Revalidate;
 
 /// How long it is remembered that something is missing.
@@ -59,7 +60,7 @@ pub(super) enum Found {
 }
 
 /// A remembered answer of the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer<T> {
     /// Nothing is there.
     Missing,
@@ -75,25 +76,48 @@ impl<T> Answer<T> {
         }
     }
 
-    fn of(value: Option<T>) -> Self {
+    pub(super) fn of(value: Option<T>) -> Self {
         value.map_or(Self::Missing, Self::There)
     }
 }
 
 /// How long something may be trusted.
 #[derive(Clone, Copy)]
-pub(super) enum Ttl {
+enum Ttl {
     For(Duration),
     Ever,
 }
 
 impl Ttl {
+    fn of(revalidate: Revalidate) -> Self {
+        match revalidate {
+            Revalidate::Always => Self::For(Duration::ZERO),
+            Revalidate::After(ttl) => Self::For(ttl),
+            Revalidate::Never => Self::Ever,
+        }
+    }
+
     /// Whether what was said at `since` is trusted at `now`.
-    pub(super) fn covers(self, since: SystemTime, now: SystemTime) -> bool {
+    fn covers(self, since: SystemTime, now: SystemTime) -> bool {
         match self {
             Self::For(ttl) => now.duration_since(since).is_ok_and(|age| age < ttl),
             Self::Ever => true,
         }
+    }
+}
+
+/// How long what is said of the keys of a mount may be trusted, as it is now.
+pub(super) struct Trusting {
+    ttl: Ttl,
+    told: Option<Arc<Trust>>,
+    now: SystemTime,
+}
+
+impl Trusting {
+    /// Whether what was said of `key`, or of what lies in that directory, at `since` is trusted.
+    pub(super) fn covers(&self, key: &str, since: SystemTime) -> bool {
+        let told = self.told.as_ref().and_then(|told| told.of(key.trim_end_matches('/')));
+        told.map_or(self.ttl, Ttl::of).covers(since, self.now)
     }
 }
 
@@ -116,12 +140,22 @@ impl<T> Known<T> {
 
 /// What is remembered of one key.
 #[derive(Default)]
-struct Slot {
+pub(super) struct Slot {
     file: Option<Known<Entry>>,
     directory: Option<Known<Existence>>,
 }
 
 impl Slot {
+    /// The file as it was known last, unless that is in doubt.
+    pub(super) fn file(&self) -> Option<Answer<&Entry>> {
+        self.file.as_ref().filter(|known| known.since.is_some()).map(|known| Answer::of(known.value.as_ref()))
+    }
+
+    /// Whether there was a directory as far as was known last.
+    pub(super) fn is_directory(&self) -> Option<bool> {
+        self.directory.as_ref().map(|known| known.value.is_some())
+    }
+
     fn doubt_file(&mut self) {
         if let Some(known) = &mut self.file {
             known.since = None;
@@ -132,6 +166,8 @@ impl Slot {
 /// The attribute cache of one mount.
 pub(super) struct AttributeCache {
     revalidate: ArcSwap<Revalidate>,
+    /// What may say otherwise for parts of the mount, and what they call it.
+    rules: (Arc<Rules>, Arc<str>),
     /// Directories are the store's own: keys below them neither make nor end them.
     is_hierarchical: bool,
     slots: Bounded<Slot>,
@@ -144,10 +180,16 @@ pub(super) struct AttributeCache {
 }
 
 impl AttributeCache {
-    pub(super) fn new(revalidate: Revalidate, limit: usize, is_hierarchical: bool) -> Self {
+    pub(super) fn new(
+        revalidate: Revalidate,
+        rules: (Arc<Rules>, Arc<str>),
+        limit: usize,
+        is_hierarchical: bool,
+    ) -> Self {
         let stamps = || (0..STAMPS).map(|_| AtomicU64::new(0)).collect();
         Self {
             revalidate: ArcSwap::from_pointee(revalidate),
+            rules,
             is_hierarchical,
             slots: Bounded::new(limit),
             now: AtomicU64::new(0),
@@ -163,9 +205,10 @@ impl AttributeCache {
         self.revalidate.store(Arc::new(revalidate));
     }
 
-    /// Whether answers are trusted for so long that whole listings are worth keeping.
+    /// Whether answers are trusted for so long that whole listings are worth keeping. Rules have no say: they may trust a
+    /// part of what is kept for less or longer.
     pub(super) fn keeps_listings(&self) -> bool {
-        match self.ttl() {
+        match Ttl::of(**self.revalidate.load()) {
             Ttl::For(ttl) => ttl >= LISTING_TTL_MIN,
             Ttl::Ever => true,
         }
@@ -178,12 +221,14 @@ impl AttributeCache {
 
     /// The file of this key; `None` where nothing is remembered.
     pub(super) fn file(&self, key: &str, now: SystemTime) -> Option<Answer<Entry>> {
-        self.slots.read(key, |slot| self.fresh(slot.file.as_ref()?, now).cloned().map(Answer::of))?
+        let ttl = self.ttl(key);
+        self.slots.read(key, |slot| fresh(slot.file.as_ref()?, ttl, now).cloned().map(Answer::of))?
     }
 
     /// The directory of this key; `None` where nothing is remembered.
     pub(super) fn directory(&self, key: &str, now: SystemTime) -> Option<Answer<Existence>> {
-        self.slots.read(key, |slot| self.fresh(slot.directory.as_ref()?, now).copied().map(Answer::of))?
+        let ttl = self.ttl(key);
+        self.slots.read(key, |slot| fresh(slot.directory.as_ref()?, ttl, now).copied().map(Answer::of))?
     }
 
     /// The directory of this key, else its file; `None` where not enough is remembered.
@@ -191,39 +236,34 @@ impl AttributeCache {
     /// That there is no directory beside a file is trusted as long as the file is: only names that show nothing at
     /// all are looked at again each second.
     pub(super) fn any(&self, key: &str, now: SystemTime) -> Option<Answer<Found>> {
+        let ttl = self.ttl(key);
         self.slots.read(key, |slot| {
             let directory = slot.directory.as_ref()?;
-            if let Some(Some(existence)) = self.fresh(directory, now) {
+            if let Some(Some(existence)) = fresh(directory, ttl, now) {
                 return Some(Answer::There(Found::Directory(*existence)));
             }
-            let file = self.fresh(slot.file.as_ref()?, now)?;
+            let file = fresh(slot.file.as_ref()?, ttl, now)?;
             let is_missing = directory.value.is_none();
             match file {
-                Some(entry) if is_missing && directory.is_trusted(self.ttl(), now) => {
+                Some(entry) if is_missing && directory.is_trusted(ttl, now) => {
                     Some(Answer::There(Found::File(entry.clone())))
                 }
-                None if is_missing && self.fresh(directory, now).is_some() => Some(Answer::Missing),
+                None if is_missing && fresh(directory, ttl, now).is_some() => Some(Answer::Missing),
                 Some(_) | None => None,
             }
         })?
     }
 
-    fn fresh<'a, T>(&self, known: &'a Known<T>, now: SystemTime) -> Option<&'a Option<T>> {
-        let ttl = match (self.ttl(), &known.value) {
-            (ttl, Some(_)) => ttl,
-            (Ttl::For(ttl), None) => Ttl::For(ttl.min(MISSING_TTL)),
-            (Ttl::Ever, None) => Ttl::For(MISSING_TTL),
-        };
-        known.is_trusted(ttl, now).then_some(&known.value)
+    /// How long what is there may be trusted.
+    fn ttl(&self, key: &str) -> Ttl {
+        let (rules, mount) = &self.rules;
+        Ttl::of(rules.trusted(mount, key).unwrap_or_else(|| **self.revalidate.load()))
     }
 
-    /// How long what is there may be trusted.
-    pub(super) fn ttl(&self) -> Ttl {
-        match **self.revalidate.load() {
-            Revalidate::Always => Ttl::For(Duration::ZERO),
-            Revalidate::After(ttl) => Ttl::For(ttl),
-            Revalidate::Never => Ttl::Ever,
-        }
+    /// The same for all keys.
+    pub(super) fn trusting(&self, now: SystemTime) -> Trusting {
+        let (rules, mount) = &self.rules;
+        Trusting { ttl: Ttl::of(**self.revalidate.load()), told: rules.trust(mount), now }
     }
 
     /// The file that this key showed last, however long ago.
@@ -260,13 +300,37 @@ impl AttributeCache {
             return;
         }
         let stamps = if value.is_some() { &self.removed } else { &self.written };
+        let ttl = self.ttl(key);
         self.slots.update(key, |slot| {
-            let present = slot.directory.as_ref().and_then(|known| self.fresh(known, since).copied());
+            let present = slot.directory.as_ref().and_then(|known| fresh(known, ttl, since).copied());
             let says_less = value == Some(Existence::Implied) && present == Some(Some(Existence::Marked));
             if self.stamp(stamps, key) <= token && !says_less {
                 slot.directory = Some(Known::new(value, since));
             }
         });
+    }
+
+    /// Looks at what is remembered of one key, however old.
+    pub(super) fn peek<R>(&self, key: &str, look: impl FnOnce(&Slot) -> R) -> Option<R> {
+        self.slots.read(key, look)
+    }
+
+    /// Looks at all that is remembered, however old.
+    pub(super) fn each(&self, look: impl FnMut(&str, &Slot)) {
+        self.slots.each(look);
+    }
+
+    /// Whether nothing was committed to `key` since `token` was taken.
+    pub(super) fn is_untouched(&self, key: &str, token: Token) -> bool {
+        self.stamp(&self.written, key) <= token && self.stamp(&self.removed, key) <= token
+    }
+
+    /// The store has something else under `key` than was known: nothing is remembered of it, nor of answers under way.
+    pub(super) fn forget(&self, key: &str) {
+        let stamp = self.now.fetch_add(1, Ordering::AcqRel) + 1;
+        self.raise(&self.written, key, stamp);
+        self.raise(&self.removed, key, stamp);
+        self.slots.alter(key, |slot| *slot = Slot::default());
     }
 
     /// Trusts no more what is remembered of a file that turned out to be another one by now.
@@ -301,6 +365,16 @@ impl AttributeCache {
     fn index(&self, key: &str) -> usize {
         self.hasher.hash_one(key) as usize % STAMPS
     }
+}
+
+/// What is known, while it may be trusted.
+fn fresh<T>(known: &Known<T>, ttl: Ttl, now: SystemTime) -> Option<&Option<T>> {
+    let ttl = match (ttl, &known.value) {
+        (ttl, Some(_)) => ttl,
+        (Ttl::For(ttl), None) => Ttl::For(ttl.min(MISSING_TTL)),
+        (Ttl::Ever, None) => Ttl::For(MISSING_TTL),
+    };
+    known.is_trusted(ttl, now).then_some(&known.value)
 }
 
 /// A commit under way. Dropped without an outcome (failed, cancelled), it leaves nothing remembered of its key.
@@ -338,8 +412,7 @@ impl Pending<'_> {
 
     /// Nothing else was committed to this key since the change was announced.
     fn is_alone(&self) -> bool {
-        self.cache.stamp(&self.cache.written, self.key) <= self.token
-            && self.cache.stamp(&self.cache.removed, self.key) <= self.token
+        self.cache.is_untouched(self.key, self.token)
     }
 }
 
@@ -432,7 +505,7 @@ mod tests {
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn cache() -> AttributeCache {
-        AttributeCache::new(Revalidate::Never, 100, true)
+        AttributeCache::new(Revalidate::Never, (Rules::in_memory(), "/m".into()), 100, true)
     }
 
     fn learn(cache: &AttributeCache, key: &str, inode: u64, token: Token) {

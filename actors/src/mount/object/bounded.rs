@@ -51,6 +51,11 @@ impl<V: Default> Bounded<V> {
         result
     }
 
+    /// Looks at all values. `look` must not touch this table.
+    pub(super) fn each(&self, mut look: impl FnMut(&str, &V)) {
+        self.entries.iter().for_each(|entry| look(entry.key(), entry.value()));
+    }
+
     /// Keeps those whose names are worth it. `is_kept` must not touch this table.
     pub(super) fn retain(&self, mut is_kept: impl FnMut(&str) -> bool) {
         self.entries.retain(|name, _| is_kept(name));

@@ -53,7 +53,7 @@ impl Core {
     }
 
     /// What a name showed before leaves the cache, if it shows something else now and did not move to another name.
-    fn release_content(&self, name: &str, before: Option<Entry>, now: Option<&Entry>) {
+    pub(super) fn release_content(&self, name: &str, before: Option<Entry>, now: Option<&Entry>) {
         let Some(before) = before else { return };
         let is_same = now.is_some_and(|now| (now.file_id, &now.version) == (before.file_id, &before.version));
         let moved_to = self.ledger.whereabouts(before.file_id, &before.etag);

@@ -28,13 +28,7 @@ impl Core {
     }
 
     async fn make_new(&self, key: &Key) -> Result<Existence> {
-        let Some(parent) = key.parent() else { return Err(exists()) };
-        self.require_directory(&parent).await?;
-        match self.stat(key, Want::Any).await {
-            Ok(_) => return Err(exists()),
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
+        self.require_free(key).await?;
         match self.put_marker(key, &Condition::Own(Precondition::Absent)).await {
             Err(e) if e.kind() == ErrorKind::PreconditionFailed => Err(exists()),
             answer => {
@@ -42,6 +36,18 @@ impl Core {
                 self.ledger.forget_attributes(&key.directory_prefix());
                 answer
             }
+        }
+    }
+
+    /// # Errors
+    /// `AlreadyExists`; `NotFound` and `NotDirectory` of the parent.
+    pub(super) async fn require_free(&self, key: &Key) -> Result<()> {
+        let Some(parent) = key.parent() else { return Err(exists()) };
+        self.require_directory(&parent).await?;
+        match self.stat(key, Want::Any).await {
+            Ok(_) => Err(exists()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
         }
     }
 
@@ -215,6 +221,6 @@ impl Core {
     }
 }
 
-fn exists() -> Error {
+pub(super) fn exists() -> Error {
     Error::new(ErrorKind::AlreadyExists, "a file or directory has this name")
 }

@@ -123,15 +123,16 @@ fn check_kinds(kinds: (EntryKind, Option<EntryKind>), mode: RenameMode) -> Resul
         (_, (_, None))
         | (
             RenameMode::Replace,
-            (EntryKind::File, Some(EntryKind::File)) | (EntryKind::Directory, Some(EntryKind::Directory)),
+            (EntryKind::File | EntryKind::Link, Some(EntryKind::File | EntryKind::Link))
+            | (EntryKind::Directory, Some(EntryKind::Directory)),
         ) => Ok(()),
         (RenameMode::NoReplace, (_, Some(_))) => {
             Err(Error::new(ErrorKind::AlreadyExists, "a file or directory has the new name"))
         }
-        (RenameMode::Replace, (EntryKind::File, Some(EntryKind::Directory))) => {
+        (RenameMode::Replace, (EntryKind::File | EntryKind::Link, Some(EntryKind::Directory))) => {
             Err(Error::new(ErrorKind::IsDirectory, "a directory has the new name"))
         }
-        (RenameMode::Replace, (EntryKind::Directory, Some(EntryKind::File))) => {
+        (RenameMode::Replace, (EntryKind::Directory, Some(EntryKind::File | EntryKind::Link))) => {
             Err(Error::new(ErrorKind::NotDirectory, "a file has the new name"))
         }
     }

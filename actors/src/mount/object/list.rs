@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use forebay_core::{Entry, Key, ListItem, ListPage, ListQuery, Result};
+use forebay_core::{Entry, Key, ListItem, ListPage, ListQuery, Result, Want};
 
 use super::Core;
 use super::attributes::{Answer, Token};
@@ -10,13 +10,14 @@ use super::request::existence;
 use crate::backend::{Object, ObjectPage};
 
 impl Core {
-    pub(super) async fn list(&self, query: &ListQuery) -> Result<ListPage> {
+    /// One page of names; `want` says whether symbolic links show as what they are.
+    pub(super) async fn list(&self, query: &ListQuery, want: Want) -> Result<ListPage> {
         let mut query = query.clone();
         loop {
             let (page, token) = self.known_or_asked(&query).await?;
             let last = page.objects.last().map(|object| object.key.clone());
             let items: Vec<_> =
-                page.objects.into_iter().filter_map(|object| self.item(object, token)).collect();
+                page.objects.into_iter().filter_map(|object| self.item(object, token, want)).collect();
             // An empty page ends a listing, so one full of refused names must not be shown.
             if !items.is_empty() || !page.is_truncated {
                 return Ok(ListPage { is_truncated: page.is_truncated, items });
@@ -40,16 +41,14 @@ impl Core {
 
     /// The page out of the metadata store, if it has all of it and that may be trusted.
     async fn known_page(&self, query: &ListQuery) -> Option<ObjectPage> {
-        let listings = self.listings.as_ref().filter(|_| self.attributes.keeps_listings())?;
-        let (trusted, now) = (self.attributes.ttl(), self.clock.now());
-        listings.page(query, move |since| trusted.covers(since, now)).await
+        let listings = self.kept_listings()?;
+        let trusting = self.attributes.trusting(self.clock.now());
+        listings.page(query, move |directory, since| trusting.covers(directory, since)).await
     }
 
     /// The page as the store has it now, which the metadata store is told.
     async fn learned_page(&self, query: &ListQuery) -> Result<ObjectPage> {
-        let Some(listings) = self.listings.as_ref().filter(|_| self.attributes.keeps_listings()) else {
-            return self.page(query).await;
-        };
+        let Some(listings) = self.kept_listings() else { return self.page(query).await };
         let asked = (listings.token(), self.clock.now());
         let page = self.page(query).await?;
         listings.learn(query, &page, asked);
@@ -73,7 +72,7 @@ impl Core {
     }
 
     /// The item of an object; `token` was taken before the store was asked for it, if it was now.
-    fn item(&self, object: Object, token: Option<Token>) -> Option<ListItem> {
+    fn item(&self, object: Object, token: Option<Token>, want: Want) -> Option<ListItem> {
         let now = self.clock.now();
         let directory = object.key.strip_suffix('/');
         let key = Key::parse(directory.unwrap_or(&object.key)).ok().filter(|key| !key.is_root())?;
@@ -90,7 +89,7 @@ impl Core {
             }
             entry
         };
-        let entry = self.shown(&key, entry);
+        let entry = self.as_wanted(&key, entry, want);
         Some(ListItem { name: object.key, is_prefix: object.is_prefix, entry })
     }
 

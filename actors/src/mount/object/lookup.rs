@@ -15,6 +15,9 @@ use crate::backend::Object;
 /// Tag of all directories: the MD5 of nothing, which is what S3 shows for a marker.
 const DIRECTORY_TAG: &str = "d41d8cd98f00b204e9800998ecf8427e";
 
+/// Permission bits of all symbolic links.
+const LINK_MODE: u32 = 0o777;
+
 /// Whether a file's S3 headers are needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Detail {
@@ -29,20 +32,20 @@ impl Core {
         if key.is_root() {
             return Some(match want {
                 Want::File => Err(not_found()),
-                Want::Directory | Want::Any => Ok(self.shown(key, self.root_entry())),
+                Want::Directory | Want::Any | Want::Unfollowed => Ok(self.shown(key, self.root_entry())),
             });
         }
         let found = match want {
             Want::File => self.remembered_file(key, Detail::Headers)?.found(),
             Want::Directory => self.remembered_directory(key)?.found(),
-            Want::Any => {
+            Want::Any | Want::Unfollowed => {
                 self.attributes.any(key.as_str(), self.clock.now())?.found().map(|found| match found {
                     Found::Directory(existence) => self.directory_entry(key, existence),
                     Found::File(entry) => entry,
                 })
             }
         };
-        Some(found.map(|entry| self.shown(key, entry)).ok_or_else(not_found))
+        Some(found.map(|entry| self.as_wanted(key, entry, want)).ok_or_else(not_found))
     }
 
     pub(super) async fn stat(&self, key: &Key, want: Want) -> Result<Entry> {
@@ -58,18 +61,17 @@ impl Core {
         let found = match want {
             Want::File => self.find_file(key, Detail::Headers).await?,
             Want::Directory => self.find_directory(key).await?,
-            Want::Any => self.find_any(key).await?,
+            Want::Any | Want::Unfollowed => self.find_any(key).await?,
         };
-        found.map(|entry| self.shown(key, entry)).ok_or_else(not_found)
+        found.map(|entry| self.as_wanted(key, entry, want)).ok_or_else(not_found)
     }
 
     /// Remembers what the metadata store knows of `key`, where nothing else is remembered; whether it knew anything.
     async fn recall(&self, key: &Key) -> bool {
-        let Some(listings) = self.listings.as_ref().filter(|_| self.attributes.keeps_listings()) else {
-            return false;
-        };
-        let (token, trusted, now) = (self.attributes.token(), self.attributes.ttl(), self.clock.now());
-        let known = listings.look(key.as_str(), move |since| trusted.covers(since, now)).await;
+        let Some(listings) = self.kept_listings() else { return false };
+        let (token, now) = (self.attributes.token(), self.clock.now());
+        let (trusting, own) = (self.attributes.trusting(now), key.clone());
+        let known = listings.look(key.as_str(), move |since| trusting.covers(own.as_str(), since)).await;
         let Some([file, directory]) = known else { return false };
         let name = key.as_str();
         let is_known = file.is_some() || directory.is_some();
@@ -180,10 +182,11 @@ impl Core {
     /// Opens the present version of a file.
     pub(super) async fn open(self: &Arc<Self>, key: &Key, want: Want) -> Result<ObjectFile> {
         let entry = self.stat(key, want).await?;
-        if entry.is_directory() {
-            return Err(Error::new(ErrorKind::IsDirectory, "this is a directory"));
+        match entry.kind {
+            EntryKind::File => Ok(ObjectFile::new(self, key, entry)),
+            EntryKind::Directory => Err(Error::new(ErrorKind::IsDirectory, "this is a directory")),
+            EntryKind::Link => Err(Error::new(ErrorKind::Stale, "this is a symbolic link by now")),
         }
-        Ok(ObjectFile::new(self, key, entry))
     }
 
     /// An object as the namespace shows a file, without what was set over it.
@@ -244,6 +247,20 @@ impl Core {
         entry
     }
 
+    /// As [`Core::shown`], and a symbolic link as what it is to those who do not have links followed.
+    pub(super) fn as_wanted(&self, key: &Key, mut entry: Entry, want: Want) -> Entry {
+        if want != Want::Unfollowed {
+            return self.shown(key, entry);
+        }
+        if self.ledger.is_used() && self.ledger.apply(&entry_name(key, &entry), &mut entry) {
+            entry.kind = EntryKind::Link;
+            // A file with the same content is another entry: it may come to this name.
+            entry.file_id = FileId::of(&[b"link", &entry.file_id.as_u128().to_le_bytes()]);
+            entry.attributes.mode = LINK_MODE;
+        }
+        entry
+    }
+
     fn attributes_of(&self, mode: u32, time: std::time::SystemTime) -> Attributes {
         let (uid, gid) = self.owner;
         Attributes { mode, uid, gid, accessed: time, changed: time }
@@ -253,7 +270,7 @@ impl Core {
 /// The name that an entry's identity and attributes are kept under.
 fn entry_name(key: &Key, entry: &Entry) -> String {
     match entry.kind {
-        EntryKind::File => key.as_str().to_owned(),
+        EntryKind::File | EntryKind::Link => key.as_str().to_owned(),
         EntryKind::Directory => key.directory_prefix(),
     }
 }

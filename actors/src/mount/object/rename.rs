@@ -36,6 +36,7 @@ impl Core {
             object.headers = headers.map(|headers| Arc::new(headers.clone())).or(source.headers);
         }
         self.ledger.release(to.as_str());
+        self.ledger.forget_link(to.as_str());
         let entry = self.file_entry(&object);
         change.wrote_file(object, &entry);
         Ok(self.shown(to, entry))
@@ -75,7 +76,7 @@ impl Core {
             Err(e) => return Err(e),
         }
         match source.kind {
-            EntryKind::File => self.move_file(from, to, mode).await?,
+            EntryKind::File | EntryKind::Link => self.move_file(from, to, mode).await?,
             EntryKind::Directory => self.move_tree(from, to).await?,
         }
         self.keep_parent(from).await
@@ -86,11 +87,13 @@ impl Core {
     async fn check_target(&self, to: &Key, kinds: (EntryKind, EntryKind), mode: RenameMode) -> Result<()> {
         match (mode, kinds) {
             (RenameMode::NoReplace, _) => Err(exists()),
-            (RenameMode::Replace, (EntryKind::File, EntryKind::File)) => Ok(()),
-            (RenameMode::Replace, (EntryKind::File, EntryKind::Directory)) => {
+            (RenameMode::Replace, (EntryKind::File | EntryKind::Link, EntryKind::File | EntryKind::Link)) => {
+                Ok(())
+            }
+            (RenameMode::Replace, (EntryKind::File | EntryKind::Link, EntryKind::Directory)) => {
                 Err(Error::new(ErrorKind::IsDirectory, "a directory has the new name"))
             }
-            (RenameMode::Replace, (EntryKind::Directory, EntryKind::File)) => {
+            (RenameMode::Replace, (EntryKind::Directory, EntryKind::File | EntryKind::Link)) => {
                 Err(Error::new(ErrorKind::NotDirectory, "a file has the new name"))
             }
             (RenameMode::Replace, (EntryKind::Directory, EntryKind::Directory)) => {
@@ -184,7 +187,7 @@ impl Core {
         }
         object.headers = object.headers.or_else(|| from.headers.clone());
         self.ledger.keep(to, &object.etag, identity);
-        self.ledger.carry(&from.key, to, &object.etag);
+        self.ledger.carry((&from.key, &from.etag), (to, &object.etag));
         let entry = self.file_entry(&object);
         change.wrote_file(object, &entry);
         Ok(())

@@ -153,6 +153,7 @@ impl Core {
             Some(identity) => self.ledger.keep(name, &object.etag, identity),
             None => self.ledger.release(name),
         }
+        self.ledger.forget_link(name);
         let entry = self.file_entry(&object);
         change.wrote_file(object, &entry);
         Ok(entry)

@@ -145,7 +145,7 @@ impl Core {
     async fn list_siblings(&self, directory: &str, after: String) {
         let prefix = directory.to_owned();
         let query = ListQuery { prefix, shallow: true, start_after: Some(after.clone()), limit: LISTED };
-        let (files, has_more) = match self.list(&query).await {
+        let (files, has_more) = match self.list(&query, Want::Any).await {
             Ok(page) => {
                 let files = page.items.into_iter().filter(|item| !item.entry.is_directory());
                 let keyed = files.filter_map(|item| Some((Key::parse(&item.name).ok()?, item.entry)));

@@ -3,9 +3,11 @@
 mod ahead;
 mod back;
 mod faulty;
+mod links;
 mod listings;
 mod reading;
 mod release;
+mod sync;
 mod trees;
 mod writing;
 

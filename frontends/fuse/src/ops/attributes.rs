@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use forebay_core::{AttributeChange, ErrorKind, Usage};
+use forebay_core::{AttributeChange, EntryKind, ErrorKind, Usage};
 use fuser::{Errno, TimeOrNow};
 
 use crate::error::Failure;
@@ -63,8 +63,10 @@ impl Server {
     }
 
     async fn set_size(&self, inode: &Arc<Inode>, size_bytes: u64) -> Result<(), Failure> {
-        if inode.is_directory {
-            return Err(Failure::Refused(Errno::EISDIR, "this is a directory"));
+        match inode.kind {
+            EntryKind::File => {}
+            EntryKind::Directory => return Err(Failure::Refused(Errno::EISDIR, "this is a directory")),
+            EntryKind::Link => return Err(Failure::Refused(Errno::EINVAL, "this is a symbolic link")),
         }
         let turn = inode.turn().await;
         if let Some(writing) = inode.writing() {
@@ -83,6 +85,10 @@ impl Server {
         is_dated: bool,
     ) -> Result<(), Failure> {
         let Some(path) = inode.path() else { return Ok(()) };
+        if inode.kind == EntryKind::Link {
+            self.namespace.set_link_attributes(&self.context, &path, change).await?;
+            return Ok(());
+        }
         let writing = inode.writing();
         if let Some(writing) = writing.as_ref().filter(|writing| !writing.is_in_place()) {
             let is_kept = !is_dated

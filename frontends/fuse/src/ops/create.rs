@@ -87,6 +87,10 @@ impl Server {
     }
 
     async fn open_made(&self, path: &NsPath, entry: &Entry, wish: Wish) -> Result<(Found, Offer), Failure> {
+        if entry.kind == EntryKind::Link {
+            // Made since the kernel looked: it looks again, and follows it.
+            return Err(Failure::stale());
+        }
         let inode = self.table.remember(path, entry);
         match self.open(inode.number, wish).await {
             Ok(offer) => {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::sync::Mutex;
 
-use forebay_core::{AttributeChange, Entry, ErrorKind, ListItem, ListQuery, MkdirMode, NsPath};
+use forebay_core::{AttributeChange, Entry, EntryKind, ErrorKind, ListItem, ListQuery, MkdirMode, NsPath};
 use fuser::{Errno, INodeNo};
 
 use crate::attr;
@@ -70,8 +70,8 @@ impl Server {
     /// Opens a directory.
     pub(crate) fn opendir(&self, number: u64) -> Result<u64, Failure> {
         let inode = self.inode(number)?;
-        if !inode.is_directory {
-            return Err(Failure::Refused(Errno::ENOTDIR, "this is a file"));
+        if inode.kind != EntryKind::Directory {
+            return Err(Failure::Refused(Errno::ENOTDIR, "this is not a directory"));
         }
         Ok(self.directories.insert(DirectoryHandle { inode, cursor: Mutex::default() }))
     }
@@ -116,7 +116,7 @@ impl Server {
             start_after: cursor.after.clone(),
             limit: PAGE_NAMES,
         };
-        let page = self.namespace.list(&self.context, path, &query).await?;
+        let page = self.namespace.list_unfollowed(&self.context, path, &query).await?;
         cursor.after = page.items.last().map(|item| item.name.clone()).or(cursor.after.take());
         cursor.is_complete = !page.is_truncated;
         cursor.extend(&page.items, !page.is_truncated);
@@ -214,7 +214,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::SystemTime;
 
-    use forebay_core::{Attributes, ETag, EntryKind, FileId, Version};
+    use forebay_core::{Attributes, ETag, FileId, Version};
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_core::{Entry, Error, ErrorKind, NsPath, OpenFile, Permission, Want};
+use forebay_core::{Entry, EntryKind, Error, ErrorKind, NsPath, OpenFile, Permission, Want};
 use fuser::{AccessFlags, Errno, FileAttr};
 
 use crate::attr;
@@ -41,9 +41,9 @@ impl Server {
 
     /// What the namespace shows at a path, from memory where it can.
     pub(crate) async fn stat(&self, path: &NsPath) -> Result<Entry, Failure> {
-        match self.namespace.try_stat(&self.context, path, Want::Any) {
+        match self.namespace.try_stat(&self.context, path, Want::Unfollowed) {
             Some(answer) => Ok(answer?),
-            None => Ok(self.namespace.stat(&self.context, path, Want::Any).await?),
+            None => Ok(self.namespace.stat(&self.context, path, Want::Unfollowed).await?),
         }
     }
 
@@ -74,7 +74,7 @@ impl Server {
     /// A version of a file that is replaced again and again, opened and, if it is small, held.
     async fn keep(&self, path: &NsPath) -> Option<Arc<dyn OpenFile>> {
         for _ in 0..KEEP_ATTEMPTS {
-            let file = self.namespace.open(&self.context, path, Want::Any).await.ok()?;
+            let file = self.namespace.open(&self.context, path, Want::Unfollowed).await.ok()?;
             match self.secured(file).await {
                 Ok(file) => return Some(file),
                 Err(e) if e.errno() == Errno::ESTALE => {}
@@ -148,7 +148,7 @@ impl Server {
                 return Err(Error::new(ErrorKind::ReadOnly, "the mount is read-only").into());
             }
         }
-        if mask.contains(AccessFlags::X_OK) && !self.inode(number)?.is_directory {
+        if mask.contains(AccessFlags::X_OK) && self.inode(number)?.kind != EntryKind::Directory {
             let found = self.getattr(number).await?;
             if found.attr.perm & 0o111 == 0 {
                 return Err(Error::new(ErrorKind::AccessDenied, "the file is not executable").into());

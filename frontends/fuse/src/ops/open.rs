@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use forebay_core::{ErrorKind, FileKey, Lent, NsPath, OpenFile, Version, Want};
+use forebay_core::{EntryKind, ErrorKind, FileKey, Lent, NsPath, OpenFile, Version, Want};
 use fuser::{BackingId, Errno, FopenFlags, OpenAccMode, OpenFlags};
 use rustix::fs::OFlags;
 
@@ -173,8 +173,10 @@ impl Server {
     /// Prepares an open.
     pub(crate) async fn open(&self, number: u64, wish: Wish) -> Result<Offer, Failure> {
         let inode = self.inode(number)?;
-        if inode.is_directory {
-            return Err(Failure::Refused(Errno::EISDIR, "this is a directory"));
+        match inode.kind {
+            EntryKind::File => {}
+            EntryKind::Directory => return Err(Failure::Refused(Errno::EISDIR, "this is a directory")),
+            EntryKind::Link => return Err(Failure::Refused(Errno::ELOOP, "this is a symbolic link")),
         }
         if wish.writes() {
             let turn = inode.turn().await;
@@ -198,7 +200,7 @@ impl Server {
             return Err(Failure::stale());
         };
         // By name only: a look for the file's S3 headers would cost a request that nobody here needs.
-        let file = match self.namespace.open(&self.context, &path, Want::Any).await {
+        let file = match self.namespace.open(&self.context, &path, Want::Unfollowed).await {
             Err(e) if e.kind() == ErrorKind::IsDirectory => None,
             file => Some(file?),
         };

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 
 use bytes::Bytes;
-use forebay_core::{ByteRange, ErrorKind, NsPath, Want, XattrMode};
+use forebay_core::{ByteRange, EntryKind, ErrorKind, NsPath, OWN_XATTRS, Want, XattrMode};
 use fuser::Errno;
 
 use crate::error::Failure;
@@ -19,8 +19,6 @@ const MOUNT: &str = "user.forebay.mount";
 /// Where a read of the whole file would find it: `hit-memory`, `hit-disk` or `miss`. Not listed: whoever copies all
 /// attributes does not want it.
 const CACHE: &str = "user.forebay.cache";
-/// What the rules of the cache are called: `user.forebay.pin` and others. Not listed, as the one above.
-const SETTINGS: &str = "user.forebay.";
 
 /// The names that can be kept; `security.*`, `system.*` and `trusted.*` are answered without asking a store, since
 /// the kernel asks for them on every write.
@@ -43,7 +41,7 @@ impl Server {
             MOUNT => Ok(self.mount(path).map(|mount| Bytes::from(mount.name))),
             CACHE => Ok(Some(Bytes::from_static(self.whereabouts(path).await?.as_bytes()))),
             _ => {
-                let setting = name.strip_prefix(SETTINGS);
+                let setting = name.strip_prefix(OWN_XATTRS);
                 let said = setting.map(|name| self.namespace.cache_setting(&self.context, path, name));
                 Ok(said.transpose()?.flatten().map(Bytes::from))
             }
@@ -79,7 +77,12 @@ impl Server {
 
     /// All names, each with a NUL after it.
     pub(crate) async fn listxattr(&self, number: u64) -> Result<Bytes, Failure> {
-        let Some(path) = self.inode(number)?.path() else { return Ok(Bytes::new()) };
+        let inode = self.inode(number)?;
+        if inode.kind == EntryKind::Link {
+            // Linux keeps none named user.* with links.
+            return Ok(Bytes::new());
+        }
+        let Some(path) = inode.path() else { return Ok(Bytes::new()) };
         let mut names: Vec<String> =
             self.store_xattrs(&path).await?.into_iter().map(|(name, _)| name).collect();
         if self.mount(&path).is_some() {
@@ -102,10 +105,13 @@ impl Server {
         }
         let inode = self.inode(number)?;
         let path = inode.path().ok_or_else(Failure::stale)?;
-        if let Some(setting) = name.strip_prefix(SETTINGS) {
-            return self.set_cache_setting(&path, (setting, value), mode, caller).await;
+        let is_setting = name.starts_with(OWN_XATTRS);
+        // What the file modes allow is not enough: it concerns all who use the cache.
+        if is_setting && ![0, rustix::process::getuid().as_raw()].contains(&caller) {
+            let message = "root and the user of the gateway say how content is cached";
+            return Err(Failure::Refused(Errno::EPERM, message));
         }
-        if let Some(writing) = inode.writing().filter(|writing| writing.is_new()) {
+        if let Some(writing) = inode.writing().filter(|writing| writing.is_new() && !is_setting) {
             // The store has to know the file to keep anything with it.
             let turn = inode.turn().await;
             self.publish(&inode, &writing, Reach::Visible, &turn).await?;
@@ -118,31 +124,5 @@ impl Server {
             }
             Err(e) => Err(e.into()),
         }
-    }
-
-    /// Says how what lies at and below `path` is cached. What the file modes allow is not enough: it concerns all who
-    /// use the cache.
-    async fn set_cache_setting(
-        &self,
-        path: &NsPath,
-        (name, value): (&str, Option<Bytes>),
-        mode: XattrMode,
-        caller: u32,
-    ) -> Result<(), Failure> {
-        if ![0, rustix::process::getuid().as_raw()].contains(&caller) {
-            let message = "root and the user of the gateway say how content is cached";
-            return Err(Failure::Refused(Errno::EPERM, message));
-        }
-        let is_said = self.namespace.cache_setting(&self.context, path, name)?.is_some();
-        match mode {
-            XattrMode::Create if is_said => {
-                return Err(Failure::Refused(Errno::EEXIST, "it is said already"));
-            }
-            XattrMode::Replace if !is_said => return Err(missing()),
-            XattrMode::Any | XattrMode::Create | XattrMode::Replace => {}
-        }
-        let value = value.as_deref().map(std::str::from_utf8).transpose();
-        let value = value.map_err(|_| Failure::Refused(Errno::EINVAL, "settings of the cache are words"))?;
-        Ok(self.namespace.set_cache_setting(&self.context, path, (name, value)).await?)
     }
 }

@@ -34,6 +34,8 @@ struct Object {
     version: u64,
     mode: u32,
     modified: Option<SystemTime>,
+    /// Of a symbolic link.
+    target: Option<Bytes>,
 }
 
 #[derive(Default)]
@@ -75,7 +77,8 @@ fn unsupported<T>() -> Result<T> {
 impl Object {
     fn new(file: Arc<File>) -> Self {
         let id = serial();
-        Self { file_id: FileId::of(&[&id.to_le_bytes()]), file, version: id, mode: 0o644, modified: None }
+        let file_id = FileId::of(&[&id.to_le_bytes()]);
+        Self { file_id, file, version: id, mode: 0o644, modified: None, target: None }
     }
 
     fn entry(&self) -> Entry {
@@ -85,7 +88,7 @@ impl Object {
             Attributes { mode: self.mode, uid: 0, gid: 0, accessed: modified, changed: modified };
         Entry {
             file_id: self.file_id,
-            kind: EntryKind::File,
+            kind: if self.target.is_some() { EntryKind::Link } else { EntryKind::File },
             size_bytes: metadata.len(),
             version: forebay_core::Version::Strong(self.version.to_string().into()),
             etag: ETag::new(&self.version.to_string()),
@@ -317,9 +320,12 @@ impl Mount for Double {
         self.shared.tree().stat(key.as_str())
     }
 
-    async fn open(&self, key: &Key, _want: Want) -> Result<Arc<dyn OpenFile>> {
+    async fn open(&self, key: &Key, want: Want) -> Result<Arc<dyn OpenFile>> {
         let tree = self.shared.tree();
         let object = tree.objects.get(key.as_str()).ok_or_else(missing)?;
+        if want == Want::Unfollowed && object.target.is_some() {
+            return Err(Error::new(ErrorKind::Stale, "a link by now"));
+        }
         let is_lent = self.shared.lends.load(Ordering::Relaxed);
         let (shared, key) = (Arc::clone(&self.shared), key.as_str().to_owned());
         Ok(Arc::new(Opened { entry: object.entry(), file: Arc::clone(&object.file), is_lent, shared, key }))
@@ -384,6 +390,26 @@ impl Mount for Double {
         }
         tree.directories.insert(key.as_str().to_owned());
         Ok(directory_entry(key.as_str()))
+    }
+
+    async fn symlink(&self, key: &Key, target: &[u8], _owner: (u32, u32)) -> Result<Entry> {
+        let file = self.shared.temporary()?;
+        file.write_all_at(target, 0)?;
+        let mut tree = self.shared.tree();
+        if tree.stat(key.as_str()).is_ok() {
+            return Err(Error::new(ErrorKind::AlreadyExists, "it exists"));
+        }
+        let target = Some(Bytes::copy_from_slice(target));
+        let object = Object { target, mode: 0o777, ..Object::new(Arc::new(file)) };
+        let entry = object.entry();
+        tree.objects.insert(key.as_str().to_owned(), object);
+        Ok(entry)
+    }
+
+    async fn read_link(&self, key: &Key) -> Result<Bytes> {
+        let tree = self.shared.tree();
+        let object = tree.objects.get(key.as_str()).ok_or_else(missing)?;
+        object.target.clone().ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "no link"))
     }
 
     async fn delete(&self, key: &Key, mode: DeleteMode) -> Result<bool> {

@@ -68,13 +68,13 @@ pub(crate) async fn under_file(call: &Call, path: &NsPath) -> RemoteException {
     RemoteException::new(Exception::ParentNotDirectory, format!("{path} lies under a file"))
 }
 
-/// DELETE. What is not there cannot be deleted (`false`), and neither can the root.
+/// DELETE. What is not there cannot be deleted (`false`), and neither can the root. Of a symbolic link the link goes.
 pub(crate) async fn delete(call: &Call) -> Result<Reply> {
     let is_recursive = call.params.boolean("recursive", false)?;
     if call.path.is_root() {
         return Ok(Reply::Json(json::boolean(false)));
     }
-    let entry = match call.namespace().stat(&call.context, &call.path, Want::Any).await {
+    let entry = match call.namespace().stat(&call.context, &call.path, Want::Unfollowed).await {
         Ok(entry) => entry,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Reply::Json(json::boolean(false))),
         Err(e) if e.kind() == ErrorKind::NotDirectory => return Err(under_file(call, &call.path).await),

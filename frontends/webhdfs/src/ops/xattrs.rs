@@ -1,9 +1,9 @@
-//! GETXATTRS, LISTXATTRS, SETXATTR and REMOVEXATTR, for `user.*`.
+//! GETXATTRS, LISTXATTRS, SETXATTR and REMOVEXATTR, for `user.*`; ours are shown where they are named.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use forebay_core::{ErrorKind, XattrMode};
+use forebay_core::{ErrorKind, OWN_XATTRS, XattrMode};
 use serde_json::json;
 
 use crate::call::Call;
@@ -83,7 +83,12 @@ async fn all(call: &Call) -> Result<Vec<(String, Bytes)>> {
 pub(crate) async fn values(call: &Call) -> Result<Reply> {
     let encoding = Encoding::of(call)?;
     let wanted = call.params.all("xattr.name").map(checked).collect::<Result<Vec<_>>>()?;
-    let found = all(call).await?;
+    let mut found = all(call).await?;
+    for name in &wanted {
+        let Some(setting) = name.strip_prefix(OWN_XATTRS) else { continue };
+        let said = call.namespace().cache_setting(&call.context, &call.path, setting)?;
+        found.extend(said.map(|value| ((*name).to_owned(), Bytes::from(value))));
+    }
     if !wanted.iter().all(|name| found.iter().any(|(known, _)| known == name)) {
         return Err(io("At least one of the attributes provided was not found."));
     }

@@ -84,7 +84,7 @@ impl State {
         let found = match want {
             Want::File => self.file(text),
             Want::Directory => self.directory(text),
-            Want::Any => self.directory(text).or_else(|| self.file(text)),
+            Want::Any | Want::Unfollowed => self.directory(text).or_else(|| self.file(text)),
         };
         found.ok_or_else(|| {
             error(if self.is_under_file(key) { ErrorKind::NotDirectory } else { ErrorKind::NotFound })

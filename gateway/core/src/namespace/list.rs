@@ -10,6 +10,15 @@ use super::table::virtual_directory;
 use super::{MountTable, Namespace, check_traverse};
 use crate::{Context, Key, ListItem, ListPage, ListQuery, Mount, NsPath, Permission, Result, Want};
 
+/// What a listing shows of symbolic links.
+#[derive(Clone, Copy)]
+enum Links {
+    /// What they lead to.
+    Followed,
+    /// Themselves.
+    Unfollowed,
+}
+
 /// A mount asked for names; `name` of an item is `outer` + its name in the mount without `inner`.
 struct Source<'a> {
     mount: &'a Arc<dyn Mount>,
@@ -17,6 +26,7 @@ struct Source<'a> {
     inner: String,
     /// What the listing's names start with and the mount's do not: a nested mount's path below the listed one.
     outer: String,
+    links: Links,
 }
 
 impl Source<'_> {
@@ -46,7 +56,10 @@ impl Source<'_> {
     async fn page(&self, query: &ListQuery, cursor: Option<&str>) -> Result<ListPage> {
         let Some(mut query) = self.query(query, cursor) else { return Ok(ListPage::default()) };
         loop {
-            let mut page = self.mount.list(&query).await?;
+            let mut page = match self.links {
+                Links::Followed => self.mount.list(&query).await?,
+                Links::Unfollowed => self.mount.list_unfollowed(&query).await?,
+            };
             // The listed directory's own marker is not below it.
             page.items.retain(|item| item.name.len() > self.inner.len());
             if page.items.is_empty() && page.is_truncated {
@@ -71,9 +84,31 @@ impl Namespace {
     /// # Errors
     /// As [`Mount::list`]; `AccessDenied`.
     pub async fn list(&self, context: &Context, base: &NsPath, query: &ListQuery) -> Result<ListPage> {
+        self.visible(context, base, (query, Links::Followed)).await
+    }
+
+    /// As [`Namespace::list`], with symbolic links shown as what they are, wherever they lead.
+    ///
+    /// # Errors
+    /// As [`Namespace::list`].
+    pub async fn list_unfollowed(
+        &self,
+        context: &Context,
+        base: &NsPath,
+        query: &ListQuery,
+    ) -> Result<ListPage> {
+        self.visible(context, base, (query, Links::Unfollowed)).await
+    }
+
+    async fn visible(
+        &self,
+        context: &Context,
+        base: &NsPath,
+        asked: (&ListQuery, Links),
+    ) -> Result<ListPage> {
         check_traverse(context, base)?;
         let table = self.table();
-        let page = self.merged(&table, base, query).await.map_err(|e| e.at("list", base))?;
+        let page = self.merged(&table, base, asked).await.map_err(|e| e.at("list", base))?;
         if context.principal.may(Permission::Read, base) {
             return Ok(page);
         }
@@ -90,13 +125,19 @@ impl Namespace {
         Ok(ListPage { items, is_truncated })
     }
 
-    async fn merged(&self, table: &MountTable, base: &NsPath, query: &ListQuery) -> Result<ListPage> {
+    async fn merged(
+        &self,
+        table: &MountTable,
+        base: &NsPath,
+        (query, links): (&ListQuery, Links),
+    ) -> Result<ListPage> {
         let nested: Vec<(Key, &Arc<dyn Mount>)> =
             table.below(base).filter_map(|(at, mount)| Some((at.relative_to(base)?, mount))).collect();
         let owner = table.owner(base).map(|(mount, key)| Source {
             mount,
             inner: key.directory_prefix(),
             outer: String::new(),
+            links,
         });
         if let (Some(owner), true) = (&owner, nested.is_empty()) {
             return owner.page(query, query.start_after.as_deref()).await;
@@ -112,7 +153,7 @@ impl Namespace {
                     let item = self.mount_point(base, &name, (cut == rest.len()).then_some(mount)).await?;
                     points.insert(name, item);
                 }
-                _ => sources.push(Source { mount, inner: String::new(), outer }),
+                _ => sources.push(Source { mount, inner: String::new(), outer, links }),
             }
         }
         merge(&sources, points, query).await

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     AttributeChange, Attributes, Capability, ChangeKind, DeleteMode, ETag, EntryKind, FileId, Grant, Headers,
-    ListItem, ListPage, ListQuery, MkdirMode, Origin, Precondition, Principal, RenameMode, Staged, Target,
-    UploadId, UploadInfo, Version, XattrMode,
+    ListItem, ListPage, ListQuery, MkdirMode, Origin, Precondition, Principal, RenameMode, Staged, SyncPage,
+    SyncSpan, Target, UploadId, UploadInfo, Version, XattrMode,
 };
 
 /// A mount of names only; whatever these tests do not need answers `Unsupported`.
@@ -51,9 +51,13 @@ impl Mount for Names {
         let prefix = key.directory_prefix();
         let is_directory = key.is_root() || self.names.iter().any(|name| name.starts_with(&prefix));
         match want {
-            Want::Directory | Want::Any if is_directory => Ok(entry(EntryKind::Directory, key.as_str())),
-            Want::File | Want::Any if is_file => Ok(entry(EntryKind::File, key.as_str())),
-            Want::File | Want::Directory | Want::Any => Err(Error::new(ErrorKind::NotFound, "nothing there")),
+            Want::Directory | Want::Any | Want::Unfollowed if is_directory => {
+                Ok(entry(EntryKind::Directory, key.as_str()))
+            }
+            Want::File | Want::Any | Want::Unfollowed if is_file => Ok(entry(EntryKind::File, key.as_str())),
+            Want::File | Want::Directory | Want::Any | Want::Unfollowed => {
+                Err(Error::new(ErrorKind::NotFound, "nothing there"))
+            }
         }
     }
     async fn open(&self, _: &Key, _: Want) -> Result<Arc<dyn OpenFile>> {
@@ -88,6 +92,17 @@ impl Mount for Names {
     }
     async fn usage(&self) -> Result<Usage> {
         unsupported()
+    }
+    fn remembers(&self) -> bool {
+        !self.info.read_only
+    }
+    async fn sync(&self, key: &Key, _: &SyncSpan) -> Result<SyncPage> {
+        let found = [("alone", true), ("data/in/k1", true), ("gone", false), ("mid/z", false)];
+        let changes = found.map(|(name, is_there)| (Key::parse(name).expect("a key"), is_there));
+        Ok(SyncPage {
+            changes: if key.is_root() { changes.to_vec() } else { Vec::new() },
+            ..SyncPage::default()
+        })
     }
     async fn create_upload(&self, _: &Key, _: Headers) -> Result<UploadId> {
         unsupported()
@@ -290,4 +305,35 @@ async fn observers_hear_of_each_commit_before_it_is_acknowledged() {
     assert_eq!(heard()[0].kind, ChangeKind::Renamed { to });
     let across = namespace.rename(&writer, &path("/mid/z"), &path("/data/in/z"), RenameMode::Replace).await;
     assert_eq!(across.map_err(|e| e.kind()), Err(ErrorKind::CrossMount));
+}
+
+#[tokio::test]
+async fn observers_hear_of_what_a_sync_found_as_it_is_by_then() {
+    let namespace = namespace();
+    let recorder = Arc::new(Recorder::default());
+    namespace.observe("recorder", Arc::clone(&recorder) as Arc<dyn CommitObserver>);
+    namespace.sync(&context("/", Permission::Read), &path("/"), &SyncSpan::default()).await.expect("syncs");
+    let heard = recorder.0.lock().expect("no panic under this lock");
+    let heard: Vec<_> = heard.iter().map(|change| (change.path.as_str(), &change.kind)).collect();
+    // What lies under a nested mount is not shown, and what is there again is not gone.
+    let expected =
+        [("/alone", &ChangeKind::Written), ("/gone", &ChangeKind::Removed), ("/mid/z", &ChangeKind::Written)];
+    assert_eq!(heard, expected);
+}
+
+#[test]
+fn a_sync_looks_at_the_mounts_at_and_below_its_path_that_remember() {
+    let namespace = namespace();
+    let paths = |at: &str| {
+        let found = namespace.synced_paths(&path(at)).map_err(|e| e.kind())?;
+        Ok(found.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let all = ["/", "/data/in", "/mid/b", "/under/two"].map(ToOwned::to_owned).to_vec();
+    assert_eq!(paths("/"), Ok(all));
+    assert_eq!(paths("/mid/a"), Ok(vec!["/mid/a".to_owned()]));
+    assert_eq!(paths("/ro"), Err(ErrorKind::InvalidArgument));
+    let table = MountTable::new([mount("/m", &[], false)]).expect("distinct paths");
+    let namespace = Namespace::new(table, SystemTime::UNIX_EPOCH);
+    let none = namespace.synced_paths(&path("/n"));
+    assert_eq!(none.map_err(|e| e.kind()), Err(ErrorKind::NotFound));
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::{Namespace, not_found};
 use crate::{
     AttributeChange, ByteRange, Change, ChangeKind, Context, DeleteMode, Entry, Error, ErrorKind, Headers,
-    Key, Lent, MkdirMode, Mount, MountState, NsPath, OpenFile, Permission, Precondition, Publish, RenameMode,
-    Result, Staged, Target, UploadId, Want, XattrMode,
+    Key, Lent, MkdirMode, Mount, MountState, NsPath, OWN_XATTRS, OpenFile, Permission, Precondition, Publish,
+    RenameMode, Result, Staged, Target, UploadId, Want, XattrMode,
 };
 
 /// How much is read at once when a copy streams through.
@@ -193,7 +193,24 @@ impl Namespace {
         Ok(entry)
     }
 
-    /// Removes an entry; `false` if there was none.
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// As [`Mount::symlink`]; `AccessDenied`, `ReadOnly`.
+    pub async fn symlink(
+        &self,
+        context: &Context,
+        path: &NsPath,
+        target: &[u8],
+        owner: (u32, u32),
+    ) -> Result<Entry> {
+        let (mount, key) = self.replaceable(context, path)?;
+        let entry = mount.symlink(&key, target, owner).await.map_err(|e| e.at("symlink", path))?;
+        self.tell(context, path, ChangeKind::Written).await;
+        Ok(entry)
+    }
+
+    /// Removes an entry, of symbolic links the link itself; `false` if there was none.
     ///
     /// # Errors
     /// As [`Mount::delete`]; `AccessDenied`, `ReadOnly` (also for mount points and what holds them).
@@ -275,10 +292,27 @@ impl Namespace {
         Ok(entry)
     }
 
-    /// Sets or removes an xattr.
+    /// Changes owner and times of a symbolic link.
     ///
     /// # Errors
-    /// As [`Mount::set_xattr`]; `AccessDenied`, `ReadOnly`.
+    /// As [`Mount::set_link_attributes`]; `AccessDenied`, `ReadOnly`.
+    pub async fn set_link_attributes(
+        &self,
+        context: &Context,
+        path: &NsPath,
+        change: AttributeChange,
+    ) -> Result<Entry> {
+        let (mount, key) = self.writable(context, path)?;
+        let entry =
+            mount.set_link_attributes(&key, change).await.map_err(|e| e.at("set attributes", path))?;
+        self.tell(context, path, ChangeKind::Attributes).await;
+        Ok(entry)
+    }
+
+    /// Sets or removes an xattr, or says how what lies at and below `path` is cached, where it is one of ours.
+    ///
+    /// # Errors
+    /// As [`Mount::set_xattr`] and [`Mount::set_cache_setting`]; `AccessDenied`, `ReadOnly`.
     pub async fn set_xattr(
         &self,
         context: &Context,
@@ -286,10 +320,38 @@ impl Namespace {
         (name, value): (&str, Option<Bytes>),
         mode: XattrMode,
     ) -> Result<()> {
+        if let Some(setting) = name.strip_prefix(OWN_XATTRS) {
+            return self.set_cache_setting(context, path, (setting, value), mode).await;
+        }
         let (mount, key) = self.writable(context, path)?;
         mount.set_xattr(&key, name, value, mode).await.map_err(|e| e.at("set xattr", path))?;
         self.tell(context, path, ChangeKind::Attributes).await;
         Ok(())
+    }
+
+    /// For those who may write there, also where the mount takes no writes: the content stays.
+    async fn set_cache_setting(
+        &self,
+        context: &Context,
+        path: &NsPath,
+        (name, value): (&str, Option<Bytes>),
+        mode: XattrMode,
+    ) -> Result<()> {
+        let failed = |kind, message| Error::new(kind, message).at("set cache setting", path);
+        context.check(Permission::Write, path)?;
+        let table = self.table.load_full();
+        let Some((mount, key)) = table.owner(path) else { return Err(not_found(path)) };
+        let is_said = mount.cache_setting(&key, name).is_some();
+        match mode {
+            XattrMode::Create if is_said => {
+                return Err(failed(ErrorKind::AlreadyExists, "it is said already"));
+            }
+            XattrMode::Replace if !is_said => return Err(failed(ErrorKind::NotFound, "it was not said")),
+            XattrMode::Any | XattrMode::Create | XattrMode::Replace => {}
+        }
+        let value = value.as_deref().map(std::str::from_utf8).transpose();
+        let value = value.map_err(|e| failed(ErrorKind::InvalidArgument, "it must be a word").because(e))?;
+        mount.set_cache_setting(&key, name, value).await.map_err(|e| e.at("set cache setting", path))
     }
 
     /// Starts a multipart upload.

@@ -17,6 +17,7 @@
 //! | `PUT /api/v1/content?path=` | `EntryView`; nothing is visible before the whole body is there |
 //! | `PUT /api/v1/copy?path=&to=` | `EntryView` |
 //! | `POST /api/v1/loads?path=&transfers=&bandwidth=` | `JobStatus`; it goes on by itself, over restarts too |
+//! | `POST /api/v1/syncs?path=` | `JobStatus`; the same |
 //! | `GET /api/v1/jobs` | `[JobStatus]` |
 //! | `GET /api/v1/jobs/ID` | `JobStatus` |
 //! | `DELETE /api/v1/jobs/ID` | `JobStatus`; ends an open job, forgets one that has ended |
@@ -151,6 +152,7 @@ impl EntryView {
         let kind = match entry.kind {
             EntryKind::File => "file",
             EntryKind::Directory => "directory",
+            EntryKind::Link => "link",
         };
         Self {
             name,

@@ -1,4 +1,4 @@
-//! Loads, as jobs.
+//! Loads and syncs, as jobs.
 
 use actix_web::{HttpResponse, web};
 use forebay_actors::load::Order;
@@ -23,6 +23,16 @@ pub(super) async fn start(
     let order = Order { path: query.path()?, transfers: how.transfers, bandwidth: how.bandwidth };
     let loads = state.operated.loads.clone();
     let job = state.run(async move { loads.add(order).await }).await?;
+    Ok(HttpResponse::Accepted().json(job))
+}
+
+pub(super) async fn start_sync(
+    _: Admitted,
+    state: State,
+    query: web::Query<PathQuery>,
+) -> Result<HttpResponse, ApiError> {
+    let (path, loads) = (query.path()?, state.operated.loads.clone());
+    let job = state.run(async move { loads.add_sync(path).await }).await?;
     Ok(HttpResponse::Accepted().json(job))
 }
 

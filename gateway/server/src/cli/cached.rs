@@ -1,8 +1,8 @@
-//! `forebay pin`, `unpin`, `epoch`, `ttl`, `quota`, `priority`, `rules`, `free` and `explain`.
+//! `forebay pin`, `unpin`, `epoch`, `ttl`, `quota`, `priority`, `revalidate`, `rules`, `free` and `explain`.
 
 use std::time::Duration;
 
-use forebay_actors::cache::{Priority, Rule, RuleStatus, Treatment};
+use forebay_actors::cache::{Priority, Rule, RuleStatus, Treatment, Trusted};
 use forebay_core::Place;
 use reqwest::Method;
 
@@ -66,6 +66,17 @@ enum Rank {
     High,
 }
 
+#[derive(Debug, clap::Args)]
+pub(super) struct RevalidateArguments {
+    /// A file or directory.
+    path: String,
+    /// How long, such as `30s`, or `always`, `never`, or `default` to say nothing.
+    #[arg(value_parser = trusted)]
+    trusted: Trusted,
+    #[command(flatten)]
+    connection: Connection,
+}
+
 fn place_words(place: Place) -> &'static str {
     match place {
         Place::Memory => "in memory",
@@ -88,6 +99,16 @@ fn milliseconds(text: &str) -> Result<u64, String> {
     match u64::try_from(ttl.as_millis()) {
         Ok(0) | Err(_) => Err("expected at least a millisecond, or off".to_owned()),
         Ok(ttl_ms) => Ok(ttl_ms),
+    }
+}
+
+fn trusted(text: &str) -> Result<Trusted, String> {
+    match text {
+        "default" => Ok(Trusted::Default),
+        "always" => Ok(Trusted::Always),
+        "never" => Ok(Trusted::Never),
+        "off" => Err("expected a duration such as 30s, always, never or default".to_owned()),
+        text => milliseconds(text).map(Trusted::AfterMs),
     }
 }
 
@@ -126,6 +147,11 @@ pub(super) async fn priority(arguments: PriorityArguments) -> anyhow::Result<()>
     change_rule(&arguments.connection, &arguments.path, &change).await
 }
 
+pub(super) async fn revalidate(arguments: RevalidateArguments) -> anyhow::Result<()> {
+    let change = Rule { revalidate: Some(arguments.trusted), ..Rule::default() };
+    change_rule(&arguments.connection, &arguments.path, &change).await
+}
+
 async fn change_rule(connection: &Connection, path: &str, change: &Rule) -> anyhow::Result<()> {
     let request = connection.request(Method::PATCH, "rules", &[("path", path)])?.json(change);
     let rules: Vec<RuleStatus> = connection.json(request).await?;
@@ -142,8 +168,16 @@ fn show_rules(connection: &Connection, rules: &[RuleStatus]) -> anyhow::Result<(
         println!("{}", serde_json::to_string_pretty(rules)?);
         return Ok(());
     }
-    for RuleStatus { path, treatment, disk_bytes, .. } in rules {
-        println!("{path:<32}  {}  ({disk_bytes} bytes on disk)", words(treatment));
+    for RuleStatus { path, treatment, disk_bytes, rule, .. } in rules {
+        let trusted = match rule.revalidate {
+            None | Some(Trusted::Default) => String::new(),
+            Some(Trusted::Always) => ", revalidate always".to_owned(),
+            Some(Trusted::Never) => ", revalidate never".to_owned(),
+            Some(Trusted::AfterMs(ms)) => {
+                format!(", revalidate {}", humantime::format_duration(Duration::from_millis(ms)))
+            }
+        };
+        println!("{path:<32}  {}{trusted}  ({disk_bytes} bytes on disk)", words(treatment));
     }
     Ok(())
 }

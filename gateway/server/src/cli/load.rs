@@ -1,8 +1,9 @@
-//! `forebay load` and `jobs`.
+//! `forebay load`, `sync` and `jobs`.
 
 use std::time::Duration;
 
-use forebay_actors::load::{JobState, JobStatus};
+use forebay_actors::load::{JobState, JobStatus, SyncStatus};
+use forebay_core::SyncTotals;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Method;
 
@@ -33,6 +34,20 @@ pub(super) struct LoadArguments {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct SyncArguments {
+    /// A file or directory.
+    path: String,
+    /// Wait for its end, with its counts; ^C ends the waiting and not the sync.
+    #[arg(long, short)]
+    wait: bool,
+    /// Show no counts while it runs.
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct JobsArguments {
     #[command(subcommand)]
@@ -43,7 +58,7 @@ pub(super) struct JobsArguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum JobsCommand {
-    /// End a job; what it loaded stays. One that has ended is forgotten.
+    /// End a job; what it did stays. One that has ended is forgotten.
     Cancel {
         /// Its number.
         id: u64,
@@ -59,34 +74,53 @@ pub(super) async fn load(arguments: LoadArguments) -> anyhow::Result<()> {
     let mut query = vec![("path", &*arguments.path)];
     query.extend(transfers.as_deref().map(|transfers| ("transfers", transfers)));
     query.extend(bandwidth.as_deref().map(|bandwidth| ("bandwidth", bandwidth)));
-    let mut job: JobStatus = connection.json(connection.request(Method::POST, "loads", &query)?).await?;
-    if arguments.wait {
-        job = wait(connection, job, arguments.quiet || connection.json).await?;
+    let job = connection.json(connection.request(Method::POST, "loads", &query)?).await?;
+    ordered(connection, job, (arguments.wait, arguments.quiet)).await
+}
+
+pub(super) async fn sync(arguments: SyncArguments) -> anyhow::Result<()> {
+    let connection = &arguments.connection;
+    let request = connection.request(Method::POST, "syncs", &[("path", &*arguments.path)])?;
+    let job = connection.json(request).await?;
+    ordered(connection, job, (arguments.wait, arguments.quiet)).await
+}
+
+/// Shows a job that was just ordered, at its end if that is waited for.
+async fn ordered(
+    connection: &Connection,
+    mut job: JobStatus,
+    (is_awaited, is_quiet): (bool, bool),
+) -> anyhow::Result<()> {
+    if is_awaited {
+        job = wait(connection, job, is_quiet || connection.json).await?;
     }
     if connection.json {
         println!("{}", serde_json::to_string_pretty(&job)?);
-    } else if !arguments.quiet {
+    } else if !is_quiet {
         println!("{}", line(&job));
     }
-    if arguments.wait { outcome(&job, connection.json) } else { Ok(()) }
+    if is_awaited { outcome(&job, connection.json) } else { Ok(()) }
 }
 
 /// Looks at a job until it has ended.
 async fn wait(connection: &Connection, mut job: JobStatus, is_hidden: bool) -> anyhow::Result<JobStatus> {
-    let bar = if is_hidden { ProgressBar::hidden() } else { progress_bar() };
+    let bar = if is_hidden { ProgressBar::hidden() } else { progress_bar(&job) };
     while matches!(job.state, JobState::Queued | JobState::Running) {
         tokio::time::sleep(LOOK).await;
         job = connection.json(connection.request(Method::GET, &format!("jobs/{}", job.id), &[])?).await?;
         bar.set_length(job.totals.found_bytes);
         bar.set_position(job.totals.cached_bytes.max(job.totals.fetched_bytes).min(job.totals.found_bytes));
-        bar.set_message(files(&job));
+        bar.set_message(job.sync.as_ref().map_or_else(|| files(&job), compared));
     }
     bar.finish_and_clear();
     Ok(job)
 }
 
-fn progress_bar() -> ProgressBar {
-    let template = "{bar:30} {bytes:>10} / {total_bytes}  {bytes_per_sec}  {msg}";
+fn progress_bar(job: &JobStatus) -> ProgressBar {
+    let template = match job.sync {
+        Some(_) => "{spinner} {msg}",
+        None => "{bar:30} {bytes:>10} / {total_bytes}  {bytes_per_sec}  {msg}",
+    };
     ProgressBar::new(0).with_style(ProgressStyle::with_template(template).expect("a fixed template"))
 }
 
@@ -97,7 +131,12 @@ fn files(job: &JobStatus) -> String {
     format!("{} of {}{more} files{failed}", job.totals.files, job.totals.found_files)
 }
 
-/// An error unless the cache holds everything.
+fn compared(sync: &SyncStatus) -> String {
+    let SyncTotals { seen, added, changed, removed } = sync.totals;
+    format!("{seen} files seen: {added} added, {changed} changed, {removed} removed")
+}
+
+/// An error unless everything was compared, or the cache holds all that was loaded.
 fn outcome(job: &JobStatus, is_json: bool) -> anyhow::Result<()> {
     if !is_json {
         for failure in &job.failures {
@@ -115,9 +154,9 @@ fn outcome(job: &JobStatus, is_json: bool) -> anyhow::Result<()> {
             totals.evicted_bytes
         ),
         JobState::Done | JobState::Queued | JobState::Running => Ok(()),
-        JobState::Cancelled => anyhow::bail!("the load was cancelled"),
+        JobState::Cancelled => anyhow::bail!("the job was cancelled"),
         JobState::Failed => {
-            anyhow::bail!("the load failed: {}", job.error.as_deref().unwrap_or("for no known reason"))
+            anyhow::bail!("the job failed: {}", job.error.as_deref().unwrap_or("for no known reason"))
         }
     }
 }
@@ -135,12 +174,11 @@ fn line(job: &JobStatus) -> String {
         0 => String::new(),
         bytes => format!(", {bytes} evicted again"),
     };
-    format!(
-        "{:>5}  {state:<9}  {}  {}, {cached} of {found} bytes cached{evicted}",
-        job.id,
-        job.path,
-        files(job)
-    )
+    let (kind, done) = match &job.sync {
+        Some(sync) => ("sync", compared(sync)),
+        None => ("load", format!("{}, {cached} of {found} bytes cached{evicted}", files(job))),
+    };
+    format!("{:>5}  {kind}  {state:<9}  {}  {done}", job.id, job.path)
 }
 
 pub(super) async fn jobs(arguments: JobsArguments) -> anyhow::Result<()> {

@@ -97,13 +97,14 @@ fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Opt
     };
     let cache = section.section("cache").map(|cache| {
         let revalidate = cache.value("revalidate", Revalidate::After(Duration::from_secs(1)));
-        let (rule, preload, write) = (rule(&cache), preload(&cache), write_mode(&cache, kind));
+        let (rule, write) = (rule(&cache), write_mode(&cache, kind));
+        let (preload, sync_every) = (preload(&cache), sync_every(&cache, kind));
         cache.finish();
-        (revalidate, write, rule, preload)
+        (revalidate, write, rule, (preload, sync_every))
     });
     let trusted = Revalidate::After(Duration::from_secs(1));
-    let (revalidate, write, rule, preload) =
-        cache.unwrap_or((trusted, WriteMode::default(), Rule::default(), None));
+    let (revalidate, write, rule, (preload, sync_every)) =
+        cache.unwrap_or((trusted, WriteMode::default(), Rule::default(), (None, None)));
     Some(MountConfig {
         path: NsPath::root(),
         read_only: section.value("read_only", false),
@@ -111,6 +112,7 @@ fn read_mount(section: &Section<'_>, base: &Path, defaults: &MountLimits) -> Opt
         write,
         rule,
         preload,
+        sync_every,
         limits: gateway::limits(section.section("limits"), defaults),
         quirks: quirks(section.section("quirks")),
         store: store?,
@@ -174,6 +176,8 @@ fn rule(cache: &Section<'_>) -> Rule {
         ttl_ms: cache.optional("ttl").map(|ttl: Duration| ttl.as_millis() as u64),
         quota_bytes: cache.optional("quota").map(|Bytes(bytes)| bytes),
         priority: cache.optional("priority"),
+        // The mount's own is its `revalidate`.
+        revalidate: None,
     }
 }
 
@@ -204,6 +208,25 @@ impl Parse for TimeOfDay {
         let (hours, minutes): (u64, u64) = (number(hours)?, number(minutes)?);
         (hours < 24 && minutes < 60).then(|| Self(Duration::from_secs((hours * 60 + minutes) * 60)))
     }
+}
+
+/// `sync: {every: 1h}`: how often what is known of the mount is compared with its store.
+fn sync_every(cache: &Section<'_>, store: Option<StoreKind>) -> Option<Duration> {
+    let section = cache.section("sync")?;
+    let every = section.required("every").filter(|every: &Duration| {
+        if every.is_zero() {
+            section.problem("every", "`every` must be more than nothing");
+        }
+        !every.is_zero()
+    });
+    section.finish();
+    if matches!(store, Some(StoreKind::Fs)) {
+        cache.problem(
+            "sync",
+            "`sync` is for stores elsewhere; leave it out: what changes in a local directory is seen at once",
+        );
+    }
+    every
 }
 
 impl Parse for Priority {

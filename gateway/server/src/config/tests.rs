@@ -144,6 +144,22 @@ fn each_kind_of_store_takes_one_way_to_sign_in() {
 }
 
 #[test]
+fn syncs_have_a_time_and_a_store_elsewhere() {
+    let mount = |store: &str, sync: &str| {
+        format!("mounts:\n  /data:\n    store: {store}\n    cache: {{sync: {sync}}}\n")
+    };
+    let text = mount("memory", "{every: 1h}");
+    let config = parse(Path::new("m.yaml"), &text, Path::new("/base")).expect("valid");
+    assert_eq!(config.mounts[0].sync_every, Some(Duration::from_hours(1)));
+    assert_problem(&mount("memory", "{every: 0s}"), "`every` must be more than nothing");
+    assert_problem(&mount("memory", "{}"), "write `every: ");
+    assert_problem(
+        &mount("fs\n    options: {root: /tmp/x}", "{every: 1h}"),
+        "`sync` is for stores elsewhere",
+    );
+}
+
+#[test]
 fn wrong_shapes_are_explained() {
     assert_problem("mounts: []\n", "must be a section");
     assert_problem(

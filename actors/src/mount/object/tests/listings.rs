@@ -3,16 +3,17 @@
 use forebay_core::{ListItem, MkdirMode};
 
 use super::*;
+use crate::cache::Trusted;
 use crate::metadata::Metadata;
 
 /// A mount whose listings outlive it.
-struct Kept {
-    f: Fixture,
+pub(super) struct Kept {
+    pub(super) f: Fixture,
     metadata: Metadata,
     state: TempDir,
 }
 
-fn kept(revalidate: Revalidate) -> Kept {
+pub(super) fn kept(revalidate: Revalidate) -> Kept {
     let clock = ManualClock::default();
     clock.advance(Duration::from_hours(1));
     let store = Arc::new(Faulty::new(Clock::manual(&clock)));
@@ -39,7 +40,7 @@ fn open(
 }
 
 impl Kept {
-    fn restart(self, revalidate: Revalidate) -> Self {
+    pub(super) fn restart(self, revalidate: Revalidate) -> Self {
         let Self { f: Fixture { store, mount, clock, directory }, metadata, state } = self;
         drop(mount);
         metadata.close();
@@ -53,13 +54,13 @@ impl Kept {
         self.f.mount.list(&query).await.expect("lists")
     }
 
-    async fn names(&self, prefix: &str, shallow: bool) -> Vec<String> {
+    pub(super) async fn names(&self, prefix: &str, shallow: bool) -> Vec<String> {
         let page = self.page(prefix, shallow, None, 1000).await;
         page.items.into_iter().map(|item| item.name).collect()
     }
 
     /// Waits until all is written.
-    async fn idle(&self) {
+    pub(super) async fn idle(&self) {
         let idle = async {
             while !self.metadata.is_idle() {
                 tokio::task::yield_now().await;
@@ -231,6 +232,77 @@ async fn commit_that_outlives_the_database_leaves_nothing_to_trust() {
     assert_eq!(k.names("", false).await, ["d/a", "d/b"], "without a database the store is asked");
 }
 
+impl Kept {
+    /// Bytes of the journal, and whether anything of the mount is in the database.
+    async fn kept_state(&self) -> (u64, bool) {
+        self.idle().await;
+        let journal =
+            std::fs::read_dir(self.state.path()).expect("lists").map(|file| file.expect("is there"));
+        let journal = journal.filter(|file| file.file_name().to_string_lossy().starts_with("commits."));
+        let bytes = journal.map(|file| file.metadata().expect("is there").len()).sum();
+        (bytes, self.metadata.has_chunks())
+    }
+}
+
+#[tokio::test]
+async fn commits_of_a_mount_that_keeps_no_listings_are_not_written_down() {
+    let mut k = kept(Revalidate::Never);
+    k.f.store.put_outside("d/a", b"one").await;
+    k.names("", false).await;
+    k.f.put("d/b", b"two").await;
+    assert!(k.kept_state().await.1);
+    let changed = |k: &Kept, revalidate| k.f.mount.changed(false, (revalidate, WriteMode::Through), 1 << 20);
+    k.f.mount = changed(&k, Revalidate::Always);
+    assert_eq!(k.kept_state().await, (0, false), "what was kept goes with the keeping");
+    k.f.put("d/c", b"three").await;
+    k.f.mount.delete(&key("d/a"), DeleteMode::Tree).await.expect("deletes");
+    assert_eq!(k.kept_state().await, (0, false));
+    let gate = k.f.store.hold("put");
+    let put = {
+        let mount = Arc::clone(&k.f.mount);
+        tokio::spawn(async move {
+            let staged = mount.stage(Target::Replace(key("d/d"))).await?;
+            staged.publish(Publish::default()).await
+        })
+    };
+    gate.arrived().await;
+    k.f.mount = changed(&k, Revalidate::Never);
+    assert_eq!(k.names("", false).await, ["d/b", "d/c", "d/d"]);
+    assert_eq!(k.kept_state().await, (0, false), "an answer may have missed a commit that began before");
+    gate.open();
+    put.await.expect("joins").expect("publishes");
+    assert_eq!(k.names("", false).await, ["d/b", "d/c", "d/d"]);
+    assert!(k.kept_state().await.1);
+    k.f.put("d/e", b"five").await;
+    k.idle().await;
+    k.f.store.calls("list");
+    assert_eq!(k.names("", false).await, ["d/b", "d/c", "d/d", "d/e"]);
+    assert_eq!(k.f.store.calls("list"), 0);
+}
+
+#[tokio::test]
+async fn what_was_kept_is_gone_when_the_mount_is_opened_without_keeping_or_not_at_all() {
+    let k = kept(Revalidate::Never);
+    k.f.store.put_outside("d/a", b"one").await;
+    k.names("", false).await;
+    let k = k.restart(Revalidate::Always);
+    assert_eq!(k.kept_state().await, (0, false));
+    let mut k = k.restart(Revalidate::Never);
+    k.names("", false).await;
+    assert!(k.kept_state().await.1);
+    k.metadata.prune();
+    assert!(k.kept_state().await.1, "it is in use");
+    let elsewhere = TempDir::new().expect("a directory");
+    let other = mount_with(&k.f.store, &k.f.clock, &elsewhere, OTHER);
+    drop(std::mem::replace(&mut k.f.mount, other));
+    assert!(k.kept_state().await.1, "others may still be opened");
+    k.metadata.prune();
+    assert_eq!(k.kept_state().await, (0, false));
+}
+
+const OTHER: (Revalidate, &CacheConfig, WriteMode, Option<Arc<Listings>>) =
+    (Revalidate::Always, &MEMORY_ONLY, WriteMode::Through, None);
+
 #[tokio::test]
 async fn listing_under_way_during_a_commit_is_not_remembered() {
     let k = kept(Revalidate::Never);
@@ -298,4 +370,41 @@ async fn random_changes_are_listed_at_once_and_as_the_store_has_them() {
         }
     }
     assert!(listings < 195, "{listings}");
+}
+
+#[tokio::test]
+async fn rules_say_how_long_parts_of_a_mount_are_trusted() {
+    let k = kept(Revalidate::Never);
+    let rules = &k.f.mount.core.rules;
+    let path = |text: &str| forebay_core::NsPath::parse(text).expect("a path");
+    rules.set_mounts([(path("/object"), crate::cache::Rule::default())]);
+    for (at, trusted) in [("/object/d", Trusted::Always), ("/object/d/e", Trusted::AfterMs(60_000))] {
+        let rule = crate::cache::Rule { revalidate: Some(trusted), ..crate::cache::Rule::default() };
+        rules.change(&path(at), &rule).await.expect("changes");
+    }
+    let names = ["d/a", "d/e/x", "f"];
+    for name in names {
+        k.f.store.put_outside(name, b"old").await;
+    }
+    k.names("", false).await;
+    k.idle().await;
+    let lengths = async || {
+        let mut lengths = Vec::new();
+        for name in names {
+            lengths.push(k.f.stat(name).await.expect("there").size_bytes);
+        }
+        lengths
+    };
+    assert_eq!(lengths().await, [3, 3, 3]);
+    for name in names {
+        k.f.store.put_outside(name, b"changed").await;
+    }
+    assert_eq!(lengths().await, [7, 3, 3]);
+    k.f.store.calls("list");
+    for (prefix, asked) in [("d/", 1), ("d/e/", 0), ("", 0)] {
+        k.names(prefix, true).await;
+        assert_eq!(k.f.store.calls("list"), asked, "{prefix}");
+    }
+    k.f.clock.advance(Duration::from_mins(1));
+    assert_eq!(lengths().await, [7, 7, 3]);
 }

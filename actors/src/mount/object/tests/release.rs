@@ -5,17 +5,17 @@ use forebay_core::ByteRange;
 use super::*;
 use crate::mount::object::file::ObjectFile;
 
-const OLD: &[u8] = b"old content";
+pub(super) const OLD: &[u8] = b"old content";
 
 impl Fixture {
     /// How much of a content that a name showed once is cached.
-    fn cached_bytes(&self, name: &str, entry: &Entry) -> u64 {
+    pub(super) fn cached_bytes(&self, name: &str, entry: &Entry) -> u64 {
         let file = ObjectFile::new(&self.mount.core, &key(name), entry.clone());
         forebay_core::OpenFile::cached(&file, ByteRange::new(0, entry.size_bytes)).bytes
     }
 
     /// A file that was read, so that it is cached.
-    async fn cached(&self, name: &str) -> Entry {
+    pub(super) async fn cached(&self, name: &str) -> Entry {
         self.store.put_outside(name, OLD).await;
         assert_eq!(self.read(name).await, OLD);
         let entry = self.stat(name).await.expect("there");
