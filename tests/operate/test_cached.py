@@ -6,19 +6,11 @@ import os
 import pytest
 import requests
 from botocore.exceptions import ClientError
-from harness.faults import FaultProxy
 from harness.gateway import OWNER, READER, Gateway, settings
 from harness.tool import has_fuse, machine
 from harness.wait import wait_for
 
 LARGE = os.urandom(2_500_000)
-
-
-@pytest.fixture
-def proxy(store):
-    running = FaultProxy.before(store)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 
 import pytest
 import requests
-from harness.faults import FaultProxy, Status
+from harness.faults import Status
 from harness.gateway import Gateway, settings
 from harness.wait import wait_for
 
@@ -21,13 +21,6 @@ def filled(store):
     for name, data in FILES.items():
         store.put(bucket, name, data)
     return bucket
-
-
-@pytest.fixture
-def proxy(store):
-    running = FaultProxy.before(store)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

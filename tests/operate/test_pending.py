@@ -3,16 +3,9 @@
 import json
 
 import pytest
-from harness.faults import FaultProxy, Status
+from harness.faults import Status
 from harness.gateway import Gateway, settings
 from harness.wait import wait_for
-
-
-@pytest.fixture
-def proxy(store):
-    running = FaultProxy.before(store)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

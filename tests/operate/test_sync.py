@@ -5,19 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from harness.faults import FaultProxy, Latency
+from harness.faults import Latency
 from harness.gateway import Gateway, settings
 from harness.tool import has_fuse
 from harness.wait import wait_for
 
 NEVER = {"revalidate": "never"}
-
-
-@pytest.fixture
-def proxy(store):
-    running = FaultProxy.before(store)
-    yield running
-    running.stop()
 
 
 @pytest.fixture
