@@ -37,6 +37,7 @@ mod work;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -133,6 +134,8 @@ struct Core {
     failures: Failures,
     /// What was brought there under another name.
     conflicts: Conflicts,
+    /// Whether writes wait for the store that need not, which was said.
+    is_waiting: AtomicBool,
     /// User and group of the process: they own what nobody was given.
     owner: (u32, u32),
 }
@@ -167,6 +170,7 @@ impl ObjectMount {
             sending: Arc::new(Semaphore::new(SENDING_AT_ONCE)),
             failures: Failures::default(),
             conflicts: Conflicts::default(),
+            is_waiting: AtomicBool::new(false),
             owner,
         });
         core.keep_listings();

@@ -79,7 +79,8 @@ impl Staging {
     /// with `is_durable` a restart of the machine, too. Not cancel-safe: run it to its end.
     ///
     /// # Errors
-    /// `NoSpace` when enough is pending; the disk's. The content is staged as before then.
+    /// `NoSpace` when enough is pending; `PreconditionFailed` when its base is not what is pending of the name; the
+    /// disk's. The content is staged as before then.
     pub(crate) async fn keep(
         &self,
         file: &Arc<StagingFile>,
@@ -116,6 +117,11 @@ impl Staging {
             (Err(_), Sharing::Shared) => blocking(move || Ok(fs::remove_file(&path)?)).await?,
         }
         answer
+    }
+
+    /// Whether much more may be pending.
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.back.table.backlog().bytes <= self.0.space.limit_bytes() / QUOTA_DIVISOR / 2
     }
 
     /// Says that the writes of a name up to `put` are at the store. `take` may rename the file of `put`, which is

@@ -12,6 +12,7 @@
 //! What is uploaded when is decided in [`super::uploader`].
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay_core::{
@@ -71,15 +72,6 @@ impl Core {
 
     async fn keep(&self, kept: Kept, base: Base, ack: Ack) -> Result<Option<Object>> {
         let name = kept.key.as_str();
-        let holds = self.staging.pending().latest(name).is_none_or(|latest| match &base {
-            Base::Any => true,
-            Base::Absent => false,
-            Base::Tag(tag) => *tag == latest.md5,
-        });
-        if !holds {
-            let message = "the file was changed since this write began";
-            return Err(Error::new(ErrorKind::PreconditionFailed, message));
-        }
         let file = Arc::clone(&kept.file);
         let put = Put {
             seq: 0,
@@ -94,14 +86,36 @@ impl Core {
         };
         let object = pending_object(&put);
         let is_durable = ack != Ack::Nvme;
-        if let Err(error) = self.staging.keep(&kept.file, put, (kept.sharing, is_durable)).await {
-            tracing::warn!(mount = &*self.label, key = name, %error, "a write waits for the store");
-            return Ok(None);
+        match self.staging.keep(&kept.file, put, (kept.sharing, is_durable)).await {
+            Err(error) if error.kind() == ErrorKind::PreconditionFailed => return Err(error),
+            Err(error) => {
+                self.note_waiting(name, &error);
+                return Ok(None);
+            }
+            Ok(()) => self.note_room(),
         }
         if ack == Ack::Uploaded {
             self.settled(name).await?;
         }
         Ok(Some(object))
+    }
+
+    /// Says once that writes wait for the store.
+    fn note_waiting(&self, name: &str, error: &Error) {
+        if !self.is_waiting.swap(true, Ordering::Relaxed) {
+            let mount = &*self.label;
+            tracing::warn!(mount, key = name, %error, "writes wait for the store before they are acknowledged");
+        }
+    }
+
+    /// Says once that they do no more.
+    fn note_room(&self) {
+        if self.is_waiting.load(Ordering::Relaxed)
+            && self.staging.has_room()
+            && self.is_waiting.swap(false, Ordering::Relaxed)
+        {
+            tracing::info!(mount = &*self.label, "writes are acknowledged before the store has them again");
+        }
     }
 
     /// Waits until nothing of a name is pending.

@@ -35,6 +35,7 @@ pub(super) struct Failures(Mutex<HashMap<String, Failure>>);
 
 struct Failure {
     attempts: u32,
+    kind: ErrorKind,
     error: String,
     until: Instant,
 }
@@ -45,12 +46,16 @@ impl Failures {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, name: &str, error: &Error) {
+    /// Notes a failure; whether it is not of the kind of the one before it.
+    fn note(&self, name: &str, error: &Error) -> bool {
         let mut failures = self.lock();
-        let attempts = failures.get(name).map_or(0, |failure| failure.attempts) + 1;
+        let before = failures.get(name);
+        let attempts = before.map_or(0, |failure| failure.attempts) + 1;
         let rest = REST_MIN.saturating_mul(1 << (attempts - 1).min(16)).min(REST_MAX);
-        let failure = Failure { attempts, error: error.to_string(), until: Instant::now() + rest };
-        failures.insert(name.to_owned(), failure);
+        let is_new = before.is_none_or(|failure| failure.kind != error.kind());
+        let (kind, error, until) = (error.kind(), error.to_string(), Instant::now() + rest);
+        failures.insert(name.to_owned(), Failure { attempts, kind, error, until });
+        is_new
     }
 }
 
@@ -87,8 +92,9 @@ impl Core {
         match outcome {
             Ok(_) => drop(self.failures.lock().remove(&name)),
             Err(error) => {
-                tracing::warn!(mount = &*self.label, key = name, %error, "an acknowledged write is not at the store yet");
-                self.failures.note(&name, &error);
+                if self.failures.note(&name, &error) {
+                    tracing::warn!(mount = &*self.label, key = name, %error, "an acknowledged write is not at the store yet");
+                }
             }
         }
         name

@@ -173,6 +173,28 @@ async fn conflict_keeps_both_contents() {
 }
 
 #[tokio::test]
+async fn of_two_who_change_a_file_in_place_at_once_the_second_is_refused() {
+    let f = fixture_back();
+    f.put("a", b"base").await;
+    f.uploaded().await;
+    let gate = f.store.hold("put");
+    let mut writes = Vec::new();
+    for content in [&b"mine"[..], b"your"] {
+        let staged = f.mount.stage(Target::Modify(key("a"))).await.expect("stages");
+        staged.write_at(0, Bytes::from_static(content)).await.expect("writes");
+        writes.push(staged);
+    }
+    let publish = || Publish::default();
+    let (mine, yours) = tokio::join!(writes[0].publish(publish()), writes[1].publish(publish()));
+    let (winner, refused) = if mine.is_ok() { (b"mine", yours) } else { (b"your", mine) };
+    assert_eq!(kind(refused), Some(ErrorKind::PreconditionFailed));
+    assert_eq!(f.read("a").await, winner);
+    gate.open();
+    f.uploaded().await;
+    assert_eq!((f.names().await, f.stored("a").await), (vec!["a".to_owned()], winner.to_vec()));
+}
+
+#[tokio::test]
 async fn conflict_is_listed_as_it_ended_where_listings_are_kept() {
     let (clock, state) = (ManualClock::default(), TempDir::new().expect("a directory"));
     let store = Arc::new(Faulty::new(Clock::manual(&clock)));
