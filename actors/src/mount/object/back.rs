@@ -316,16 +316,16 @@ impl Core {
         for (at, put) in puts.iter().enumerate().rev() {
             match self.staging.content(put).await? {
                 Content::Whole(file) => return Ok(Some((at, file))),
-                Content::Lost(cause) => self.note_lost(put, cause),
+                Content::Lost(cause) => self.note_lost(put, &cause),
             }
         }
         Ok(None)
     }
 
-    fn note_lost(&self, put: &Put, cause: String) {
+    fn note_lost(&self, put: &Put, cause: &str) {
         let (key, since) = (put.key.clone(), put.modified);
         let (mount, size_bytes) = (&*self.label, put.size_bytes);
-        let lost = LostWrite { key, size_bytes, since, cause: cause.clone() };
+        let lost = LostWrite { key, size_bytes, since, cause: cause.to_owned() };
         if self.lost.note(lost, |other| other.key == put.key && other.since == since) {
             METRICS.writeback_lost.with_label_values(&[mount]).inc();
             tracing::error!(mount, key = put.key, size_bytes, cause, "an acknowledged write is lost");

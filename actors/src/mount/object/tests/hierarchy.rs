@@ -73,7 +73,7 @@ impl Lake {
 
     async fn uploaded(&self) {
         let root = Key::root();
-        tokio::time::timeout(Duration::from_secs(60), self.mount.flush(&root))
+        tokio::time::timeout(Duration::from_mins(1), self.mount.flush(&root))
             .await
             .expect("in time")
             .expect("uploads");
