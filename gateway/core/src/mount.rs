@@ -526,8 +526,7 @@ pub trait Mount: Send + Sync {
         Vec::new()
     }
 
-    /// Acknowledged contents that were lost before the store had them since the mount is there, the last at the end; at
-    /// most a page of them.
+    /// Acknowledged contents that were lost before the store had them, the last at the end; at most a page of them.
     fn lost(&self) -> Vec<LostWrite> {
         Vec::new()
     }
