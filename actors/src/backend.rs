@@ -32,6 +32,8 @@ mod uploads;
 
 pub use exchange::Exchange;
 pub use hdfs::Hdfs;
+#[cfg(test)]
+pub(crate) use hdfs::tests as hdfs_tests;
 pub use memory::Memory;
 pub use object::ObjectStore;
 pub use uploads::UploadMemory;

@@ -8,7 +8,8 @@
 //! - `uploads/<id>/` holds multipart uploads, which survive a restart. A part exists once its record is renamed into
 //!   place; the record names the data, so the two can never disagree.
 //! - `pending/` holds the larger contents that were acknowledged and are not at the store yet; the journal beside it
-//!   names them and holds the small ones. See `back.rs`.
+//!   names them and holds the small ones. `damaged/` holds those that are no longer what was acknowledged. See
+//!   `back.rs`.
 //! - One process owns the directory, by a lock on it.
 
 mod back;
@@ -30,7 +31,7 @@ use forebay_core::{Dirty, Error, ErrorKind, METRICS, Result};
 use rustix::fs::FlockOperation;
 use uuid::Uuid;
 
-pub(crate) use self::back::{Back, Sharing};
+pub(crate) use self::back::{Back, Content, Sharing};
 pub use self::file::{StagingFile, Stamp};
 pub(crate) use self::record::{Base, Put, Shown};
 use self::space::Space;

@@ -44,6 +44,7 @@ KINDS = [
     Kind("s3", "back nvme-fsync"),
     Kind("fs", "through", loses_power=True),
     Kind("azblob", "back nvme-fsync"),
+    Kind("hdfs", "back nvme-fsync"),
     Kind("s3", "through"),
     Kind("hdfs", "through"),
     Kind("fs", "through"),

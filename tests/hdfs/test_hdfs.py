@@ -1,16 +1,18 @@
 """What only HDFS has: real directories, renames in one request, names it refuses, a standby, other clients of the cluster."""
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from harness.faults import FaultProxy
+from harness.faults import FaultProxy, Status
 from harness.gateway import Gateway, settings
 from harness.s3 import refused
 from harness.tool import machine
 from harness.wait import wait_for
+from operate.test_write_modes import CACHES, check_column
 
 AWKWARD = ["a b", " a", "a ", "a%20b", "a+b", "ä☃", "a?b=c&d", "a#b;c", "~'()*!\"<>&\\|", "[x]{y}^`@$,", "'", "\t"]
 STANDBY = (
@@ -208,3 +210,42 @@ def test_a_standby_and_a_dead_namenode_cost_nothing_but_a_look(start, hadoop):
     standby.stop()
     gateway, _ = start(standby.endpoint, hadoop.endpoint, root=root)
     assert gateway.s3().get_object(Bucket="lake", Key="a")["Body"].read() == b"x"
+
+
+@pytest.mark.parametrize(("column", "cache"), CACHES)
+def test_write_modes_promise_what_their_table_says(tmp_path, hadoop, column, cache):
+    check_column(tmp_path, hadoop, column, cache)
+
+
+def test_write_back_outlives_a_kill_and_keeps_both_sides_of_a_conflict(tmp_path, hadoop, raw):
+    root, proxy = hadoop.root("back"), FaultProxy.before(hadoop)
+    mount = hadoop.mount(root, [proxy.endpoint], cache={"revalidate": "always", "write": "back"})
+    gateway = Gateway(tmp_path, settings(tmp_path, {"/lake": mount})).start()
+    try:
+        s3, hdfs = gateway.s3(), gateway.webhdfs()
+        assert hdfs.create("/lake/log", b"base").status == 201
+        assert gateway.cli("flush").returncode == 0
+        with proxy.fault(Status(503), method="PUT"):
+            etag = s3.put_object(Bucket="lake", Key="new/part", Body=b"part" * 20_000)["ETag"]
+            assert hdfs.append("/lake/log", b", and ours").status == 200
+            assert raw.open(f"{root}/new/part").status == 404
+            gateway.kill()
+            gateway.clear_mount()
+            assert raw.create(f"{root}/log", b"theirs", overwrite="true").status == 201
+            gateway.start()
+            assert hdfs.open("/lake/new/part").value == b"part" * 20_000
+            assert hdfs.names("/lake") == ["log", "new/"]
+            if gateway.mountpoint:
+                assert (gateway.mountpoint / "lake/log").read_bytes() == b"base, and ours"
+        assert gateway.cli("flush").returncode == 0
+        assert raw.open(f"{root}/new/part").value == b"part" * 20_000
+        assert hdfs.rename("/lake/new", "/lake/moved").value == {"boolean": True}
+        assert s3.head_object(Bucket="lake", Key="moved/part")["ETag"] == etag
+        (conflict,) = json.loads(gateway.cli("status", "--json").stdout)["conflicts"]
+        assert conflict["path"] == "/lake/log"
+        assert raw.open(f"{root}/log").value == b"theirs"
+        beside = conflict["beside"].removeprefix("/lake")
+        assert raw.open(f"{root}{beside}").value == b"base, and ours"
+    finally:
+        gateway.stop()
+        proxy.stop()

@@ -1,9 +1,11 @@
 """Modes, owners, times and xattrs on a store that cannot keep them: there after a kill, and the same in all frontends."""
 
+import json
 import os
 import stat
 
 import pytest
+from harness.faults import Status
 from harness.gateway import Gateway, settings
 from harness.tool import has_fuse
 
@@ -26,15 +28,19 @@ def mark_through_fuse(root) -> None:
     (root / "old").mkdir(mode=0o750)
     (root / "old/sub").mkdir()
     (root / "old/sub").chmod(0o711)
-    (root / "old/file").write_bytes(b"content")
-    (root / "old/file").chmod(0o640)
-    os.chown(root / "old/file", 0, 6)
-    os.utime(root / "old/file", (DATED_S, DATED_S))
-    os.setxattr(root / "old/file", "user.colour", b"green")
+    mark_file(root / "old/file")
     (root / "gone").write_bytes(b"x")
     (root / "gone").chmod(0o600)
     (root / "gone").unlink()
     (root / "old").rename(root / "new")
+
+
+def mark_file(path) -> None:
+    path.write_bytes(b"content")
+    path.chmod(0o640)
+    os.chown(path, 0, 6)
+    os.utime(path, (DATED_S, DATED_S))
+    os.setxattr(path, "user.colour", b"green")
 
 
 def mark_through_webhdfs(webhdfs) -> None:
@@ -56,18 +62,26 @@ def mark_through_webhdfs(webhdfs) -> None:
 
 def check(gateway) -> None:
     webhdfs = gateway.webhdfs()
-    status = {path: webhdfs.status(f"/bucket/new{path}").value for path in ("", "/sub", "/file")}
-    assert [found["permission"] for found in status.values()] == ["750", "711", "640"]
-    file = status["/file"]
-    assert (file["owner"], file["group"], file["modificationTime"]) == ("root", "disk", DATED_S * 1000)
-    xattrs = webhdfs.outcome("GET", "/bucket/new/file", "GETXATTRS", encoding="text").value["XAttrs"]
+    status = [webhdfs.status(f"/bucket/new{path}").value for path in ("", "/sub")]
+    assert [found["permission"] for found in status] == ["750", "711"]
+    check_file(gateway, "new/file")
+    if gateway.mountpoint:
+        assert stat.S_IMODE((gateway.mountpoint / "bucket/new").stat().st_mode) == 0o750
+
+
+def check_file(gateway, name: str) -> None:
+    webhdfs = gateway.webhdfs()
+    file = webhdfs.status(f"/bucket/{name}").value
+    assert (file["permission"], file["owner"], file["group"]) == ("640", "root", "disk")
+    assert file["modificationTime"] == DATED_S * 1000
+    xattrs = webhdfs.outcome("GET", f"/bucket/{name}", "GETXATTRS", encoding="text").value["XAttrs"]
     assert {"name": "user.colour", "value": '"green"'} in xattrs
     if gateway.mountpoint:
-        found = (gateway.mountpoint / "bucket/new/file").stat()
+        path = gateway.mountpoint / "bucket" / name
+        found = path.stat()
         assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o640, 0, 6)
         assert int(found.st_mtime) == DATED_S
-        assert os.getxattr(gateway.mountpoint / "bucket/new/file", "user.colour") == b"green"
-        assert stat.S_IMODE((gateway.mountpoint / "bucket/new").stat().st_mode) == 0o750
+        assert os.getxattr(path, "user.colour") == b"green"
 
 
 def restart(gateway) -> None:
@@ -98,3 +112,27 @@ def test_file_that_is_made_anew_has_nothing_of_the_one_before(marked):
     restart(marked)
     marked.s3().put_object(Bucket="bucket", Key="gone", Body=b"new")
     assert marked.webhdfs().status("/bucket/gone").value["permission"] == "644"
+
+
+def test_attributes_of_what_is_pending_outlive_a_kill_and_its_upload(tmp_path, store, proxy):
+    if not has_fuse():
+        pytest.skip("machine: no /dev/fuse, or not root")
+    mount = store.mount(store.bucket("attributes"), proxy.endpoint, cache={"write": "back"})
+    gateway = Gateway(tmp_path, settings(tmp_path, {"/bucket": mount})).start()
+    try:
+        with proxy.fault(Status(503), method="PUT"):
+            made = gateway.mountpoint / "bucket/made"
+            os.close(os.open(made, os.O_CREAT | os.O_WRONLY, 0o600))
+            mark_file(gateway.mountpoint / "bucket/file")
+            assert len(json.loads(gateway.cli("status", "--json").stdout)["pending"]) == 2
+            restart(gateway)
+            check_file(gateway, "file")
+            found = (gateway.mountpoint / "bucket/file").stat()
+        assert gateway.cli("flush").returncode == 0
+        check_file(gateway, "file")
+        restart(gateway)
+        check_file(gateway, "file")
+        assert stat.S_IMODE((gateway.mountpoint / "bucket/made").stat().st_mode) == 0o600
+        assert (gateway.mountpoint / "bucket/file").stat().st_ino == found.st_ino
+    finally:
+        gateway.stop()

@@ -1,9 +1,9 @@
-"""What was acknowledged and is not at its store yet, and what came there under another name."""
+"""What was acknowledged and is not at its store yet, what came there under another name, and what was lost."""
 
 import json
 
 import pytest
-from harness.faults import Status
+from harness.faults import Latency, Status
 from harness.gateway import Gateway, settings
 from harness.wait import wait_for
 
@@ -23,7 +23,7 @@ def status(gateway) -> dict:
 
 def test_a_conflict_is_listed_with_both_names_and_its_time(back, store, proxy):
     bucket, hdfs = back.config["mounts"]["/data"]["options"]["bucket"], back.webhdfs()
-    assert status(back) == {"pending": [], "conflicts": []}
+    assert status(back) == {"pending": [], "conflicts": [], "lost": []}
     assert hdfs.create("/data/d/f", b"base").status == 201
     back.cli("flush")
     with proxy.fault(Status(503), method="PUT"):
@@ -39,3 +39,34 @@ def test_a_conflict_is_listed_with_both_names_and_its_time(back, store, proxy):
     assert store.get(bucket, conflict["beside"].removeprefix("/data/")) == b"base, and ours"
     text = back.cli("status").stdout.decode()
     assert f"/data/d/f was changed at its store; what was acknowledged is {conflict['beside']}" in text
+
+
+def test_a_lost_file_is_reported_and_holds_up_nothing(back, store, proxy):
+    bucket, s3 = back.config["mounts"]["/data"]["options"]["bucket"], back.s3()
+    with proxy.fault(Status(503), method="PUT"):
+        for name in ("lost", "kept"):
+            s3.put_object(Bucket="data", Key=name, Body=name.encode() * 20_000)
+        (pending,) = (back.directory / "var").rglob("pending")
+        (lost,) = [path for path in pending.iterdir() if path.read_bytes().startswith(b"lost")]
+        lost.unlink()
+    wait_for(lambda: not status(back)["pending"], 30, "the upload")
+    (found,) = status(back)["lost"]
+    assert (found["path"], found["size_bytes"]) == ("/data/lost", 80_000)
+    assert found["cause"] == f"{lost} is gone"
+    assert "lost  /data/lost" in back.cli("status").stdout.decode()
+    assert (store.get(bucket, "kept"), store.get(bucket, "lost")) == (b"kept" * 20_000, None)
+    assert back.metrics().total("forebay_writeback_lost_total", mount="/data") == 1
+
+
+def test_uploads_that_have_begun_are_finished_at_the_end_and_what_remains_is_said(back, store, proxy):
+    bucket, s3 = back.config["mounts"]["/data"]["options"]["bucket"], back.s3()
+    with proxy.fault(Latency(2), method="PUT", path=".*begun"), proxy.fault(Status(503), method="PUT", path=".*refused"):
+        for name in ("begun", "refused"):
+            s3.put_object(Bucket="data", Key=name, Body=name.encode())
+        wait_for(lambda: [write for write in status(back)["pending"] if write["attempts"]], 30, "a refusal")
+        back.stop()
+        assert (store.get(bucket, "begun"), store.get(bucket, "refused")) == (b"begun", None)
+    assert "acknowledged and not at the store; the next start brings it there" in back.log.read_text()
+    back.start()
+    assert back.cli("flush").returncode == 0
+    assert store.get(bucket, "refused") == b"refused"

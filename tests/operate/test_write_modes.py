@@ -109,8 +109,15 @@ def answered(status: int, outcome) -> None:
     assert outcome.status == status, outcome
 
 
-@pytest.mark.parametrize(("column", "cache"), [(column, cache) for column, caches in COLUMNS.items() for cache in caches])
+CACHES = [(column, cache) for column, caches in COLUMNS.items() for cache in caches]
+
+
+@pytest.mark.parametrize(("column", "cache"), CACHES)
 def test_a_column_of_the_table(tmp_path, store, column, cache):
+    check_column(tmp_path, store, column, cache)
+
+
+def check_column(tmp_path, store, column: str, cache: dict) -> None:
     cells = {kind: cells[column] for kind, cells in table().items()}
     local = {kind for kind, where in cells.items() if where in (SYNCED, WRITTEN)}
     with FaultDisk(tmp_path / "disk") as disk, ThreadPoolExecutor(len(cells)) as pool:

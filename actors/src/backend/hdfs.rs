@@ -269,4 +269,4 @@ impl Backend for Hdfs {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,13 +19,13 @@ mod attributes;
 mod back;
 mod bounded;
 mod change;
-mod conflicts;
 mod directory;
 mod file;
 mod hierarchy;
 mod link;
 mod list;
 mod lookup;
+mod recent;
 mod rename;
 mod request;
 mod siblings;
@@ -37,13 +37,14 @@ mod work;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_core::{
     AttributeChange, Clock, Conflict, DeleteMode, Dirty, Entry, Error, ErrorKind, Headers, Key, ListPage,
-    ListQuery, MkdirMode, Mount, MountInfo, MountState, NsPath, OpenFile, PartInfo, PendingWrite,
+    ListQuery, LostWrite, MkdirMode, Mount, MountInfo, MountState, NsPath, OpenFile, PartInfo, PendingWrite,
     Precondition, RenameMode, Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo, Usage, Want,
     XattrMode,
 };
@@ -53,7 +54,7 @@ use tokio::sync::Semaphore;
 
 use self::ahead::SENDING_AT_ONCE;
 use self::attributes::AttributeCache;
-use self::conflicts::Conflicts;
+use self::recent::Recent;
 use self::request::Condition;
 use self::siblings::Siblings;
 use self::uploader::Failures;
@@ -132,7 +133,11 @@ struct Core {
     /// What could not be brought to the store.
     failures: Failures,
     /// What was brought there under another name.
-    conflicts: Conflicts,
+    conflicts: Recent<Conflict>,
+    /// What this disk lost.
+    lost: Recent<LostWrite>,
+    /// Whether writes wait for the store that need not, which was said.
+    is_waiting: AtomicBool,
     /// User and group of the process: they own what nobody was given.
     owner: (u32, u32),
 }
@@ -166,7 +171,9 @@ impl ObjectMount {
             work: Work::new(Handle::current()),
             sending: Arc::new(Semaphore::new(SENDING_AT_ONCE)),
             failures: Failures::default(),
-            conflicts: Conflicts::default(),
+            conflicts: Recent::default(),
+            lost: Recent::default(),
+            is_waiting: AtomicBool::new(false),
             owner,
         });
         core.keep_listings();
@@ -364,12 +371,20 @@ impl Mount for ObjectMount {
         self.core.staging.dirty().await
     }
 
+    fn backlog(&self) -> u64 {
+        self.core.staging.pending().backlog().objects
+    }
+
     fn pending(&self) -> Vec<PendingWrite> {
         self.core.pending_writes()
     }
 
     fn conflicts(&self) -> Vec<Conflict> {
         self.core.conflicts.list()
+    }
+
+    fn lost(&self) -> Vec<LostWrite> {
+        self.core.lost.list()
     }
 
     async fn flush(&self, key: &Key) -> Result<()> {

@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
-use forebay_core::{Conflict, Key, Mount, NsPath, PendingWrite, Result};
+use forebay_core::{Conflict, Key, LostWrite, Mount, NsPath, PendingWrite, Result};
 use futures::future::try_join_all;
 
 use super::Mounts;
 
 impl Mounts {
+    /// Mounts of whose acknowledged contents some are not uploaded yet, with how many.
+    pub fn backlog(&self) -> Vec<(NsPath, u64)> {
+        let counted = self.handles().into_iter().map(|(path, handle)| (path, handle.backlog()));
+        counted.filter(|(_, writes)| *writes > 0).collect()
+    }
+
     /// Acknowledged contents that are not uploaded yet, by mount, what was written longest ago first.
     pub fn pending(&self) -> Vec<(NsPath, Vec<PendingWrite>)> {
         self.handles().into_iter().map(|(path, handle)| (path, handle.pending())).collect()
@@ -16,6 +22,11 @@ impl Mounts {
     /// Where acknowledged contents lost against others since the mounts are there, by mount.
     pub fn conflicts(&self) -> Vec<(NsPath, Vec<Conflict>)> {
         self.handles().into_iter().map(|(path, handle)| (path, handle.conflicts())).collect()
+    }
+
+    /// Acknowledged contents that were lost since the mounts are there, by mount.
+    pub fn lost(&self) -> Vec<(NsPath, Vec<LostWrite>)> {
+        self.handles().into_iter().map(|(path, handle)| (path, handle.lost())).collect()
     }
 
     /// Waits until all that was acknowledged at and below `path` is at its store.

@@ -7,6 +7,8 @@
 //!   acknowledged, or one that was done: it goes at the next start.
 //! - That a content is at the store is on the disk before its file goes, and before anything else changes its name
 //!   there: a restart never sends again what was followed by something that is not in the journal.
+//! - A content that is not what was acknowledged is never sent; its file goes to `damaged/`, where it counts against the
+//!   quota until somebody removes it.
 //! - At most half of the staging quota is pending, so that there is room to write through.
 
 use std::fs::{self, File};
@@ -23,6 +25,7 @@ use super::journal::Journal;
 use super::record::{INLINE_BYTES_MAX, Put, Record, Shown};
 use super::table::Table;
 use super::{PRIVATE, Shared, Staging, StagingFile, blocking, make_directory};
+use crate::backend::Source;
 
 /// The part of the staging quota that may be pending, as a divisor.
 const QUOTA_DIVISOR: u64 = 2;
@@ -39,30 +42,43 @@ pub(crate) enum Sharing {
     Shared,
 }
 
+/// A pending content on its way to the store.
+pub(crate) enum Content {
+    /// What was acknowledged.
+    Whole(Arc<File>),
+    /// It is no more; why.
+    Lost(String),
+}
+
 /// The pending contents of one mount.
 pub(crate) struct Back {
     directory: PathBuf,
+    damaged: PathBuf,
     table: Arc<Table>,
     journal: Journal,
 }
 
 impl Back {
-    /// Reads the journal in `directory`; also how many bytes lie in files of pending writes. Blocks on the disk.
+    /// Reads the journal in `directory`; also how many bytes count against the quota. Blocks on the disk.
     pub(super) fn open(directory: &Path, mount: &str) -> io::Result<(Self, u64)> {
         let table = Arc::new(Table::new(mount));
         let journal = Journal::open(directory.join("journal"), Arc::clone(&table), mount)?;
-        let pending = directory.join("pending");
+        let [pending, damaged] = ["pending", "damaged"].map(|name| directory.join(name));
         make_directory(&pending, PRIVATE)?;
-        let (named, mut bytes) = (table.files(), 0);
+        make_directory(&damaged, PRIVATE)?;
+        let named = table.files();
+        // Also of those that are lost: each is given back when it is no longer pending.
+        let mut bytes = named.values().sum();
         for entry in fs::read_dir(&pending)? {
             let entry = entry?;
-            if named.iter().any(|name| entry.file_name().to_str() == Some(name)) {
-                bytes += entry.metadata()?.len();
-            } else {
+            if entry.file_name().to_str().is_none_or(|name| !named.contains_key(name)) {
                 fs::remove_file(entry.path())?;
             }
         }
-        Ok((Self { directory: pending, table, journal }, bytes))
+        for entry in fs::read_dir(&damaged)? {
+            bytes += entry?.metadata()?.len();
+        }
+        Ok((Self { directory: pending, damaged, table, journal }, bytes))
     }
 
     pub(super) fn table(&self) -> &Arc<Table> {
@@ -79,7 +95,8 @@ impl Staging {
     /// with `is_durable` a restart of the machine, too. Not cancel-safe: run it to its end.
     ///
     /// # Errors
-    /// `NoSpace` when enough is pending; the disk's. The content is staged as before then.
+    /// `NoSpace` when enough is pending; `PreconditionFailed` when its base is not what is pending of the name; the
+    /// disk's. The content is staged as before then.
     pub(crate) async fn keep(
         &self,
         file: &Arc<StagingFile>,
@@ -118,25 +135,30 @@ impl Staging {
         answer
     }
 
-    /// Says that the writes of a name up to `put` are at the store. `take` may rename the file of `put`, which is
-    /// removed otherwise.
+    /// Whether much more may be pending.
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.back.table.backlog().bytes <= self.0.space.limit_bytes() / QUOTA_DIVISOR / 2
+    }
+
+    /// Says that the writes of a name up to number `seq` are no longer pending, `put` having been the last to be sent.
+    /// `take` may rename the file of `put`, which is removed otherwise.
     ///
     /// # Errors
     /// The disk's: the content is then sent to the store again at the next start.
     pub(crate) async fn done(
         &self,
-        put: &Put,
+        (put, seq): (&Put, u64),
         shown: Option<Shown>,
         take: impl AsyncFnOnce(&Path) -> bool,
     ) -> Result<()> {
         let back = &self.0.back;
-        let over: Vec<_> = back.table.of(&put.key).into_iter().filter(|other| other.seq <= put.seq).collect();
+        let over: Vec<_> = back.table.of(&put.key).into_iter().filter(|other| other.seq <= seq).collect();
         if let Some(shown) = shown {
             back.journal.append(Record::Shown(shown), false).await?;
         }
         // A file goes when no restart looks for it any more.
         let has_files = over.iter().any(|put| put.file.is_some());
-        back.journal.append(Record::Done { key: put.key.clone(), seq: put.seq }, has_files).await?;
+        back.journal.append(Record::Done { key: put.key.clone(), seq }, has_files).await?;
         let is_taken = match back.path(put) {
             Some(path) => take(&path).await,
             None => false,
@@ -144,25 +166,34 @@ impl Staging {
         if is_taken {
             self.0.space.release(put.size_bytes);
         }
-        let (shared, seq) = (Arc::clone(&self.0), put.seq);
+        let (shared, taken) = (Arc::clone(&self.0), is_taken.then_some(put.seq));
         blocking(move || {
-            for other in over {
-                let Some(path) = shared.back.path(&other) else { continue };
+            for other in over.iter().filter(|other| Some(other.seq) != taken) {
+                let Some(path) = shared.back.path(other) else { continue };
                 match fs::remove_file(&path) {
-                    Ok(()) => shared.space.release(other.size_bytes),
-                    // A disk that hung took it after all.
-                    Err(e) if e.kind() == io::ErrorKind::NotFound && other.seq == seq && !is_taken => {
-                        shared.space.release(other.size_bytes);
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => {
+                    // Lost, or a disk that hung took it after all.
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
                         tracing::warn!(path = %path.display(), error = %e, "stays until the next start");
                     }
+                    Ok(()) | Err(_) => shared.space.release(other.size_bytes),
                 }
             }
             Ok(())
         })
         .await
+    }
+
+    /// What clients know the contents of `from` as, they know them as at `to`, too; both end in `/` where they stand for
+    /// all below them.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) async fn carry_shown(&self, from: &str, to: &str) -> Result<()> {
+        let renamed = self.0.back.table.shown_at(from).into_iter().map(|shown| {
+            let key = format!("{to}{}", &shown.key[from.len()..]);
+            self.0.back.journal.append(Record::Shown(Shown { key, ..Shown::clone(&shown) }), false)
+        });
+        futures::future::try_join_all(renamed).await.map(drop)
     }
 
     /// Waits until no restart brings back what is done.
@@ -193,26 +224,33 @@ impl Staging {
     /// The content of a pending write as a file to be uploaded.
     ///
     /// # Errors
-    /// The disk's; `Internal` when the content is not what was acknowledged.
-    pub(crate) async fn content(&self, put: &Arc<Put>) -> Result<Arc<File>> {
+    /// The disk's.
+    pub(crate) async fn content(&self, put: &Arc<Put>) -> Result<Content> {
         let (shared, put) = (Arc::clone(&self.0), Arc::clone(put));
         blocking(move || {
-            let file = if let Some(path) = shared.back.path(&put) {
-                File::open(path)?
-            } else {
+            let Some(path) = shared.back.path(&put) else {
                 let file = tempfile::tempfile_in(&shared.writes)?;
                 file.write_all_at(&put.inline, 0)?;
-                file
+                return Ok(Content::Whole(Arc::new(file)));
             };
-            let source = crate::backend::Source { files: vec![(Arc::new(file), put.size_bytes)] };
-            if hex::encode(source.md5()?) != put.md5 {
-                let message = "the kept content is not what was acknowledged; the disk of the staging directory is damaged";
-                return Err(Error::new(ErrorKind::Internal, message).at("upload", &put.key));
+            let file = match File::open(&path) {
+                Ok(file) => Arc::new(file),
+                Err(e) if e.kind() == io::ErrorKind::NotFound && shared.back.directory.is_dir() => {
+                    return Ok(Content::Lost(format!("{} is gone", path.display())));
+                }
+                Err(e) => return Err(e.into()),
+            };
+            let source = Source { files: vec![(Arc::clone(&file), put.size_bytes)] };
+            match source.md5() {
+                Ok(md5) if hex::encode(md5) == put.md5 => return Ok(Content::Whole(file)),
+                // It is shorter than it was.
+                Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => return Err(e.into()),
+                Ok(_) | Err(_) => {}
             }
-            let [(file, _)] = &source.files[..] else {
-                return Err(Error::new(ErrorKind::Internal, "one file was put in"));
-            };
-            Ok(Arc::clone(file))
+            let aside = shared.back.damaged.join(path.file_name().unwrap_or_default());
+            fs::rename(&path, &aside)?;
+            shared.space.take(file.metadata()?.len());
+            Ok(Content::Lost(format!("{} is not what was acknowledged", aside.display())))
         })
         .await
     }

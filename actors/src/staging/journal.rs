@@ -7,7 +7,12 @@
 //! - After a write that failed the log is written anew, because what follows a torn frame is not read. As long as that
 //!   fails, nothing is appended, and writes go to the store before they are acknowledged.
 //! - A damaged end (the machine stopped while it was written) was never acknowledged, so it is cut off.
+//! - A write begins with what the one before it in the log made of its name, or is refused: of two that began with the
+//!   same content, the second one is.
+//! - A panic is the failure of the one record that causes it: the log is written anew, and the others of its group with
+//!   it.
 
+use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -48,7 +53,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    waiting: Vec<Waiting>,
+    waiting: VecDeque<Waiting>,
     is_written: bool,
     /// Number of the last write that was put in: given here, so that their order is that of the log.
     last_seq: u64,
@@ -102,7 +107,7 @@ impl Journal {
     /// Once begun it is finished, whoever stops waiting.
     ///
     /// # Errors
-    /// The disk's; nothing counts then.
+    /// `PreconditionFailed` for a write whose base is not what is pending of its name; the disk's. Nothing counts then.
     pub(super) async fn append(&self, record: Record, is_durable: bool) -> Result<()> {
         self.put_in(Some(record), is_durable).await
     }
@@ -123,7 +128,7 @@ impl Journal {
                 queue.last_seq += 1;
                 put.seq = queue.last_seq;
             }
-            queue.waiting.push(Waiting { record, is_durable, answer });
+            queue.waiting.push_back(Waiting { record, is_durable, answer });
             !std::mem::replace(&mut queue.is_written, true)
         };
         if is_first {
@@ -143,7 +148,7 @@ impl Shared {
     fn write_all(&self) {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let group = {
+            let mut group = {
                 let mut queue = self.queue();
                 queue.is_written = !queue.waiting.is_empty();
                 std::mem::take(&mut queue.waiting)
@@ -151,23 +156,45 @@ impl Shared {
             if group.is_empty() {
                 return;
             }
-            // A panic is a failure of its group, which hears that nobody answers; those behind it are served.
-            if catch_unwind(AssertUnwindSafe(|| self.serve(&mut log, group))).is_err() {
-                log.give_up();
+            if self.survives(&mut log, &mut group) {
+                continue;
+            }
+            // One of those that are left is to blame: it hears that nobody answers.
+            for waiting in group {
+                self.survives(&mut log, &mut VecDeque::from([waiting]));
             }
         }
     }
 
-    /// Writes a group and answers it.
-    fn serve(&self, log: &mut Log, group: Vec<Waiting>) {
-        let outcome = self.write(log, &group);
+    /// Serves a group; `false` where a panic leaves the rest of it. The log has nothing of that rest then.
+    fn survives(&self, log: &mut Log, group: &mut VecDeque<Waiting>) -> bool {
+        if catch_unwind(AssertUnwindSafe(|| self.serve(log, group))).is_ok() {
+            return true;
+        }
+        let rewritten = catch_unwind(AssertUnwindSafe(|| self.rewrite(log)));
+        if !rewritten.is_ok_and(|outcome| outcome.is_ok()) {
+            log.give_up();
+        }
+        false
+    }
+
+    /// Writes a group and answers it. Who is answered leaves it.
+    fn serve(&self, log: &mut Log, group: &mut VecDeque<Waiting>) {
+        self.refuse_overtaken(group);
+        if group.is_empty() {
+            return;
+        }
+        let was_broken = matches!(log, Log::Broken);
+        let outcome = self.write(log, group);
         self.groups.inc();
         self.records.inc_by(group.len() as u64);
         if let Err(e) = &outcome {
-            tracing::error!(path = %self.path.display(), error = %e, "the journal cannot be written; writes wait for the store");
+            if !was_broken {
+                tracing::error!(path = %self.path.display(), error = %e, "the journal cannot be written; writes wait for the store");
+            }
             log.give_up();
         }
-        for Waiting { record, answer, .. } in group {
+        while let Some(Waiting { record, answer, .. }) = group.pop_front() {
             let outcome = outcome.as_ref().map_err(|e| {
                 Error::from(io::Error::from(e.kind())).at("append to the journal", self.path.display())
             });
@@ -181,7 +208,31 @@ impl Shared {
         }
     }
 
-    fn write(&self, log: &mut Log, group: &[Waiting]) -> io::Result<()> {
+    /// Answers the writes that do not begin with what those before them made of their names.
+    fn refuse_overtaken(&self, group: &mut VecDeque<Waiting>) {
+        let mut latest = HashMap::<&str, &str>::new();
+        let mut overtaken = Vec::new();
+        for (at, waiting) in group.iter().enumerate() {
+            let Some(Record::Put(put)) = &waiting.record else { continue };
+            let holds = match latest.get(&*put.key) {
+                Some(tag) => put.base.holds(tag),
+                None => self.table.latest(&put.key).is_none_or(|latest| put.base.holds(&latest.md5)),
+            };
+            if holds {
+                latest.insert(&put.key, &put.md5);
+            } else {
+                overtaken.push(at);
+            }
+        }
+        for at in overtaken.into_iter().rev() {
+            let message = "the file was changed since this write began";
+            let refusal = Error::new(ErrorKind::PreconditionFailed, message);
+            // Whoever no longer waits hears nothing.
+            drop(group.remove(at).map(|waiting| waiting.answer.send(Err(refusal))));
+        }
+    }
+
+    fn write(&self, log: &mut Log, group: &VecDeque<Waiting>) -> io::Result<()> {
         match log {
             Log::Closed { good_bytes: 1.. } => self.reopen(log)?,
             Log::Open { bytes, rewrite_bytes, .. } if *bytes < *rewrite_bytes => {}

@@ -73,6 +73,17 @@ pub(crate) struct Shown {
     pub(crate) modified: SystemTime,
 }
 
+impl Base {
+    /// Whether it is the content that clients know by `tag`.
+    pub(super) fn holds(&self, tag: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Absent => false,
+            Self::Tag(own) => own == tag,
+        }
+    }
+}
+
 impl Put {
     /// The tag that clients see.
     pub(crate) fn etag(&self) -> ETag {

@@ -60,6 +60,8 @@ impl Table {
         let bytes = METRICS.writeback_pending_bytes.with_label_values(&[mount]);
         objects.set(0);
         bytes.set(0);
+        // There from the start, so that its growth is seen.
+        METRICS.writeback_lost.with_label_values(&[mount]);
         let is_used = AtomicBool::new(false);
         Self { state: Mutex::default(), is_used, applied: watch::Sender::new(0), objects, bytes }
     }
@@ -158,6 +160,25 @@ impl Table {
         self.state().oldest.values().take(limit).cloned().collect()
     }
 
+    /// Whether names that start with `prefix` have pending writes.
+    pub(crate) fn is_any_below(&self, prefix: &str) -> bool {
+        if !self.is_used() {
+            return false;
+        }
+        let state = self.state();
+        let mut names = state.pending.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        names.next().is_some_and(|(name, _)| name.starts_with(prefix))
+    }
+
+    /// What clients know the contents of `name` as, and of all below it where it ends in `/`, whose tags are others at
+    /// the store.
+    pub(super) fn shown_at(&self, name: &str) -> Vec<Arc<Shown>> {
+        if !name.ends_with('/') {
+            return self.shown(name).into_iter().collect();
+        }
+        self.state().shown.values().filter(|shown| shown.key.starts_with(name)).cloned().collect()
+    }
+
     /// The number of the first pending write of a name.
     pub(crate) fn first_seq(&self, name: &str) -> Option<u64> {
         self.state().pending.get(name).and_then(|puts| puts.front()).map(|put| put.seq)
@@ -181,9 +202,11 @@ impl Table {
         }
     }
 
-    /// The files that pending writes lie in.
-    pub(super) fn files(&self) -> Vec<String> {
-        self.state().pending.values().flatten().filter_map(|put| put.file.clone()).collect()
+    /// The files that pending writes lie in, with their lengths in bytes.
+    pub(super) fn files(&self) -> HashMap<String, u64> {
+        let state = self.state();
+        let puts = state.pending.values().flatten();
+        puts.filter_map(|put| Some((put.file.clone()?, put.size_bytes))).collect()
     }
 }
 

@@ -39,7 +39,8 @@ pub use namespace::{MountTable, Namespace, Writer, copy_range};
 pub use path::{Key, NsPath};
 pub use range::ByteRange;
 pub use staging::{
-    Conflict, Dirty, PartInfo, PendingWrite, Precondition, Publish, Staged, Target, UploadId, UploadInfo,
+    Conflict, Dirty, LostWrite, PartInfo, PendingWrite, Precondition, Publish, Staged, Target, UploadId,
+    UploadInfo,
 };
 pub use sync::{SyncPage, SyncSpan, SyncTotals};
 pub use version::{ETag, FileId, Version};

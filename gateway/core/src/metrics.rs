@@ -113,7 +113,8 @@ declare! {
     counter staging_publishes "forebay_staging_publishes_total" ["mount", "outcome"] "Staged writes published; outcome is ok or the kind of error.";
     gauge writeback_pending_objects "forebay_writeback_pending_objects" ["mount"] "Names with acknowledged contents that are not at their store yet.";
     gauge writeback_pending_bytes "forebay_writeback_pending_bytes" ["mount"] "Bytes of acknowledged contents that are not at their store yet.";
-    counter writeback_uploads "forebay_writeback_uploads_total" ["mount", "outcome"] "Attempts to bring an acknowledged content to its store; outcome is ok, conflict or the kind of error.";
+    counter writeback_uploads "forebay_writeback_uploads_total" ["mount", "outcome"] "Attempts to bring an acknowledged content to its store; outcome is ok, conflict, lost or the kind of error.";
+    counter writeback_lost "forebay_writeback_lost_total" ["mount"] "Acknowledged contents that the staging disk lost before they were at their store.";
     gauge writeback_journal_bytes "forebay_writeback_journal_bytes" ["mount"] "Length of the journal of acknowledged contents.";
     counter writeback_groups "forebay_writeback_groups_total" ["mount"] "Writes to the journal, each followed by at most one fdatasync.";
     counter writeback_records "forebay_writeback_records_total" ["mount"] "Records that these writes held.";

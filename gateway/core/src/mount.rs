@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AttributeChange, ByteRange, Conflict, Content, Dirty, Entry, Error, ErrorKind, Headers, Key, Lent,
-    PartInfo, PendingWrite, Precondition, Result, Staged, SyncPage, SyncSpan, Target, UploadId, UploadInfo,
+    LostWrite, PartInfo, PendingWrite, Precondition, Result, Staged, SyncPage, SyncSpan, Target, UploadId,
+    UploadInfo,
 };
 
 /// What a store can do by itself.
@@ -509,6 +510,11 @@ pub trait Mount: Send + Sync {
         Ok(Dirty::default())
     }
 
+    /// How many names have contents that were acknowledged and are not at the store yet.
+    fn backlog(&self) -> u64 {
+        0
+    }
+
     /// What was acknowledged and is not at the store yet, what was written longest ago first; at most a page of it.
     fn pending(&self) -> Vec<PendingWrite> {
         Vec::new()
@@ -517,6 +523,11 @@ pub trait Mount: Send + Sync {
     /// Where an acknowledged content lost against another one since the mount is there, the last at the end; at most a
     /// page of it.
     fn conflicts(&self) -> Vec<Conflict> {
+        Vec::new()
+    }
+
+    /// Acknowledged contents that were lost before the store had them, the last at the end; at most a page of them.
+    fn lost(&self) -> Vec<LostWrite> {
         Vec::new()
     }
 

@@ -168,6 +168,19 @@ pub struct Conflict {
     pub at: SystemTime,
 }
 
+/// An acknowledged content that the staging disk lost before its store had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostWrite {
+    /// Of what.
+    pub key: String,
+    /// How long it was.
+    pub size_bytes: u64,
+    /// When it was acknowledged.
+    pub since: SystemTime,
+    /// What became of it.
+    pub cause: String,
+}
+
 /// Names a multipart upload.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct UploadId(pub String);

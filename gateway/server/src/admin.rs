@@ -183,6 +183,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/reload", web::post().to(mounts::reload))
         .route("/api/v1/pending", web::get().to(pending::list))
         .route("/api/v1/conflicts", web::get().to(pending::conflicts))
+        .route("/api/v1/lost", web::get().to(pending::lost))
         .route("/api/v1/flush", web::post().to(pending::flush))
         .route("/api/v1/actors", web::get().to(health::actors))
         .route("/api/v1/entries", web::get().to(entries::stat))

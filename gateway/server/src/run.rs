@@ -113,7 +113,8 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     loads.start(&supervisor).await?;
     load::start_preloads(&loads, &mounts, &supervisor).await?;
     mounts::start_reaper(&mounts, &supervisor).await?;
-    let operated = Operated { readiness: readiness.clone(), mounts, reloader, loads, rules };
+    let operated =
+        Operated { readiness: readiness.clone(), mounts: Arc::clone(&mounts), reloader, loads, rules };
     frontends::start(&config, &namespace, &supervisor, operated).await?;
     readiness.set(true);
     tracing::info!("ready");
@@ -123,6 +124,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => {}
     }
     tracing::info!(deadline_s = deadline.as_secs(), "shutting down; a second signal exits at once");
+    for (mount, writes) in mounts.backlog() {
+        tracing::info!(%mount, writes, "acknowledged and not at the store yet; uploads that have begun are finished");
+    }
     readiness.set(false);
     let stopped = async {
         if let Err(e) = supervisor.remove(reload::ACTOR, deadline / 4).await {
@@ -136,6 +140,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     };
     tokio::select! {
         outcome = tokio::time::timeout(deadline, stopped) => {
+            for (mount, writes) in mounts.backlog() {
+                tracing::warn!(%mount, writes, "acknowledged and not at the store; the next start brings it there");
+            }
             if outcome.is_err() {
                 tracing::error!("the shutdown deadline passed; exiting with work unfinished");
                 return Ok(ExitCode::FAILURE);

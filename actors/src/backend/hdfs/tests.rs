@@ -12,9 +12,10 @@ use crate::backend::conformance::{self, source};
 
 mod standin;
 
-use standin::{Fault, StandIn};
+use standin::Fault;
+pub(crate) use standin::StandIn;
 
-fn client(endpoints: &[&Arc<StandIn>], root: &str) -> Hdfs {
+pub(crate) fn client(endpoints: &[&Arc<StandIn>], root: &str) -> Hdfs {
     let config = HdfsStoreConfig {
         endpoints: endpoints.iter().map(|standin| standin.endpoint.clone()).collect(),
         root: root.to_owned(),

@@ -6,17 +6,24 @@
 //! - The contents of a name come to the store in their order; one that was overtaken while it waited is left out.
 //! - An upload carries the condition that its write began with. Where that does not hold any more, because somebody
 //!   else changed the file at the store, both contents are kept: ours as `NAME.conflict-…`.
+//! - In a store with directories of its own, what turns out to lie in the place of one, or below a file, is kept beside
+//!   that, too.
 //! - Whatever else changes a name (a conditional write, a deletion, a rename, a copy, the end of a multipart upload)
 //!   waits until nothing of it is pending, and goes to the store itself.
 //!
 //! What is uploaded when is decided in [`super::uploader`].
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use forebay_core::{
-    ByteRange, Conflict, ETag, Error, ErrorKind, Headers, Key, ListQuery, Precondition, Result,
+    ByteRange, Conflict, ETag, Error, ErrorKind, Headers, Key, ListQuery, LostWrite, METRICS, Precondition,
+    Result,
 };
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::Core;
@@ -24,7 +31,7 @@ use super::request::Condition;
 use crate::backend::{Object, ObjectPage, Source};
 use crate::cache::{ContentId, PAGE_BYTES};
 use crate::config::{Ack, WriteMode};
-use crate::staging::{Base, Put, Sharing, Shown, StagingFile, blocking};
+use crate::staging::{Base, Content, Put, Sharing, Shown, StagingFile, blocking};
 
 /// Longest wait for what is pending before a request that must follow it is refused.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
@@ -70,16 +77,8 @@ impl Core {
     }
 
     async fn keep(&self, kept: Kept, base: Base, ack: Ack) -> Result<Option<Object>> {
+        self.check_place(&kept.key)?;
         let name = kept.key.as_str();
-        let holds = self.staging.pending().latest(name).is_none_or(|latest| match &base {
-            Base::Any => true,
-            Base::Absent => false,
-            Base::Tag(tag) => *tag == latest.md5,
-        });
-        if !holds {
-            let message = "the file was changed since this write began";
-            return Err(Error::new(ErrorKind::PreconditionFailed, message));
-        }
         let file = Arc::clone(&kept.file);
         let put = Put {
             seq: 0,
@@ -94,14 +93,36 @@ impl Core {
         };
         let object = pending_object(&put);
         let is_durable = ack != Ack::Nvme;
-        if let Err(error) = self.staging.keep(&kept.file, put, (kept.sharing, is_durable)).await {
-            tracing::warn!(mount = &*self.label, key = name, %error, "a write waits for the store");
-            return Ok(None);
+        match self.staging.keep(&kept.file, put, (kept.sharing, is_durable)).await {
+            Err(error) if error.kind() == ErrorKind::PreconditionFailed => return Err(error),
+            Err(error) => {
+                self.note_waiting(name, &error);
+                return Ok(None);
+            }
+            Ok(()) => self.note_room(),
         }
         if ack == Ack::Uploaded {
             self.settled(name).await?;
         }
         Ok(Some(object))
+    }
+
+    /// Says once that writes wait for the store.
+    fn note_waiting(&self, name: &str, error: &Error) {
+        if !self.is_waiting.swap(true, Ordering::Relaxed) {
+            let mount = &*self.label;
+            tracing::warn!(mount, key = name, %error, "writes wait for the store before they are acknowledged");
+        }
+    }
+
+    /// Says once that they do no more.
+    fn note_room(&self) {
+        if self.is_waiting.load(Ordering::Relaxed)
+            && self.staging.has_room()
+            && self.is_waiting.swap(false, Ordering::Relaxed)
+        {
+            tracing::info!(mount = &*self.label, "writes are acknowledged before the store has them again");
+        }
     }
 
     /// Waits until nothing of a name is pending.
@@ -120,10 +141,16 @@ impl Core {
                 applied.changed().await.unwrap_or_default();
             }
         };
-        timeout(SETTLE_DEADLINE, settled).await.map_err(|e| {
-            let message = "earlier writes of this file are not at the store yet; try again";
-            Error::new(ErrorKind::Busy, message).because(e)
-        })?;
+        timeout(SETTLE_DEADLINE, settled).await.map_err(unsettled)?;
+        self.staging.settle().await
+    }
+
+    /// As [`Core::settled`] for a key and all below it, as far as that is pending now.
+    pub(super) async fn settled_tree(&self, key: &Key) -> Result<()> {
+        if !self.staging.pending().is_used() {
+            return Ok(());
+        }
+        timeout(SETTLE_DEADLINE, self.flush(key)).await.map_err(unsettled)??;
         self.staging.settle().await
     }
 
@@ -225,8 +252,30 @@ impl Core {
     /// Brings the last pending content of a name to the store; how that ended, for the metric.
     pub(super) async fn upload(&self, name: &str) -> Result<&'static str> {
         let puts = self.staging.pending().of(name);
+        let Some(newest) = puts.last() else { return Ok("ok") };
+        let Some((sent, file)) = self.last_whole(&puts).await? else {
+            let _change = self.change(name);
+            self.staging.done((newest, newest.seq), None, async |_: &Path| false).await?;
+            self.ledger.release(name);
+            return Ok("lost");
+        };
+        // What readers were told of a content that is lost is forgotten when this is over.
+        let _change = (sent < puts.len() - 1).then(|| self.change(name));
+        let (puts, newest) = (&puts[..=sent], newest.seq);
+        let last = &puts[sent];
+        let source = Source { files: vec![(file, last.size_bytes)] };
+        match self.send_pending(puts, newest, &source).await {
+            Err(e) if matches!(e.kind(), ErrorKind::IsDirectory | ErrorKind::NotDirectory) => {
+                self.keep_both((last, newest), &source).await.map(|()| "conflict")
+            }
+            answer => answer,
+        }
+    }
+
+    /// Sends the last one of the contents of a name, of which number `newest` is the last that is pending.
+    async fn send_pending(&self, puts: &[Arc<Put>], newest: u64, source: &Source) -> Result<&'static str> {
         let (Some(first), Some(last)) = (puts.first(), puts.last()) else { return Ok("ok") };
-        let source = Source { files: vec![(self.staging.content(last).await?, last.size_bytes)] };
+        let name = last.key.as_str();
         let mut condition = match &first.base {
             Base::Any => self.as_it_stands(name).await?,
             Base::Absent => Precondition::Absent,
@@ -235,29 +284,52 @@ impl Core {
         // A lost answer makes our own earlier content the one that must be there: once for each content.
         for _ in 0..=puts.len() {
             let wanted = Condition::Own(condition.clone());
-            match self.send_put(name, &source, &last.headers, &wanted).await {
-                Ok(object) => return self.uploaded(last, object).await.map(|()| "ok"),
+            match self.send_put(name, source, &last.headers, &wanted).await {
+                Ok(object) => return self.uploaded((last, newest), object).await.map(|()| "ok"),
                 Err(e) if e.kind() == ErrorKind::PreconditionFailed => {}
                 Err(e) => return Err(e),
             }
             let there = self.look_at_store(name).await?;
             let own = match &there {
-                Some(there) => self.own_content(&puts, there).await?,
+                Some(there) => self.own_content(puts, there).await?,
                 None => None,
             };
             condition = match (there, own) {
                 (Some(there), Some(own)) if own.seq == last.seq => {
-                    return self.uploaded(last, there).await.map(|()| "ok");
+                    return self.uploaded((last, newest), there).await.map(|()| "ok");
                 }
                 (Some(there), Some(_)) => Precondition::Matches(there.etag),
                 (_, None) if first.base == Base::Any => self.as_it_stands(name).await?,
-                (_, None) | (None, _) => return self.keep_both(last, &source).await.map(|()| "conflict"),
+                (_, None) | (None, _) => {
+                    return self.keep_both((last, newest), source).await.map(|()| "conflict");
+                }
             };
         }
         if first.base == Base::Any {
             return Err(Error::new(ErrorKind::Busy, "the file changes at the store again and again"));
         }
-        self.keep_both(last, &source).await.map(|()| "conflict")
+        self.keep_both((last, newest), source).await.map(|()| "conflict")
+    }
+
+    /// Which of the contents of a name is the last one that this disk still has.
+    async fn last_whole(&self, puts: &[Arc<Put>]) -> Result<Option<(usize, Arc<File>)>> {
+        for (at, put) in puts.iter().enumerate().rev() {
+            match self.staging.content(put).await? {
+                Content::Whole(file) => return Ok(Some((at, file))),
+                Content::Lost(cause) => self.note_lost(put, &cause),
+            }
+        }
+        Ok(None)
+    }
+
+    fn note_lost(&self, put: &Put, cause: &str) {
+        let (key, since) = (put.key.clone(), put.modified);
+        let (mount, size_bytes) = (&*self.label, put.size_bytes);
+        let lost = LostWrite { key, size_bytes, since, cause: cause.to_owned() };
+        if self.lost.note(lost, |other| other.key == put.key && other.since == since) {
+            METRICS.writeback_lost.with_label_values(&[mount]).inc();
+            tracing::error!(mount, key = put.key, size_bytes, cause, "an acknowledged write is lost");
+        }
     }
 
     /// The condition that nothing changes until it is sent. A content that may replace anything is sent with it, too:
@@ -291,7 +363,7 @@ impl Core {
     }
 
     /// The store has a content: it is no longer pending, and its file becomes the cached one.
-    async fn uploaded(&self, put: &Put, object: Object) -> Result<()> {
+    async fn uploaded(&self, (put, newest): (&Put, u64), object: Object) -> Result<()> {
         let shown = (object.etag.as_str() != put.md5).then(|| Shown {
             key: put.key.clone(),
             tag: put.md5.clone(),
@@ -300,9 +372,13 @@ impl Core {
         });
         let key = Key::parse(&put.key)?;
         let entry = self.file_entry(&pending_object(put));
+        if object.inode.is_some() {
+            // Its own would be another one.
+            self.ledger.keep(&put.key, &put.etag(), entry.file_id);
+        }
         let content = ContentId { file_id: entry.file_id, version: entry.version };
         let class = self.class_of(&key);
-        let take = async |path: &std::path::Path| {
+        let take = async |path: &Path| {
             if put.size_bytes < PAGE_BYTES {
                 return false;
             }
@@ -314,29 +390,44 @@ impl Core {
                 }
             }
         };
-        self.staging.done(put, shown, take).await
+        self.staging.done((put, newest), shown, take).await
     }
 
     /// Somebody else changed the file at the store: their content stays, ours is stored beside it.
-    async fn keep_both(&self, put: &Put, source: &Source) -> Result<()> {
+    async fn keep_both(&self, (put, newest): (&Put, u64), source: &Source) -> Result<()> {
         let digits = &put.md5[..CONFLICT_DIGITS.min(put.md5.len())];
-        let beside = format!("{}.conflict-{digits}", put.key);
-        // Of both names nothing is remembered when this is over.
-        let _changes = (self.change(&put.key), self.change(&beside));
-        self.send_put(&beside, source, &put.headers, &Condition::NONE).await?;
+        let mut name = put.key.as_str();
+        // Of its name nothing is remembered when this is over.
+        let _change = self.change(&put.key);
+        let beside = loop {
+            let beside = format!("{name}.conflict-{digits}");
+            let _change = self.change(&beside);
+            match (
+                self.send_put(&beside, source, &put.headers, &Condition::NONE).await,
+                name.rsplit_once('/'),
+            ) {
+                (Err(e), Some((above, _))) if e.kind() == ErrorKind::NotDirectory => name = above,
+                (answer, _) => break answer.map(|_| beside.clone())?,
+            }
+        };
         tracing::error!(
             mount = &*self.label,
             key = put.key,
             beside,
             "the file was changed at the store since this write began; both contents are kept"
         );
-        let (key, beside) = (put.key.clone(), beside.clone());
         // Before it is not pending any more: whoever sees that sees this.
-        self.conflicts.note(Conflict { key, beside, at: self.clock.now() });
-        self.staging.done(put, None, async |_: &std::path::Path| false).await?;
+        let conflict = Conflict { key: put.key.clone(), beside: beside.clone(), at: self.clock.now() };
+        self.conflicts.note(conflict, |other| (&other.key, &other.beside) == (&put.key, &beside));
+        self.staging.done((put, newest), None, async |_: &Path| false).await?;
         self.ledger.release(&put.key);
         Ok(())
     }
+}
+
+fn unsettled(elapsed: Elapsed) -> Error {
+    let message = "earlier writes of this file are not at the store yet; try again";
+    Error::new(ErrorKind::Busy, message).because(elapsed)
 }
 
 fn pending_object(put: &Put) -> Object {

@@ -1,6 +1,6 @@
 //! What a store with directories of its own does in one request: look-ups, renames and the removal of trees.
 
-use forebay_core::{DeleteMode, Entry, EntryKind, Error, ErrorKind, Key, RenameMode, Result};
+use forebay_core::{DeleteMode, Entry, EntryKind, Error, ErrorKind, Key, RenameMode, Result, Want};
 
 use super::Core;
 use super::request::existence;
@@ -13,13 +13,47 @@ impl Core {
         self.info.capability.hierarchical
     }
 
-    /// What a hierarchical store has under a name.
+    /// What a hierarchical store has under a name, or will have when what is pending is there.
     async fn either(&self, key: &Key) -> Result<Option<Object>> {
+        if let Some(object) = self.pending(key.as_str()) {
+            return Ok(Some(object));
+        }
+        // Looked at before the store is asked: what is uploaded meanwhile is in one of the two.
+        let below = key.directory_prefix();
+        let is_implied = self.staging.pending().is_any_below(&below);
         match self.vitals.run("stat", Repeat::Safe, || self.backend.find(key.as_str())).await {
-            Ok(object) => Ok(Some(object)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Ok(object) => Ok(Some(self.as_known(object))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(is_implied.then(|| Object::prefix(&below))),
             Err(e) => Err(e),
         }
+    }
+
+    /// Refuses a file in the place of a directory or below a file, as far as that is known without the store.
+    pub(super) fn check_place(&self, key: &Key) -> Result<()> {
+        if !self.is_hierarchical() {
+            return Ok(());
+        }
+        let is_directory = |key: &Key| {
+            let pending = self.staging.pending();
+            if pending.latest(key.as_str()).is_some() {
+                return Some(false);
+            }
+            if pending.is_any_below(&key.directory_prefix()) {
+                return Some(true);
+            }
+            self.try_stat(key, Want::Any)?.ok().map(|entry| entry.is_directory())
+        };
+        if is_directory(key) == Some(true) {
+            return Err(Error::new(ErrorKind::IsDirectory, "a directory has this name"));
+        }
+        let mut above = key.parent();
+        while let Some(parent) = above.filter(|parent| !parent.is_root()) {
+            if is_directory(&parent) == Some(false) {
+                return Err(Error::new(ErrorKind::NotDirectory, format!("{parent} is a file")));
+            }
+            above = parent.parent();
+        }
+        Ok(())
     }
 
     /// The file or directory at `key` as a hierarchical store has it now; files without their headers.
@@ -46,6 +80,7 @@ impl Core {
 
     /// Removes a directory as `mode` says, or with [`DeleteMode::Tree`] the file of that name.
     pub(super) async fn delete_directory(&self, key: &Key, mode: DeleteMode) -> Result<bool> {
+        self.settled_tree(key).await?;
         let Some(object) = self.either(key).await? else { return Ok(false) };
         let is_file = !object.key.ends_with('/');
         match mode {
@@ -80,6 +115,8 @@ impl Core {
     ) -> Result<()> {
         self.check_key(to, 0)?;
         check_kinds(kinds, mode)?;
+        self.settled_tree(from).await?;
+        self.settled_tree(to).await?;
         let source = self.either(from).await?.ok_or_else(super::lookup::not_found)?;
         if source.key.ends_with('/') {
             return self.rename_tree(&source, (from, to), mode).await;
@@ -93,6 +130,7 @@ impl Core {
         let moving = self.ledger.moving(old, new);
         self.send_rename(source, new, mode).await?;
         moving.done();
+        self.carry_shown(old, new).await;
         left.moved();
         let moved = Object { key: new.to_owned(), ..source.clone() };
         let entry = self.file_entry(&moved);
@@ -107,7 +145,15 @@ impl Core {
         let moving = self.ledger.moving(old, &new);
         self.send_rename(source, &new, mode).await?;
         moving.done();
+        self.carry_shown(old, &new).await;
         Ok(())
+    }
+
+    /// Clients know contents that were renamed as what they knew them as before.
+    async fn carry_shown(&self, from: &str, to: &str) {
+        if let Err(error) = self.staging.carry_shown(from, to).await {
+            tracing::warn!(mount = &*self.label, from, to, %error, "renamed files change their tags once");
+        }
     }
 
     /// Sent once: repeated, it would find the source gone. The backend resolves lost answers.

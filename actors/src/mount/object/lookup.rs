@@ -105,14 +105,7 @@ impl Core {
         if key.is_root() {
             return Ok((String::new(), self.root_entry()));
         }
-        if self.is_hierarchical() {
-            let entry = self.ask_for_either(key).await?.ok_or_else(not_found)?;
-            return Ok((entry_name(key, &entry), entry));
-        }
-        let entry = match self.find_directory(key).await? {
-            Some(directory) => directory,
-            None => self.find_file(key, Detail::Plain).await?.ok_or_else(not_found)?,
-        };
+        let entry = self.find_any(key).await?.ok_or_else(not_found)?;
         Ok((entry_name(key, &entry), entry))
     }
 

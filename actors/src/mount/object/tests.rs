@@ -3,6 +3,7 @@
 mod ahead;
 mod back;
 mod faulty;
+mod hierarchy;
 mod links;
 mod listings;
 mod reading;
@@ -60,8 +61,8 @@ fn mount_in_mode(
     mount_with(store, clock, directory, (revalidate, cache, write, None))
 }
 
-fn mount_with(
-    store: &Arc<Faulty>,
+fn mount_with<B: Backend + 'static>(
+    store: &Arc<B>,
     clock: &ManualClock,
     directory: &TempDir,
     (revalidate, cache, write, listings): (Revalidate, &CacheConfig, WriteMode, Option<Arc<Listings>>),

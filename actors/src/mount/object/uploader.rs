@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! - One upload of a name at a time. A name that fails rests, longer each time, and holds up no other.
+//! - Asked to stop, it begins nothing and ends what it has begun; what it does not get to is there at the next start.
 //! - What there is to do is in the [`Table`](crate::staging::Table) of each mount, so an upload that panics is begun
 //!   again, and so are all of them when the actor starts anew.
 
@@ -14,7 +15,7 @@ use forebay_core::{Error, ErrorKind, METRICS, PendingWrite, Result};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -35,6 +36,7 @@ pub(super) struct Failures(Mutex<HashMap<String, Failure>>);
 
 struct Failure {
     attempts: u32,
+    kind: ErrorKind,
     error: String,
     until: Instant,
 }
@@ -45,12 +47,16 @@ impl Failures {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, name: &str, error: &Error) {
+    /// Notes a failure; whether it is not of the kind of the one before it.
+    fn note(&self, name: &str, error: &Error) -> bool {
         let mut failures = self.lock();
-        let attempts = failures.get(name).map_or(0, |failure| failure.attempts) + 1;
+        let before = failures.get(name);
+        let attempts = before.map_or(0, |failure| failure.attempts) + 1;
         let rest = REST_MIN.saturating_mul(1 << (attempts - 1).min(16)).min(REST_MAX);
-        let failure = Failure { attempts, error: error.to_string(), until: Instant::now() + rest };
-        failures.insert(name.to_owned(), failure);
+        let is_new = before.is_none_or(|failure| failure.kind != error.kind());
+        let (kind, error, until) = (error.kind(), error.to_string(), Instant::now() + rest);
+        failures.insert(name.to_owned(), Failure { attempts, kind, error, until });
+        is_new
     }
 }
 
@@ -87,8 +93,9 @@ impl Core {
         match outcome {
             Ok(_) => drop(self.failures.lock().remove(&name)),
             Err(error) => {
-                tracing::warn!(mount = &*self.label, key = name, %error, "an acknowledged write is not at the store yet");
-                self.failures.note(&name, &error);
+                if self.failures.note(&name, &error) {
+                    tracing::warn!(mount = &*self.label, key = name, %error, "an acknowledged write is not at the store yet");
+                }
             }
         }
         name
@@ -121,6 +128,8 @@ struct Shared {
     mounts: Mutex<Vec<Weak<Core>>>,
     /// There is one more.
     added: Notify,
+    /// Nothing is begun any more.
+    is_ending: watch::Sender<bool>,
 }
 
 impl Uploader {
@@ -133,9 +142,13 @@ impl Uploader {
         let service = move |mut stop: StopSignal| {
             let uploader = uploader.clone();
             async move {
+                let mut running = std::pin::pin!(uploader.run());
                 tokio::select! {
-                    ended = uploader.run() => ended,
-                    () = stop.requested() => Ok(()),
+                    ended = &mut running => ended,
+                    () = stop.requested() => {
+                        uploader.0.is_ending.send_replace(true);
+                        running.await
+                    }
                 }
             }
         };
@@ -153,32 +166,39 @@ impl Uploader {
         self.0.mounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Uploads for all mounts, each at its own pace, until this is dropped or one of them ends in a panic.
+    /// Uploads for all mounts, each at its own pace, until it is asked to end or one of them ends in a panic.
     pub(crate) async fn run(&self) -> std::result::Result<(), ServiceError> {
         let (mut served, mut loops) = (Vec::<Weak<Core>>::new(), JoinSet::new());
-        loop {
+        let mut is_ending = self.0.is_ending.subscribe();
+        while !*is_ending.borrow_and_update() {
             let mut present = self.lock().clone();
             present.retain(|core| core.strong_count() > 0);
             for core in &present {
                 if !served.iter().any(|other| other.ptr_eq(core)) {
-                    loops.spawn(upload_pending(core.clone()));
+                    loops.spawn(upload_pending(core.clone(), is_ending.clone()));
                 }
             }
             served = present;
             tokio::select! {
                 () = self.0.added.notified() => {}
                 Some(ended) = loops.join_next() => ended?,
+                // Its sender is here.
+                _ = is_ending.changed() => {}
             }
         }
+        while let Some(ended) = loops.join_next().await {
+            ended?;
+        }
+        Ok(())
     }
 }
 
-/// Uploads what is pending of one mount, for as long as it lives.
-async fn upload_pending(core: Weak<Core>) {
+/// Uploads what is pending of one mount, for as long as it lives and nobody asks for the end.
+async fn upload_pending(core: Weak<Core>, mut is_ending: watch::Receiver<bool>) {
     let Some(mut applied) = core.upgrade().map(|core| core.staging.pending().watch()) else { return };
     let mut uploads: FuturesUnordered<BoxFuture<'static, String>> = FuturesUnordered::new();
     let mut flying = HashSet::new();
-    loop {
+    while !*is_ending.borrow_and_update() {
         applied.mark_unchanged();
         let rested = {
             let Some(core) = core.upgrade() else { return };
@@ -197,6 +217,9 @@ async fn upload_pending(core: Weak<Core>) {
                 }
             }
             () = sleep_until(rested.unwrap_or_else(Instant::now)), if rested.is_some() => {}
+            // Its sender outlives this.
+            _ = is_ending.changed() => {}
         }
     }
+    while uploads.next().await.is_some() {}
 }

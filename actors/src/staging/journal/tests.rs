@@ -167,6 +167,63 @@ async fn panic_of_the_writer_is_one_refusal() {
 }
 
 #[tokio::test]
+async fn of_two_writes_with_one_base_the_second_is_refused() {
+    let directory = TempDir::new().expect("a directory");
+    let (journal, table) = open(&directory);
+    journal.append(Record::Put(put("a", b"one")), true).await.expect("appends");
+    let on = |tag: &str, md5: &str| {
+        let put = Put { base: Base::Tag(tag.to_owned()), md5: md5.to_owned(), ..*put("a", b"next") };
+        Record::Put(Box::new(put))
+    };
+    // As if a group was being written: they are in one.
+    journal.0.queue().is_written = true;
+    let [first, second, third] = ["first", "second", "third"].map(|name| {
+        let base = if name == "third" { "first" } else { "tag of a" };
+        let (journal, record) = (journal.clone(), on(base, name));
+        tokio::spawn(async move { journal.append(record, true).await })
+    });
+    while journal.0.queue().waiting.len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    journal.0.write_all();
+    first.await.expect("no panic").expect("appends");
+    let refused = second.await.expect("no panic").expect_err("the first one was before it");
+    assert_eq!(refused.kind(), ErrorKind::PreconditionFailed);
+    third.await.expect("no panic").expect("it follows the first one");
+    journal.append(on("first", "late"), true).await.expect_err("the third one was before it");
+    assert_eq!(table.latest("a").expect("pending").md5, "third");
+    assert_eq!(live(&open(&directory).1), live(&table));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn panics_under_load_fail_nobody_else_and_lose_nothing() {
+    let directory = TempDir::new().expect("a directory");
+    let (journal, table) = open_as(&directory, "/journal-panics");
+    let before = (journal.0.groups.get(), journal.0.records.get());
+    let writers = (0..32).map(|writer| {
+        let journal = journal.clone();
+        tokio::spawn(async move {
+            for round in 0..20 {
+                let name = format!("{writer}-{round}");
+                // No time before 1970 can be written down.
+                let is_poison = writer < 4 && round % 5 == 0;
+                let early = std::time::Duration::from_secs(u64::from(is_poison));
+                let record = Put { modified: SystemTime::UNIX_EPOCH - early, ..*put(&name, b"content") };
+                let answer = journal.append(Record::Put(Box::new(record)), true).await;
+                assert_eq!(answer.is_err(), is_poison, "{name}: {answer:?}");
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.expect("no panic");
+    }
+    assert_eq!(table.names(1000).len(), 32 * 20 - 4 * 4);
+    assert_eq!(live(&open(&directory).1), live(&table));
+    let (groups, records) = (journal.0.groups.get() - before.0, journal.0.records.get() - before.1);
+    assert!(groups < records, "{groups} groups of {records} records: nobody was in a group with a panic");
+}
+
+#[tokio::test]
 async fn log_is_written_anew_when_little_of_it_is_needed() {
     let directory = TempDir::new().expect("a directory");
     let (journal, table) = open(&directory);

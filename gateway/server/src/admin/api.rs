@@ -8,6 +8,7 @@
 //! | `POST /api/v1/reload` | `ReloadView` |
 //! | `GET /api/v1/pending` | `[PendingView]`; at most 1000 of each mount |
 //! | `GET /api/v1/conflicts` | `[ConflictView]`; the last 100 of each mount since it is there |
+//! | `GET /api/v1/lost` | `[LostView]`; the same |
 //! | `POST /api/v1/flush?path=` | 204, when all that was acknowledged at and below the path is at its store |
 //! | `GET /api/v1/actors` | supervised actors with restarts and causes |
 //! | `GET /api/v1/entries?path=` | `EntryView` |
@@ -33,7 +34,9 @@ use std::time::SystemTime;
 
 use forebay_actors::cache::Treatment;
 use forebay_actors::mounts::{Applied, MountStatus};
-use forebay_core::{Conflict, Entry, EntryKind, MountState, NsPath, PendingWrite, Place, Placed, calendar};
+use forebay_core::{
+    Conflict, Entry, EntryKind, LostWrite, MountState, NsPath, PendingWrite, Place, Placed, calendar,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::reload;
@@ -258,6 +261,28 @@ impl ConflictView {
             path: below(mount, &conflict.key),
             beside: below(mount, &conflict.beside),
             at: rfc3339(conflict.at),
+        }
+    }
+}
+
+/// An acknowledged content that the staging disk lost before its store had it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LostView {
+    pub(crate) path: String,
+    pub(crate) size_bytes: u64,
+    /// RFC 3339.
+    pub(crate) since: String,
+    /// What became of it.
+    pub(crate) cause: String,
+}
+
+impl LostView {
+    pub(crate) fn new(mount: &NsPath, write: &LostWrite) -> Self {
+        Self {
+            path: below(mount, &write.key),
+            size_bytes: write.size_bytes,
+            since: rfc3339(write.since),
+            cause: write.cause.clone(),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What was acknowledged and is not at its store yet, or came there under another name.
+//! What was acknowledged and is not at its store yet, came there under another name, or was lost.
 
 use actix_web::{HttpResponse, web};
 
-use super::api::{ConflictView, PendingView};
+use super::api::{ConflictView, LostView, PendingView};
 use super::{AdminState, Admitted, ApiError, PathQuery};
 
 type State = web::Data<AdminState>;
@@ -19,6 +19,12 @@ pub(super) async fn conflicts(_: Admitted, state: State) -> HttpResponse {
     let views = conflicts
         .iter()
         .flat_map(|(mount, list)| list.iter().map(|conflict| ConflictView::new(mount, conflict)));
+    HttpResponse::Ok().json(views.collect::<Vec<_>>())
+}
+
+pub(super) async fn lost(_: Admitted, state: State) -> HttpResponse {
+    let lost = state.operated.mounts.lost();
+    let views = lost.iter().flat_map(|(mount, list)| list.iter().map(|write| LostView::new(mount, write)));
     HttpResponse::Ok().json(views.collect::<Vec<_>>())
 }
 

@@ -3,7 +3,7 @@
 use reqwest::Method;
 
 use super::client::Connection;
-use crate::admin::api::{ConflictView, PendingView};
+use crate::admin::api::{ConflictView, LostView, PendingView};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct FlushArguments {
@@ -18,8 +18,9 @@ pub(super) async fn status(connection: Connection) -> anyhow::Result<()> {
     let pending: Vec<PendingView> = connection.json(connection.request(Method::GET, "pending", &[])?).await?;
     let conflicts: Vec<ConflictView> =
         connection.json(connection.request(Method::GET, "conflicts", &[])?).await?;
+    let lost: Vec<LostView> = connection.json(connection.request(Method::GET, "lost", &[])?).await?;
     if connection.json {
-        let status = serde_json::json!({ "pending": pending, "conflicts": conflicts });
+        let status = serde_json::json!({ "pending": pending, "conflicts": conflicts, "lost": lost });
         println!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(());
     }
@@ -35,6 +36,9 @@ pub(super) async fn status(connection: Connection) -> anyhow::Result<()> {
     }
     for ConflictView { path, beside, at } in conflicts {
         println!("conflict at {at}  {path} was changed at its store; what was acknowledged is {beside}");
+    }
+    for LostView { path, size_bytes, since, cause } in lost {
+        println!("lost  {path}  {size_bytes} bytes, acknowledged {since}: {cause}");
     }
     Ok(())
 }

@@ -134,9 +134,9 @@ fn write_mode(cache: &Section<'_>, store: Option<StoreKind>) -> WriteMode {
             mode.unwrap_or_default()
         }
     };
-    if let (WriteMode::Back(_), Some(StoreKind::Fs | StoreKind::Hdfs | StoreKind::Http)) = (mode, store) {
-        let message = "`write: back` is for object stores; leave it out: local directories need none, and HDFS and \
-                       web servers do not have it";
+    if let (WriteMode::Back(_), Some(StoreKind::Fs | StoreKind::Http)) = (mode, store) {
+        let message = "`write: back` is for object stores and HDFS; leave it out: local directories need none, and \
+                       web servers take no writes";
         cache.problem("write", message);
     }
     mode

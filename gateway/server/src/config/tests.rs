@@ -70,7 +70,7 @@ fn write_modes_are_read_and_refused_where_they_make_no_sense() {
     assert_problem(&mount("memory", "ack: nvme"), "`ack` says what `write: back` waits for");
     assert_problem(
         &mount("fs\n    options: {root: /tmp/x}", "write: back"),
-        "`write: back` is for object stores",
+        "`write: back` is for object stores and HDFS",
     );
 }
 

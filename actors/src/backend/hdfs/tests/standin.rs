@@ -25,10 +25,10 @@ pub(super) enum Fault {
 }
 
 /// The servers, listening until the runtime ends.
-pub(super) struct StandIn {
+pub(crate) struct StandIn {
     pub(super) endpoint: String,
     /// Refuses everything, as a standby does.
-    pub(super) is_standby: AtomicBool,
+    pub(crate) is_standby: AtomicBool,
     /// Says of all directories that they are too large to be read whole.
     pub(super) seems_large: AtomicBool,
     tree: Arc<Mutex<Tree>>,
@@ -66,14 +66,14 @@ impl Request {
 type Answer = Result<(u16, Vec<u8>), (u16, &'static str, String)>;
 
 impl StandIn {
-    pub(super) async fn start() -> Arc<Self> {
+    pub(crate) async fn start() -> Arc<Self> {
         let root = Node { id: 16_385, modified: 0, content: None, xattrs: Vec::new() };
         let tree = Tree { nodes: [("/".to_owned(), root)].into(), last: 16_385, seems_large: false };
         Self::over(Arc::new(Mutex::new(tree))).await
     }
 
     /// Another NameNode of the same tree.
-    pub(super) async fn twin(&self) -> Arc<Self> {
+    pub(crate) async fn twin(&self) -> Arc<Self> {
         Self::over(Arc::clone(&self.tree)).await
     }
 
@@ -116,7 +116,7 @@ impl StandIn {
     }
 
     /// What a deep listing shows: files, and empty directories as `name/`.
-    pub(super) fn keys(&self) -> BTreeSet<String> {
+    pub(crate) fn keys(&self) -> BTreeSet<String> {
         let tree = self.tree.lock().expect("test");
         let shown = tree.nodes.iter().filter_map(|(path, node)| match node.content {
             Some(_) => Some(path[1..].to_owned()),

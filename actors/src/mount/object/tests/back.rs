@@ -102,21 +102,46 @@ async fn write_is_acknowledged_and_seen_before_the_store_has_it() {
     assert_eq!(std::fs::read_dir(f.directory.path().join("pending")).expect("readable").count(), 0);
 }
 
+/// Longest rest of a name whose upload failed.
+const REST_MAX_S: u64 = 15;
+
 #[tokio::test(start_paused = true)]
 async fn store_that_is_down_for_an_hour_gets_everything_after_it() {
     let f = fixture_back();
     f.store.fail_all(Some(ErrorKind::Unavailable));
-    let mut names = Vec::new();
-    for number in 0..60 {
-        let name = format!("k{number:02}");
-        f.put(&name, b"content").await;
+    let mut names = ["again", "bulk"].map(str::to_owned).to_vec();
+    f.put("bulk", LARGE).await;
+    let content =
+        |minute: u32| -> &'static [u8] { Box::leak(format!("minute {minute}").into_bytes().into()) };
+    for minute in 0..60 {
+        let name = format!("k{minute:02}");
+        f.put(&name, content(minute)).await;
+        f.put("again", content(minute)).await;
+        assert_eq!(f.read("again").await, content(minute));
         tokio::time::sleep(Duration::from_mins(1)).await;
         names.push(name);
     }
-    assert_eq!(f.mount.dirty().await.expect("known").writes, 60);
+    assert_eq!(f.mount.dirty().await.expect("known").writes, 62);
+    // Each name is tried all the time, and not too often.
+    let attempts: Vec<_> = f.mount.pending().iter().map(|write| u64::from(write.attempts)).collect();
+    let most = 3600 / REST_MAX_S;
+    assert!((most / 2..=most + 10).contains(&attempts[0]), "{attempts:?}");
+    let (sum, calls) = (attempts.iter().sum::<u64>(), f.store.calls("stat") + f.store.calls("put"));
+    assert!(calls as u64 <= sum + 2 * 60, "{calls} requests in {sum} attempts");
+    // Where no more may be pending, a write is told what is wrong with the store.
+    f.mount.core.staging.set_limit(200_000);
+    let refused = f.try_put("late", b"content", Precondition::None).await.expect_err("the store is down");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(refused.to_string().contains("the store fails"), "{refused}");
+    let back = tokio::time::Instant::now();
     f.store.fail_all(None);
     f.uploaded().await;
+    assert!(back.elapsed().as_secs() <= REST_MAX_S + 1, "{:?}", back.elapsed());
     assert_eq!(f.names().await, names);
+    for (minute, name) in names.iter().skip(2).enumerate() {
+        assert_eq!(f.stored(name).await, content(minute as u32));
+    }
+    assert_eq!(f.stored("again").await, content(59));
 }
 
 #[tokio::test]
@@ -170,6 +195,28 @@ async fn conflict_keeps_both_contents() {
     let conflicts: Vec<_> =
         f.mount.conflicts().into_iter().map(|conflict| (conflict.key, conflict.beside)).collect();
     assert_eq!(conflicts, [("a".to_owned(), beside)]);
+}
+
+#[tokio::test]
+async fn of_two_who_change_a_file_in_place_at_once_the_second_is_refused() {
+    let f = fixture_back();
+    f.put("a", b"base").await;
+    f.uploaded().await;
+    let gate = f.store.hold("put");
+    let mut writes = Vec::new();
+    for content in [&b"mine"[..], b"your"] {
+        let staged = f.mount.stage(Target::Modify(key("a"))).await.expect("stages");
+        staged.write_at(0, Bytes::from_static(content)).await.expect("writes");
+        writes.push(staged);
+    }
+    let publish = || Publish::default();
+    let (mine, yours) = tokio::join!(writes[0].publish(publish()), writes[1].publish(publish()));
+    let (winner, refused) = if mine.is_ok() { (b"mine", yours) } else { (b"your", mine) };
+    assert_eq!(kind(refused), Some(ErrorKind::PreconditionFailed));
+    assert_eq!(f.read("a").await, winner);
+    gate.open();
+    f.uploaded().await;
+    assert_eq!((f.names().await, f.stored("a").await), (vec!["a".to_owned()], winner.to_vec()));
 }
 
 #[tokio::test]
@@ -254,6 +301,122 @@ async fn file_that_is_written_on_is_uploaded_as_it_was_acknowledged() {
     staged.publish(Publish::default()).await.expect("is acknowledged");
     f.uploaded().await;
     assert_eq!(f.stored("log").await[..5], *b"more\x07");
+}
+
+/// Another one, as large.
+const LARGER: &[u8] = &[8; 100_001];
+
+impl Fixture {
+    /// Where the last pending content of a name lies.
+    fn kept_file(&self, name: &str) -> std::path::PathBuf {
+        let put = self.mount.core.staging.pending().latest(name).expect("pending");
+        self.directory.path().join("pending").join(put.file.as_ref().expect("in a file"))
+    }
+
+    /// What was lost, by name and cause.
+    fn lost(&self) -> Vec<(String, String)> {
+        self.mount.lost().into_iter().map(|lost| (lost.key, lost.cause)).collect()
+    }
+
+    async fn all_space_but(&self, bytes: u64) {
+        let given_back = async {
+            while self.mount.core.staging.used_bytes() != bytes {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), given_back).await.expect("the space is given back");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_content_is_reported_once_and_holds_up_nothing() {
+    let f = fixture_back();
+    f.store.put_outside("a", b"stored").await;
+    f.store.fail_all(Some(ErrorKind::Unavailable));
+    for name in ["a", "b", "c"] {
+        f.put(name, LARGE).await;
+    }
+    f.put("c", LARGER).await;
+    let gone = ["a", "c"].map(|name| {
+        let path = f.kept_file(name);
+        std::fs::remove_file(&path).expect("removes");
+        (name.to_owned(), format!("{} is gone", path.display()))
+    });
+    let f = f.restarted().await;
+    f.store.fail_all(None);
+    f.uploaded().await;
+    assert_eq!(f.lost(), gone);
+    assert_eq!((f.stored("a").await, f.stored("b").await), (b"stored".to_vec(), LARGE.to_vec()));
+    assert_eq!(f.read("a").await, b"stored");
+    assert_eq!(f.read("c").await, LARGE, "the content before the lost one");
+    f.all_space_but(0).await;
+    f.put("a", LARGER).await;
+    f.uploaded().await;
+    assert_eq!(f.stored("a").await, LARGER);
+    let f = f.restarted().await;
+    assert_eq!((f.lost(), f.names().await.len()), (vec![], 3));
+}
+
+#[tokio::test]
+async fn damaged_content_is_kept_aside_and_never_sent() {
+    let f = fixture_back();
+    f.store.fail_all(Some(ErrorKind::Unavailable));
+    f.put("a", LARGE).await;
+    f.put("b", LARGE).await;
+    let [flipped, cut] = ["a", "b"].map(|name| f.kept_file(name));
+    std::fs::write(&flipped, LARGER[..LARGE.len()].as_ref()).expect("writes");
+    std::fs::write(&cut, &LARGE[1..]).expect("writes");
+    f.store.fail_all(None);
+    f.uploaded().await;
+    let damaged = f.directory.path().join("damaged");
+    let aside = |path: std::path::PathBuf| damaged.join(path.file_name().expect("a name"));
+    let [flipped, cut] = [flipped, cut].map(aside);
+    let cause = |path: &std::path::Path| format!("{} is not what was acknowledged", path.display());
+    let mut lost = f.lost();
+    lost.sort();
+    assert_eq!(lost, [("a".to_owned(), cause(&flipped)), ("b".to_owned(), cause(&cut))]);
+    assert_eq!(f.names().await, Vec::<String>::new());
+    assert_eq!(kind(f.stat("a").await), Some(ErrorKind::NotFound));
+    f.all_space_but(199_999).await;
+    let f = f.restarted().await;
+    assert_eq!(f.mount.core.staging.used_bytes(), 199_999);
+    std::fs::remove_file(flipped).expect("was kept");
+    std::fs::remove_file(cut).expect("was kept");
+    assert_eq!(f.restarted().await.mount.core.staging.used_bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletion_or_rename_of_what_is_pending_waits_for_the_store_and_nothing_comes_back() {
+    let f = fixture_back();
+    f.store.fail_all(Some(ErrorKind::Unavailable));
+    for name in ["gone", "d/gone", "old"] {
+        f.put(name, b"content").await;
+    }
+    let change = AttributeChange { mode: Some(0o600), ..AttributeChange::default() };
+    f.mount.set_attributes(&key("gone"), change).await.expect("needs no store");
+    let (file, tree) = (DeleteMode::Object, DeleteMode::Tree);
+    let delete = async |name: &str, mode| kind(f.mount.delete(&key(name), mode).await);
+    let rename =
+        async |from: &str, to: &str| kind(f.mount.rename(&key(from), &key(to), RenameMode::Replace).await);
+    let busy_or_down = [Some(ErrorKind::Busy), Some(ErrorKind::Unavailable)];
+    assert_eq!(delete("gone", file).await, Some(ErrorKind::Busy));
+    assert!(busy_or_down.contains(&delete("d", tree).await));
+    assert!(busy_or_down.contains(&rename("old", "new").await));
+    let f = f.restarted().await;
+    for name in ["gone", "d/gone", "old"] {
+        assert_eq!(f.read(name).await, b"content", "what was refused did not happen");
+    }
+    f.store.fail_all(None);
+    assert!(f.mount.delete(&key("gone"), file).await.expect("deletes"));
+    assert!(f.mount.delete(&key("d"), tree).await.expect("deletes"));
+    f.mount.rename(&key("old"), &key("new"), RenameMode::Replace).await.expect("renames");
+    assert_eq!(f.names().await, ["new"]);
+    let f = f.restarted().await;
+    f.uploaded().await;
+    assert_eq!((f.names().await, f.stored("new").await), (vec!["new".to_owned()], b"content".to_vec()));
+    for name in ["gone", "d/gone", "old"] {
+        assert_eq!(kind(f.stat(name).await), Some(ErrorKind::NotFound), "{name}");
+    }
 }
 
 #[tokio::test]
