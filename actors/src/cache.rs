@@ -28,6 +28,7 @@ mod memory;
 mod model;
 mod nvme;
 mod page;
+mod passes;
 mod placement;
 mod policy;
 mod rules;
@@ -64,7 +65,7 @@ use self::trail::Fetches;
 use crate::config::CacheConfig;
 use crate::supervisor::Supervisor;
 
-pub use self::class::{Class, Priority, Treatment};
+pub use self::class::{Class, DecidedBy, Priority, Treatment};
 pub use self::file::CachedFile;
 pub use self::page::PAGE_BYTES;
 pub use self::rules::{Rule, RuleStatus, Rules, Trust, Trusted};

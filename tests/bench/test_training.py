@@ -1,9 +1,11 @@
-"""A training loop over more than the disk tier holds: the part of it that fits is hit from the second epoch on.
+"""A training loop over more than the disk tier holds: the part of it that fits is hit from the second epoch on, or from
+the third where nobody said that it is a data set.
 
 Hits are bytes that needed no store, from /metrics: what was read less what was fetched. The kernel's page cache is kept
 out of it, as a data set larger than the memory would.
 """
 
+import json
 import os
 import random
 
@@ -24,7 +26,7 @@ FRONTENDS = ("s3", "fuse")
 @pytest.fixture(scope="module")
 def bucket(store):
     name = store.bucket("training")
-    for directory in ("first", "second"):
+    for directory in ("first", "second", "unnamed"):
         for number in range(MEMBERS):
             store.put(name, f"{directory}/{number:04}.rec", os.urandom(MEMBER_BYTES))
     return name
@@ -76,3 +78,18 @@ def test_half_of_each_epoch_is_hit_from_the_second_one_on(trained, frontend):
     epoch(trained, frontend, "first", 1)
     for number in (2, 3):
         verdict(f"{frontend}, epoch {number}", epoch(trained, frontend, "first", number), 0.48, at_most=False)
+
+
+@pytest.mark.parametrize("frontend", FRONTENDS)
+def test_data_set_that_nobody_named_is_found_by_how_it_is_read(trained, frontend):
+    print()
+    path = "/data/unnamed/0000.rec"
+    for number in (1, 2):
+        epoch(trained, frontend, "unnamed", number)
+    told = json.loads(trained.cli("explain", path, "--json").stdout)
+    assert (told["rule"], told["treatment"]["epoch"], told["treatment"]["epoch_by"]) == ("/data/unnamed", True, "reads")
+    assert "epoch (found by how it is read)" in trained.cli("explain", path).stdout.decode()
+    for number in (3, 4):
+        verdict(f"{frontend}, unnamed, epoch {number}", epoch(trained, frontend, "unnamed", number), 0.46, at_most=False)
+    assert trained.cli("epoch", "/data/unnamed", "off").returncode == 0
+    assert not json.loads(trained.cli("explain", path, "--json").stdout)["treatment"]["epoch"]

@@ -41,7 +41,14 @@ def treatments(gateway) -> dict[str, dict]:
 
 def test_rules_are_made_shown_taken_back_and_survive_a_restart(cached):
     assert treatments(cached) == {
-        "/data": {"pin": False, "epoch": False, "ttl": {"secs": 600, "nanos": 0}, "quota_bytes": 100 << 20, "priority": "normal"}
+        "/data": {
+            "pin": False,
+            "epoch": False,
+            "epoch_by": "nobody",
+            "ttl": {"secs": 600, "nanos": 0},
+            "quota_bytes": 100 << 20,
+            "priority": "normal",
+        }
     }
     told(cached, "pin", "/data/d")
     told(cached, "epoch", "/data/e", "on")
@@ -53,11 +60,22 @@ def test_rules_are_made_shown_taken_back_and_survive_a_restart(cached):
     now = treatments(cached)
     assert now["/data/d"]["pin"]
     assert now["/data/d"]["ttl"] == {"secs": 600, "nanos": 0}
-    assert now["/data/e"] == {"pin": False, "epoch": True, "ttl": None, "quota_bytes": 1 << 30, "priority": "high"}
+    assert now["/data/e"] == {
+        "pin": False,
+        "epoch": True,
+        "epoch_by": "rule",
+        "ttl": None,
+        "quota_bytes": 1 << 30,
+        "priority": "high",
+    }
     assert told(cached, "explain", "/data/d/large")["rule"] == "/data/d"
     told(cached, "unpin", "/data/d")
     assert set(treatments(cached)) == {"/data", "/data/e"}
     assert "epoch, quota 1073741824 bytes, high priority" in cached.cli("rules").stdout.decode()
+    told(cached, "epoch", "/data/d", "off")
+    assert treatments(cached)["/data/d"]["epoch_by"] == "rule"
+    told(cached, "epoch", "/data/d", "auto")
+    assert set(treatments(cached)) == {"/data", "/data/e"}
 
 
 def test_bad_rules_are_refused(cached):

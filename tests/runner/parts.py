@@ -62,7 +62,7 @@ PARTS = (
     Part("bench-stores", "cold reads over a slow link, a hung store among ten, copies, HDFS against Hadoop's client", 1800, (), ("forebay-release", "s3-server", "azurite", "rclone", "curl", *HDFS), suite("bench/test_cold.py", "bench/test_isolation.py", "bench/test_copies.py", "bench/test_hdfs.py", options=PRINTED)),
     Part("bench-metadata", "look-ups and listings of 1,000,000 objects out of the metadata store, beside MinIO's own", 1800, (), ("forebay-release", "s3-server", "wrk"), suite("bench/test_metadata.py", options=(*PRINTED, "--objects=1000000"))),
     Part("bench-writeback", "writes acknowledged by the journal against by the store, and written through against the store itself", 600, (), ("forebay-release", "s3-server", "wrk", "curl"), suite("bench/test_writeback.py", "bench/test_put.py", options=PRINTED)),
-    Part("training", "what a training loop over twice the disk tier hits, through S3 and FUSE", 150, (CI, ALL), GATEWAY, suite("bench/test_training.py", options=PRINTED)),
+    Part("training", "what a training loop over twice the disk tier hits, through S3 and FUSE", 240, (CI, ALL), GATEWAY, suite("bench/test_training.py", options=PRINTED)),
     Part("hitratio", "hit ratios against libCacheSim and Belady, from replayed traces", 600, (), ("libcachesim", "traces", "replay"), suite("bench/test_hitratio.py", options=PRINTED)),
     Part("bench-cache", "what hits cost beside a bare pread and beside foyer", 900, (), ("cache-speed",), suite("bench/test_cache.py", options=PRINTED)),
     Part("baselines", "pass counts of foreign suites, no gate", 600, (ALL,), (*GATEWAY, "pjdfstest", "fsx", "curl"), suite("baselines", options=PRINTED)),

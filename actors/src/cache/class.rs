@@ -2,7 +2,7 @@
 //!
 //! Every cached page and file belongs to one class: that of the longest prefix with a rule of its own, else its mount's.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -25,6 +25,9 @@ pub struct Treatment {
     pub pin: bool,
     /// A data set that is read whole again and again: admitted until the quota is full, evicts none of its own.
     pub epoch: bool,
+    /// Who decided on `epoch`.
+    #[serde(default)]
+    pub epoch_by: DecidedBy,
     /// Cached content is not served when it is older than this.
     pub ttl: Option<Duration>,
     /// Most bytes of the disk tier.
@@ -44,14 +47,27 @@ impl Treatment {
         self.pin || self.epoch
     }
 
-    /// That of the part of a class that is treated as a data set.
-    fn of_data_set(&self) -> Self {
-        Self { epoch: true, quota_bytes: None, ..self.clone() }
+    /// Whether a rule or a reader says if it is a data set.
+    pub(super) fn is_epoch_decided(&self) -> bool {
+        self.epoch_by == DecidedBy::Rule
     }
 
     fn ttl_ms(&self) -> u64 {
         self.ttl.map_or(FOREVER, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(FOREVER))
     }
+}
+
+/// Who decides whether something is a data set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecidedBy {
+    /// Nobody: it is none, until its reads look like those of one.
+    #[default]
+    Nobody,
+    /// A rule, or the request that reads it.
+    Rule,
+    /// The way it is read.
+    Reads,
 }
 
 /// Who goes first when something must go.
@@ -84,19 +100,45 @@ pub struct Class {
     /// Bytes that other data sets were refused since.
     passed_over_bytes: AtomicU64,
     /// The class that this is a part of, and whose quota it takes from.
-    whole: Option<Arc<Self>>,
-    /// The part that single readers want treated as a data set, while there is one. Taken for a look.
-    data_set: Mutex<Weak<Self>>,
+    whole: Option<(Arc<Self>, Part)>,
+    /// Its parts, while there are any. Taken for a look, or to treat them differently; that of the whole first.
+    parts: Mutex<Vec<Weak<Self>>>,
+}
+
+/// Why a part of a class is one.
+enum Part {
+    /// Single readers want it treated as a data set.
+    Asked,
+    /// It may be read like a data set, and is treated as one while it is.
+    Read { is_data_set: AtomicBool },
+}
+
+impl Part {
+    /// How such a part of what is treated so is treated.
+    fn of(&self, whole: &Treatment) -> Treatment {
+        match self {
+            Self::Asked => {
+                Treatment { epoch: true, epoch_by: DecidedBy::Rule, quota_bytes: None, ..whole.clone() }
+            }
+            Self::Read { is_data_set }
+                if is_data_set.load(Ordering::Relaxed) && !whole.is_epoch_decided() =>
+            {
+                Treatment { epoch: true, epoch_by: DecidedBy::Reads, ..whole.clone() }
+            }
+            // With the quota, which is that of the whole: its members make room within that.
+            Self::Read { .. } => whole.clone(),
+        }
+    }
 }
 
 impl Class {
     /// A class with nothing cached; `name` is its prefix, or its mount's path.
     pub fn new(name: &str, treatment: Treatment) -> Arc<Self> {
-        Arc::new(Self::part(None, name, treatment))
+        Arc::new(Self::of(None, name, treatment))
     }
 
-    fn part(whole: Option<Arc<Self>>, name: &str, treatment: Treatment) -> Self {
-        let tally = whole.as_ref().map_or_else(Tally::unclaimed, |whole| whole.tally());
+    fn of(whole: Option<(Arc<Self>, Part)>, name: &str, treatment: Treatment) -> Self {
+        let tally = whole.as_ref().map_or_else(Tally::unclaimed, |(whole, _)| whole.tally());
         Self {
             name: Arc::from(name),
             ttl_ms: AtomicU64::new(treatment.ttl_ms()),
@@ -108,7 +150,7 @@ impl Class {
             used_s: AtomicU64::new(0),
             passed_over_bytes: AtomicU64::new(0),
             whole,
-            data_set: Mutex::default(),
+            parts: Mutex::default(),
         }
     }
 
@@ -117,17 +159,59 @@ impl Class {
         if self.treatment().epoch {
             return Arc::clone(self);
         }
-        let mut data_set = self.data_set.lock().unwrap_or_else(PoisonError::into_inner);
-        data_set.upgrade().unwrap_or_else(|| {
-            let part = Self::part(Some(Arc::clone(self)), &self.name, self.treatment().of_data_set());
-            let part = Arc::new(part);
-            *data_set = Arc::downgrade(&part);
-            part
-        })
+        let is_it = |part: &Self| matches!(part.whole, Some((_, Part::Asked)));
+        self.part(&self.name, is_it, Part::Asked)
     }
 
-    fn present_data_set(&self) -> Option<Arc<Self>> {
-        self.data_set.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    /// The part of it that lies below `name`, and may be read like a data set.
+    pub(super) fn part_below(self: &Arc<Self>, name: &str) -> Arc<Self> {
+        let is_it = |part: &Self| *part.name == *name && matches!(part.whole, Some((_, Part::Read { .. })));
+        self.part(name, is_it, Part::Read { is_data_set: AtomicBool::new(false) })
+    }
+
+    fn part(self: &Arc<Self>, name: &str, is_it: impl Fn(&Self) -> bool, kind: Part) -> Arc<Self> {
+        let mut parts = self.parts();
+        if let Some(part) = parts.iter().filter_map(Weak::upgrade).find(|part| is_it(part)) {
+            return part;
+        }
+        let treatment = kind.of(&self.treatment());
+        let part = Arc::new(Self::of(Some((Arc::clone(self), kind)), name, treatment));
+        parts.retain(|part| part.strong_count() > 0);
+        parts.push(Arc::downgrade(&part));
+        part
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Vec<Weak<Self>>> {
+        // A push, or nothing, was under way if it is poisoned.
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Treats a part as a data set, or not any more, because of how it is read.
+    pub(super) fn set_read_as_data_set(&self, is_so: bool) {
+        let Some((whole, Part::Read { is_data_set })) = &self.whole else { return };
+        let _alone = whole.parts();
+        is_data_set.store(is_so, Ordering::Relaxed);
+        self.follow();
+    }
+
+    /// Treats a part as it is to be treated now; under the lock of the whole's parts.
+    fn follow(&self) {
+        let Some((whole, kind)) = &self.whole else { return };
+        self.set_treatment(kind.of(&whole.treatment()));
+    }
+
+    /// Whether it is a part of a class.
+    pub(super) fn is_part_of(&self, whole: &Arc<Self>) -> bool {
+        self.whole.as_ref().is_some_and(|(of, _)| Arc::ptr_eq(of, whole))
+    }
+
+    /// Whether both take from one quota.
+    pub(super) fn is_kin(&self, other: &Self) -> bool {
+        std::ptr::eq(self.outermost(), other.outermost())
+    }
+
+    fn outermost(&self) -> &Self {
+        self.whole.as_ref().map_or(self, |(whole, _)| whole.outermost())
     }
 
     /// The prefix or mount.
@@ -143,9 +227,7 @@ impl Class {
     /// Counts for a mount from now on.
     pub(super) fn set_tally(&self, tally: &Arc<Tally>) {
         self.tally.store(Arc::clone(tally));
-        if let Some(part) = self.present_data_set() {
-            part.set_tally(tally);
-        }
+        self.parts().iter().filter_map(Weak::upgrade).for_each(|part| part.set_tally(tally));
     }
 
     /// How it is treated now.
@@ -159,12 +241,9 @@ impl Class {
         self.is_epoch.store(treatment.epoch, Ordering::Relaxed);
         // What becomes a data set was not idle so far.
         self.touch();
-        let treatment = Arc::new(treatment);
-        self.treatment.store(Arc::clone(&treatment));
-        // One that is made from now on has it already.
-        if let Some(part) = self.present_data_set() {
-            part.set_treatment(treatment.of_data_set());
-        }
+        self.treatment.store(Arc::new(treatment));
+        // A part that is made from now on has it already.
+        self.parts().iter().filter_map(Weak::upgrade).for_each(|part| part.follow());
     }
 
     /// What it takes of the disk tier, in bytes of blocks.
@@ -213,18 +292,18 @@ impl Class {
     /// Whether its quota has room for `bytes`.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
         self.disk_bytes().saturating_add(bytes) <= self.quota_bytes()
-            && self.whole.as_ref().is_none_or(|whole| whole.has_room(bytes))
+            && self.whole.as_ref().is_none_or(|(whole, _)| whole.has_room(bytes))
     }
 
     /// Counts `bytes` for it, if its quota allows.
     pub(super) fn try_take(&self, bytes: u64) -> bool {
-        if self.whole.as_ref().is_some_and(|whole| !whole.try_take(bytes)) {
+        if self.whole.as_ref().is_some_and(|(whole, _)| !whole.try_take(bytes)) {
             return false;
         }
         let quota = self.quota_bytes();
         let add = |taken: u64| taken.checked_add(bytes).filter(|sum| bytes == 0 || *sum <= quota);
         let is_taken = self.disk_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
-        if let Some(whole) = self.whole.as_ref().filter(|_| !is_taken) {
+        if let Some((whole, _)) = self.whole.as_ref().filter(|_| !is_taken) {
             whole.give_back(bytes);
         }
         is_taken
@@ -237,7 +316,7 @@ impl Class {
     /// Gives back what was taken.
     pub(super) fn give_back(&self, bytes: u64) {
         self.disk_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        if let Some(whole) = &self.whole {
+        if let Some((whole, _)) = &self.whole {
             whole.give_back(bytes);
         }
     }

@@ -6,6 +6,7 @@
 //! - A path is resolved when its file is opened, in a table that is replaced whole. No hit looks anything up.
 //! - Rules made at run time are on the disk before they are in force, and there are not more than [`RULES_MAX`].
 
+mod found;
 mod setting;
 mod trust;
 
@@ -18,9 +19,10 @@ use arc_swap::ArcSwap;
 use forebay_core::{Error, ErrorKind, Key, NsPath, Result};
 use serde::{Deserialize, Serialize};
 
+use self::found::Found;
 pub use self::trust::{Trust, Trusted};
 use self::trust::{Trusts, trusts};
-use super::class::{Class, Priority, Treatment};
+use super::class::{Class, DecidedBy, Priority, Treatment};
 use super::tally::Tally;
 use crate::config::Revalidate;
 use crate::staging::{blocking, replace};
@@ -35,7 +37,7 @@ pub struct Rule {
     /// See [`Treatment::pin`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<bool>,
-    /// See [`Treatment::epoch`].
+    /// See [`Treatment::epoch`]; where no rule says it, the way it is read decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<bool>,
     /// See [`Treatment::ttl`], in milliseconds; 0 is none.
@@ -58,21 +60,21 @@ impl Rule {
         Treatment {
             pin: self.pin.unwrap_or(inherited.pin),
             epoch: self.epoch.unwrap_or(inherited.epoch),
+            epoch_by: self.epoch.map_or(inherited.epoch_by, |_| DecidedBy::Rule),
             ttl: self.ttl_ms.map_or(inherited.ttl, ttl),
             quota_bytes: self.quota_bytes.filter(|bytes| *bytes > 0),
             priority: self.priority.unwrap_or(inherited.priority),
         }
     }
 
-    /// Sets what `change` sets. What it turns off and would be off without this rule is left open again.
+    /// Sets what `change` sets. What it turns off and would be off without this rule is left open again, but not what is
+    /// no data set: it might look like one.
     fn change(&mut self, change: &Self, inherited: &Treatment) {
         let off = |is_on: bool, is_inherited: bool| (is_on || is_inherited).then_some(is_on);
         if let Some(pin) = change.pin {
             self.pin = off(pin, inherited.pin);
         }
-        if let Some(epoch) = change.epoch {
-            self.epoch = off(epoch, inherited.epoch);
-        }
+        self.epoch = change.epoch.or(self.epoch);
         if let Some(ttl_ms) = change.ttl_ms {
             self.ttl_ms = (ttl_ms > 0 || inherited.ttl.is_some()).then_some(ttl_ms);
         }
@@ -102,6 +104,7 @@ pub struct RuleStatus {
 
 /// The rules of one gateway.
 pub struct Rules {
+    found: Found,
     table: ArcSwap<HashMap<Box<str>, Arc<Class>>>,
     trusts: ArcSwap<Trusts>,
     /// Held for a look or one change, never across an await.
@@ -144,16 +147,23 @@ impl Rules {
 
     fn new(file: Option<PathBuf>, made: BTreeMap<String, Rule>) -> Arc<Self> {
         let state = Mutex::new(State { made, ..State::default() });
-        let (table, trusts, changing) =
-            (ArcSwap::default(), ArcSwap::default(), tokio::sync::Mutex::default());
-        let rules = Self { table, trusts, state, changing, file };
+        let (found, table, trusts) = (Found::default(), ArcSwap::default(), ArcSwap::default());
+        let rules = Self { found, table, trusts, state, changing: tokio::sync::Mutex::default(), file };
         rules.publish(&mut rules.state());
         Arc::new(rules)
     }
 
     /// The class of what a mount has at `key`.
     pub fn class_of(&self, mount: &str, key: &Key) -> Arc<Class> {
-        self.class(&format!("{}/{key}", mount.trim_end_matches('/')))
+        let path = path_of(mount, key);
+        let class = self.class(&path);
+        self.found.part_of(&class, &path).unwrap_or(class)
+    }
+
+    /// What a mount has at `key` is opened by somebody who is going to read it.
+    pub fn opened(&self, mount: &str, key: &Key) {
+        let path = path_of(mount, key);
+        self.found.opened(&self.class(&path), &path);
     }
 
     /// How long what the store of a mount said of `key` is trusted, where a rule says so.
@@ -172,23 +182,31 @@ impl Rules {
         Arc::clone(found.expect("the table has `/`"))
     }
 
-    /// The rule that decides for a path, and how the path is treated.
+    /// The rule, or the directory that is read like a data set, that decides for a file, and how it is treated.
     pub fn resolve(&self, path: &NsPath) -> (String, Arc<Treatment>) {
         let class = self.class(path.as_str());
+        let found = self.found.part_of(&class, path.as_str()).filter(|part| part.treatment().epoch);
+        let class = found.unwrap_or(class);
         (class.name().to_string(), class.treatment())
     }
 
-    /// All rules: those made at run time and those of mounts whose configuration says something.
+    /// All rules: those made at run time, those of mounts whose configuration says something, and what was found to be
+    /// read like a data set.
     pub fn list(&self) -> Vec<RuleStatus> {
         let state = self.state();
         let told = state.mounts.iter().filter(|(_, rule)| **rule != Rule::default()).map(|(path, _)| path);
-        let paths: BTreeSet<&String> = state.made.keys().chain(told).collect();
-        let status = |path: &String| RuleStatus {
-            path: path.clone(),
-            rule: state.made.get(path).cloned().unwrap_or_default(),
-            mount: state.mounts.get(path).cloned().unwrap_or_default(),
-            treatment: state.treatment(path),
-            disk_bytes: self.class(path).disk_bytes(),
+        let found = self.found.list().into_iter().map(|part| (part.name().to_string(), part));
+        let found: BTreeMap<_, _> = found.collect();
+        let paths: BTreeSet<&String> = state.made.keys().chain(told).chain(found.keys()).collect();
+        let status = |path: &String| {
+            let class = found.get(path).cloned().unwrap_or_else(|| self.class(path));
+            RuleStatus {
+                path: path.clone(),
+                rule: state.made.get(path).cloned().unwrap_or_default(),
+                mount: state.mounts.get(path).cloned().unwrap_or_default(),
+                treatment: (*class.treatment()).clone(),
+                disk_bytes: class.disk_bytes(),
+            }
         };
         paths.into_iter().map(status).collect()
     }
@@ -325,6 +343,10 @@ impl State {
             }
         })
     }
+}
+
+fn path_of(mount: &str, key: &Key) -> String {
+    format!("{}/{key}", mount.trim_end_matches('/'))
 }
 
 /// A path and those above it, longest first.

@@ -7,6 +7,7 @@ mod evict;
 mod faults;
 mod fetch;
 mod fill;
+mod found;
 mod packed;
 mod packed_class;
 mod restart;

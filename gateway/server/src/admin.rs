@@ -193,6 +193,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/api/v1/copies", web::post().to(copies::start))
         .route("/api/v1/rules", web::get().to(cached::rules))
         .route("/api/v1/rules", web::patch().to(cached::change_rule))
+        .route("/api/v1/rules", web::delete().to(cached::take_back_rule))
         .route("/api/v1/cached", web::delete().to(cached::free))
         .route("/api/v1/explain", web::get().to(cached::explain))
         .route("/api/v1/loads", web::post().to(loads::start))

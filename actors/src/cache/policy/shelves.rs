@@ -81,7 +81,7 @@ pub(in crate::cache) fn rank(of: &Arc<Class>, claim: Claim<'_>) -> Option<Rank> 
         true => Standing::InUse,
         false => Standing::Open,
     };
-    let is_own = |class| Arc::ptr_eq(class, of);
+    let is_own = |class: &Arc<Class>| of.is_kin(class);
     let yields = match (claim, standing) {
         (Claim::Within(class), Standing::Idle | Standing::Open) => is_own(class),
         (Claim::Of(class), Standing::Idle | Standing::Open) => {

@@ -122,8 +122,9 @@ impl Siblings {
 }
 
 impl Core {
-    /// A file was opened: fetches and lists what comes next, in tasks of the mount.
+    /// A file was opened: notes how its directory is read, and fetches and lists what comes next, in tasks of the mount.
     pub(super) fn opened(self: &Arc<Self>, key: &Key, want: Want) {
+        self.rules.opened(&self.label, key);
         let name = key.as_str();
         let directory = name.rfind('/').map_or("", |slash| &name[..=slash]);
         let Plan { fetch, list_after } = self.siblings.0.update(directory, |row| row.opened(name));

@@ -24,6 +24,7 @@
 //! | `DELETE /api/v1/jobs/ID` | `JobStatus`; ends an open job, forgets one that has ended |
 //! | `GET /api/v1/rules` | `[RuleStatus]` |
 //! | `PATCH /api/v1/rules?path=` with a `Rule` | `[RuleStatus]`; what the body does not name stays |
+//! | `DELETE /api/v1/rules?path=&setting=` | `[RuleStatus]`; the setting, as an xattr is named, is left open |
 //! | `DELETE /api/v1/cached?path=` | `FreedView`; what was cached at and below the path is not any more |
 //! | `GET /api/v1/explain?path=` | `ExplainView` |
 //! | `POST /api/v1/copies?from=&to=&transfers=&verify=&checksum=&move=` | `CopyEvent`, one JSON object a line |

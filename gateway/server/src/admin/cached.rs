@@ -4,6 +4,7 @@ use actix_web::{HttpResponse, web};
 use forebay_actors::cache::Rule;
 use forebay_core::{ByteRange, Explained, ListQuery, NsPath, OpenFile, Result, Version, Want};
 use futures::StreamExt as _;
+use serde::Deserialize;
 
 use super::api::{ExplainView, FreedView, PartView};
 use super::{AdminState, Admitted, ApiError, PathQuery};
@@ -27,6 +28,23 @@ pub(super) async fn change_rule(
 ) -> std::result::Result<HttpResponse, ApiError> {
     let (path, rules) = (query.path()?, state.operated.rules.clone());
     state.run(async move { rules.change(&path, &change).await }).await?;
+    Ok(HttpResponse::Ok().json(state.operated.rules.list()))
+}
+
+/// One setting of the rule for a path.
+#[derive(Deserialize)]
+pub(super) struct SettingQuery {
+    setting: String,
+}
+
+pub(super) async fn take_back_rule(
+    _: Admitted,
+    state: State,
+    query: web::Query<PathQuery>,
+    setting: web::Query<SettingQuery>,
+) -> std::result::Result<HttpResponse, ApiError> {
+    let (path, rules, name) = (query.path()?, state.operated.rules.clone(), setting.into_inner().setting);
+    state.run(async move { rules.set(&path, &name, None).await }).await?;
     Ok(HttpResponse::Ok().json(state.operated.rules.list()))
 }
 

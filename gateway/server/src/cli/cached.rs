@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forebay_actors::cache::{Priority, Rule, RuleStatus, Treatment, Trusted};
+use forebay_actors::cache::{DecidedBy, Priority, Rule, RuleStatus, Treatment, Trusted};
 use forebay_core::Place;
 use reqwest::Method;
 
@@ -15,7 +15,7 @@ use crate::config::Bytes;
 pub(super) struct EpochArguments {
     /// A directory.
     path: String,
-    /// Whether it is one.
+    /// Whether it is a data set; `auto` leaves that to how it is read.
     switch: Switch,
     #[command(flatten)]
     connection: Connection,
@@ -25,6 +25,7 @@ pub(super) struct EpochArguments {
 enum Switch {
     On,
     Off,
+    Auto,
 }
 
 #[derive(Debug, clap::Args)]
@@ -123,8 +124,15 @@ pub(super) async fn pin(arguments: PathArguments, is_pinned: bool) -> anyhow::Re
 }
 
 pub(super) async fn epoch(arguments: EpochArguments) -> anyhow::Result<()> {
-    let change = Rule { epoch: Some(arguments.switch == Switch::On), ..Rule::default() };
-    change_rule(&arguments.connection, &arguments.path, &change).await
+    let EpochArguments { path, switch, connection } = &arguments;
+    if *switch == Switch::Auto {
+        let query = [("path", path.as_str()), ("setting", "epoch")];
+        let rules: Vec<RuleStatus> =
+            connection.json(connection.request(Method::DELETE, "rules", &query)?).await?;
+        return show_rules(connection, &rules);
+    }
+    let change = Rule { epoch: Some(*switch == Switch::On), ..Rule::default() };
+    change_rule(connection, path, &change).await
 }
 
 pub(super) async fn ttl(arguments: TtlArguments) -> anyhow::Result<()> {
@@ -183,7 +191,13 @@ fn show_rules(connection: &Connection, rules: &[RuleStatus]) -> anyhow::Result<(
 }
 
 fn words(treatment: &Treatment) -> String {
-    let Treatment { pin, epoch, ttl, quota_bytes, priority } = treatment;
+    let Treatment { pin, epoch, epoch_by, ttl, quota_bytes, priority } = treatment;
+    let epoch = match (epoch, epoch_by) {
+        (true, DecidedBy::Reads) => Some("epoch (found by how it is read)".to_owned()),
+        (true, DecidedBy::Rule | DecidedBy::Nobody) => Some("epoch".to_owned()),
+        (false, DecidedBy::Rule) => Some("no epoch".to_owned()),
+        (false, DecidedBy::Reads | DecidedBy::Nobody) => None,
+    };
     let priority = match priority {
         Priority::Low => Some("low priority".to_owned()),
         Priority::Normal => None,
@@ -191,7 +205,7 @@ fn words(treatment: &Treatment) -> String {
     };
     let words = [
         pin.then(|| "pinned".to_owned()),
-        epoch.then(|| "epoch".to_owned()),
+        epoch,
         ttl.map(|ttl| format!("ttl {}", humantime::format_duration(ttl))),
         quota_bytes.map(|bytes| format!("quota {bytes} bytes")),
         priority,

@@ -172,12 +172,23 @@ impl Parse for Ack {
 fn rule(cache: &Section<'_>) -> Rule {
     Rule {
         pin: cache.optional("pin"),
-        epoch: cache.optional("epoch"),
+        epoch: cache.optional("epoch").and_then(|Epoch(is_data_set)| is_data_set),
         ttl_ms: cache.optional("ttl").map(|ttl: Duration| ttl.as_millis() as u64),
         quota_bytes: cache.optional("quota").map(|Bytes(bytes)| bytes),
         priority: cache.optional("priority"),
         // The mount's own is its `revalidate`.
         revalidate: None,
+    }
+}
+
+/// Whether a mount is a data set, or `None` where the way it is read decides.
+struct Epoch(Option<bool>);
+
+impl Parse for Epoch {
+    const EXPECTED: &'static str = "`auto`, `true` or `false`";
+    const EXAMPLE: &'static str = "auto";
+    fn parse(text: &str) -> Option<Self> {
+        Some(Self(if text == "auto" { None } else { Some(bool::parse(text)?) }))
     }
 }
 

@@ -173,7 +173,7 @@ impl Queues {
     /// The segment that is dead for the most part, if there is one that gives room to `claim`. Its class loses nothing.
     fn deadest(&self, claim: Claim<'_>) -> Option<&Arc<Segment>> {
         let is_helpful = |shelf: &&Shelf| match claim {
-            Claim::Within(class) => Arc::ptr_eq(class, &shelf.class),
+            Claim::Within(class) => shelf.class.is_kin(class),
             Claim::Of(_) | Claim::Watermark => true,
         };
         let segments = self.shelves.iter().filter(is_helpful).flat_map(Shelf::segments);
