@@ -49,9 +49,9 @@ struct Shared {
     groups: IntCounter,
     records: IntCounter,
     bytes: IntGauge,
-    /// Groups that are to panic when they are half written.
+    /// The next group is to panic when it is half written.
     #[cfg(test)]
-    sabotaged: std::sync::atomic::AtomicU32,
+    is_sabotaged: AtomicBool,
 }
 
 #[derive(Default)]
@@ -102,7 +102,7 @@ impl Journal {
             records: METRICS.writeback_records.with_label_values(labels),
             bytes: METRICS.writeback_journal_bytes.with_label_values(labels),
             #[cfg(test)]
-            sabotaged: Default::default(),
+            is_sabotaged: AtomicBool::new(false),
         };
         shared.bytes.set(good_bytes as i64);
         Ok(Self(Arc::new(shared)))
@@ -290,14 +290,14 @@ impl Shared {
 impl Journal {
     /// The next group panics when it is half written.
     pub(super) fn sabotage(&self) {
-        self.0.sabotaged.store(1, Ordering::Release);
+        self.0.is_sabotaged.store(true, Ordering::Release);
     }
 }
 
 #[cfg(test)]
 impl Shared {
     fn sabotage(&self) {
-        assert_eq!(self.sabotaged.swap(0, Ordering::AcqRel), 0, "sabotaged");
+        assert!(!self.is_sabotaged.swap(false, Ordering::AcqRel), "sabotaged");
     }
 }
 
