@@ -90,24 +90,43 @@ pub struct ObjectPage {
     pub is_truncated: bool,
 }
 
+/// Bytes of an MD5.
+const MD5_BYTES: usize = 16;
+
 /// What a put stores: files one after the other.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// Whole files with their lengths in bytes.
-    pub files: Vec<(Arc<File>, u64)>,
+    files: Vec<(Arc<File>, u64)>,
+    /// The MD5 of the joined files, where it was told.
+    md5: Option<[u8; MD5_BYTES]>,
 }
 
 impl Source {
+    /// `files` with their lengths in bytes.
+    pub fn new(files: Vec<(Arc<File>, u64)>) -> Self {
+        Self { files, md5: None }
+    }
+
+    /// Says what [`Source::md5`] is, so that nobody computes it.
+    #[must_use]
+    pub fn with_md5(self, md5: [u8; MD5_BYTES]) -> Self {
+        Self { md5: Some(md5), ..self }
+    }
+
     /// Length in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|(_, len)| len).sum()
     }
 
-    /// The MD5 of the joined files; blocks on the disk.
+    /// The MD5 of the joined files; blocks on the disk unless it was told.
     ///
     /// # Errors
     /// As [`Source::read`].
-    pub fn md5(&self) -> io::Result<[u8; 16]> {
+    pub fn md5(&self) -> io::Result<[u8; MD5_BYTES]> {
+        if let Some(md5) = self.md5 {
+            return Ok(md5);
+        }
         let (mut digest, mut offset, size_bytes) = (Md5::new(), 0, self.size_bytes());
         while offset < size_bytes {
             let step = ByteRange::new(offset, DIGEST_STEP_BYTES).clamp_to(size_bytes);

@@ -25,6 +25,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use forebay_core::{Dirty, Error, ErrorKind, METRICS, Result};
@@ -32,8 +33,9 @@ use rustix::fs::FlockOperation;
 use uuid::Uuid;
 
 pub(crate) use self::back::{Back, Content, Sharing};
+use self::file::LIGHT_FILES_MAX;
 pub use self::file::{StagingFile, Stamp};
-pub(crate) use self::record::{Base, Put, Shown};
+pub(crate) use self::record::{Base, Inline, Put, Shown};
 use self::space::Space;
 pub(crate) use self::table::{Backlog, Table};
 pub use self::upload::Parts;
@@ -50,6 +52,8 @@ struct Shared {
     uploads: PathBuf,
     space: Space,
     mount: String,
+    /// Writes that are not on the disk.
+    light_files: AtomicU64,
     /// Taken to change the set of parts, in blocking tasks only.
     commits: Mutex<()>,
     back: Back,
@@ -79,7 +83,8 @@ impl Staging {
         let space = Space::new(limit_bytes, mount);
         let commits = Mutex::new(());
         let (back, pending_bytes) = Back::open(directory, mount).map_err(at)?;
-        let shared = Shared { writes, uploads, space, mount: mount.to_owned(), commits, back, _lock: lock };
+        let (mount, light_files) = (mount.to_owned(), AtomicU64::new(0));
+        let shared = Shared { writes, uploads, space, mount, light_files, commits, back, _lock: lock };
         let kept_bytes = shared.reap_uploads().map_err(at)?;
         shared.space.take(kept_bytes + pending_bytes);
         Ok(Self(Arc::new(shared)))
@@ -92,6 +97,17 @@ impl Staging {
     pub async fn file(&self) -> Result<Arc<StagingFile>> {
         let shared = Arc::clone(&self.0);
         blocking(move || Ok(Arc::new(StagingFile::create(shared, false)?))).await
+    }
+
+    /// As [`Staging::file`], of a content that is going to be sent to a store: in memory while it is short.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(crate) async fn light_file(&self) -> Result<Arc<StagingFile>> {
+        if self.0.light_files.load(Ordering::Relaxed) >= LIGHT_FILES_MAX {
+            return self.file().await;
+        }
+        Ok(Arc::new(StagingFile::create_light(Arc::clone(&self.0))?))
     }
 
     /// What was acknowledged and is not at the store yet.
@@ -112,7 +128,8 @@ impl Staging {
     pub async fn dirty(&self) -> Result<Dirty> {
         let shared = Arc::clone(&self.0);
         blocking(move || {
-            let mut dirty = Dirty::default();
+            // Those in memory are short, and new.
+            let mut dirty = Dirty { writes: shared.light_files.load(Ordering::Relaxed), ..Dirty::default() };
             for entry in fs::read_dir(&shared.writes)? {
                 // What was published or dropped meanwhile is not in progress any more.
                 let Ok(metadata) = entry?.metadata() else { continue };

@@ -12,7 +12,7 @@ use super::{Backend, Object, ObjectPage, Source};
 pub(crate) fn source(text: &str) -> Source {
     let mut file = tempfile::tempfile().expect("a temporary file");
     file.write_all(text.as_bytes()).expect("writes");
-    Source { files: vec![(Arc::new(file), text.len() as u64)] }
+    Source::new(vec![(Arc::new(file), text.len() as u64)])
 }
 
 /// Runs the suite; the store must be empty and is empty afterwards.
@@ -70,7 +70,7 @@ async fn objects_read_back_as_written(backend: &dyn Backend) {
 
 async fn sources_of_several_files_are_joined(backend: &dyn Backend) {
     let files: Vec<(Arc<File>, u64)> = ["ab", "", "cde"].iter().flat_map(|text| source(text).files).collect();
-    let stored = backend.put("joined", &Source { files }, &Headers::default(), &Precondition::None).await;
+    let stored = backend.put("joined", &Source::new(files), &Headers::default(), &Precondition::None).await;
     assert_eq!(read(backend, &stored.expect("stores")).await.expect("reads"), "abcde");
     clean(backend).await;
 }

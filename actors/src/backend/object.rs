@@ -31,7 +31,7 @@ use uuid::Uuid;
 use super::deadline::{Pace, exactly};
 use super::error::from_opendal;
 use super::uploads::{UploadMemory, Uploads};
-use super::{Backend, Object, ObjectPage, Pending, Pieces, Source, check_marker, require};
+use super::{Backend, MD5_BYTES, Object, ObjectPage, Pending, Pieces, Source, check_marker, require};
 use crate::config::{MountLimits, ObjectStoreConfig, Quirks};
 
 mod ahead;
@@ -50,9 +50,6 @@ use listing::Parked;
 use transport::Transport;
 use trial::Trial;
 use upload::Parts;
-
-/// Length of an MD5.
-const MD5_BYTES: usize = 16;
 
 /// A bucket, container or directory, or what lies under a prefix of it.
 pub struct ObjectStore {

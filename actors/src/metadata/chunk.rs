@@ -74,7 +74,7 @@ impl Chunk {
         let mut reader = Reader(bytes);
         let Head { since, end, count } = head(&mut reader)?;
         let mut names: Vec<Object> = Vec::with_capacity(count.min(NAMES_MAX));
-        let (mut key, mut base) = (String::new(), 0);
+        let (mut key, mut base) = (Vec::new(), 0);
         for _ in 0..count {
             names.push(raw(&mut reader, &mut key, &mut base)?.object(&key)?);
         }
@@ -98,10 +98,10 @@ impl Chunk {
         if end.is_some_and(|end| name >= end) {
             return Some(Said::Nothing);
         }
-        let (mut key, mut base) = (String::new(), 0);
+        let (mut key, mut base) = (Vec::new(), 0);
         for _ in 0..count {
             let raw = raw(&mut reader, &mut key, &mut base)?;
-            match key.as_str().cmp(name) {
+            match key.as_slice().cmp(name.as_bytes()) {
                 Ordering::Less => {}
                 Ordering::Equal => return Some(Said::There(raw.object(&key)?, since)),
                 Ordering::Greater => break,
@@ -187,12 +187,12 @@ struct Raw<'a> {
 }
 
 /// Reads the object that follows the one of `key`, and leaves its key there.
-fn raw<'a>(reader: &mut Reader<'a>, key: &mut String, base: &mut u64) -> Option<Raw<'a>> {
+fn raw<'a>(reader: &mut Reader<'a>, key: &mut Vec<u8>, base: &mut u64) -> Option<Raw<'a>> {
     let flags = reader.byte()?;
     let shared = usize::try_from(reader.number()?).ok()?;
     key.get(..shared)?;
     key.truncate(shared);
-    key.push_str(reader.text()?);
+    key.extend_from_slice(reader.piece()?);
     let size_bytes = if flags & IS_PREFIX != 0 { 0 } else { reader.number()? };
     *base = base.wrapping_add(unzigzag(reader.number()?) as u64);
     let nanos = if flags & HAS_NANOS != 0 { u32::try_from(reader.number()?).ok()? } else { 0 };
@@ -207,7 +207,8 @@ fn raw<'a>(reader: &mut Reader<'a>, key: &mut String, base: &mut u64) -> Option<
 }
 
 impl Raw<'_> {
-    fn object(&self, key: &str) -> Option<Object> {
+    /// `None` if the key is no text.
+    fn object(&self, key: &[u8]) -> Option<Object> {
         let etag = match self.tag {
             Tag::None => ETag::new(""),
             Tag::Digest(digest) => ETag::new(&hex::encode(digest)),
@@ -215,7 +216,7 @@ impl Raw<'_> {
             Tag::Text(text) => ETag::new(text),
         };
         Some(Object {
-            key: key.to_owned(),
+            key: str::from_utf8(key).ok()?.to_owned(),
             is_prefix: self.flags & IS_PREFIX != 0,
             size_bytes: self.size_bytes,
             etag,

@@ -41,8 +41,13 @@ impl<'a> Reader<'a> {
         None
     }
 
-    pub(super) fn text(&mut self) -> Option<&'a str> {
+    /// Bytes that come after their number.
+    pub(super) fn piece(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.number()?).ok()?;
-        std::str::from_utf8(self.bytes(len)?).ok()
+        self.bytes(len)
+    }
+
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.piece()?).ok()
     }
 }

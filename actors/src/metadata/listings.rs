@@ -183,30 +183,50 @@ impl Listings {
         name: &str,
         is_fresh: impl Fn(SystemTime) -> bool + Send + 'static,
     ) -> Option<[Option<Known>; 2]> {
+        let token = self.token();
+        if !self.shared.is_usable() {
+            return None;
+        }
+        let at_hand =
+            self.known(name, token, &is_fresh, |place, name| Ok(self.shared.store.at_hand(place, name)));
+        if let Ok(Some(known)) = at_hand {
+            return Some(known);
+        }
         let (own, name) = (Arc::clone(self), name.to_owned());
-        let found = blocking(move || own.known(&name, &is_fresh));
-        found.await.inspect_err(|error| self.shared.fail(error)).ok()
+        let found = blocking(move || {
+            let view = own.shared.store.view()?;
+            own.known(&name, token, &is_fresh, |place, name| view.find(place, name).map(Some))
+        });
+        found.await.unwrap_or_else(|error| {
+            self.shared.fail(&error);
+            None
+        })
     }
 
-    fn known(&self, key: &str, is_fresh: &dyn Fn(SystemTime) -> bool) -> Result<[Option<Known>; 2]> {
-        let token = self.token();
+    /// What `find` says of the file and the directory `key`, if it can tell, but for names that were changed since
+    /// `token` was taken.
+    fn known(
+        &self,
+        key: &str,
+        token: Token,
+        is_fresh: &dyn Fn(SystemTime) -> bool,
+        find: impl Fn(Place<'_>, &str) -> Result<Option<Said>>,
+    ) -> Result<Option<[Option<Known>; 2]>> {
         let (mut answers, (directory, file)) = ([None, None], split(key));
-        if !self.shared.is_usable() {
-            return Ok(answers);
-        }
-        let (view, place) = (self.shared.store.view()?, Place { mount: self.mount, directory });
+        let place = Place { mount: self.mount, directory };
         for (answer, name) in answers.iter_mut().zip([file.to_owned(), format!("{file}/")]) {
-            let (object, since) = match view.find(place, &name)? {
-                Said::Nothing => continue,
-                Said::Missing(since) => (None, since),
-                Said::There(object, since) => (Some(object), since),
+            let (object, since) = match find(place, &name)? {
+                None => return Ok(None),
+                Some(Said::Nothing) => continue,
+                Some(Said::Missing(since)) => (None, since),
+                Some(Said::There(object, since)) => (Some(object), since),
             };
             if is_fresh(since) && !self.commits().concern(directory, token, |concerned| concerned == name) {
                 let object = object.map(|object| Object { key: format!("{directory}{name}"), ..object });
                 *answer = Some(Known { object, since });
             }
         }
-        Ok(answers)
+        Ok(Some(answers))
     }
 
     /// Whether listings like this are kept: a flat one of a hierarchical store does not show its directories.

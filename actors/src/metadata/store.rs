@@ -7,6 +7,7 @@ use super::chunk::{Chunk, Said};
 mod disk;
 #[cfg(test)]
 mod model;
+mod recent;
 
 pub(crate) use disk::Disk;
 #[cfg(test)]
@@ -57,6 +58,9 @@ pub(crate) trait Edit: View {
 pub(crate) trait Store: Send + Sync {
     /// What was committed last.
     fn view(&self) -> Result<Box<dyn View>>;
+
+    /// [`View::find`] of what was committed last, where no disk need be waited for.
+    fn at_hand(&self, place: Place<'_>, name: &str) -> Option<Said>;
 
     /// Makes a change, all or nothing. Unless it is durable, it may be gone after a crash, with all others since the
     /// last durable one.

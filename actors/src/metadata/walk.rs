@@ -147,7 +147,7 @@ mod tests {
             if random.u8(..5) == 0 {
                 key.push('/');
             }
-            let source = Source { files: Vec::new() };
+            let source = Source::new(Vec::new());
             store.put(&key, &source, &Headers::default(), &Precondition::None).await.expect("fits");
         }
         store

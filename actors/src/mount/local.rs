@@ -231,7 +231,7 @@ impl Mount for LocalMount {
         let to = to.clone();
         self.blocking(move |disk| {
             let headers = headers.or_else(|| source.entry().headers.as_deref().cloned());
-            concatenate(&[(source.file(), size_bytes)], staged.file())?;
+            concatenate(&[(source.file(), size_bytes)], &staged.file())?;
             source.check()?;
             let publish = Publish { condition, headers, is_durable: true, ..Publish::default() };
             disk.publish(&to, &staged, &publish)
@@ -299,7 +299,7 @@ impl Mount for LocalMount {
             Publish { condition, headers: Some(taken.headers), is_durable: true, ..Publish::default() };
         let entry = self
             .blocking(move |disk| {
-                concatenate(&taken.files, staged.file())?;
+                concatenate(&taken.files, &staged.file())?;
                 disk.publish(&target, &staged, &publish)
             })
             .await?;

@@ -57,8 +57,8 @@ use self::attributes::AttributeCache;
 use self::recent::Recent;
 use self::request::Condition;
 use self::siblings::Siblings;
-use self::uploader::Failures;
 pub use self::uploader::Uploader;
+use self::uploader::{Demand, Failures};
 use self::work::Work;
 use super::vitals::Vitals;
 use crate::backend::{Backend, Source};
@@ -132,6 +132,8 @@ struct Core {
     sending: Arc<Semaphore>,
     /// What could not be brought to the store.
     failures: Failures,
+    /// Who waits for what.
+    demand: Demand,
     /// What was brought there under another name.
     conflicts: Recent<Conflict>,
     /// What this disk lost.
@@ -171,6 +173,7 @@ impl ObjectMount {
             work: Work::new(Handle::current()),
             sending: Arc::new(Semaphore::new(SENDING_AT_ONCE)),
             failures: Failures::default(),
+            demand: Demand::default(),
             conflicts: Recent::default(),
             lost: Recent::default(),
             is_waiting: AtomicBool::new(false),
@@ -246,7 +249,7 @@ impl Core {
         condition: Precondition,
     ) -> Result<Entry> {
         let parts = self.staging.take_parts(key, upload, numbers).await?;
-        let source = Source { files: parts.files };
+        let source = Source::new(parts.files);
         let condition = Condition::Asked(condition);
         let result = self.put_file(key, &source, &parts.headers, (&condition, None)).await;
         self.staging.count_publish(&result);

@@ -19,10 +19,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_core::{ByteRange, Error, ErrorKind, Result};
+use rustix::fs::{MemfdFlags, memfd_create};
 use uuid::Uuid;
 
 use super::journal::Journal;
-use super::record::{INLINE_BYTES_MAX, Put, Record, Shown};
+use super::record::{INLINE_BYTES_MAX, Inline, Put, Record, Shown};
 use super::table::Table;
 use super::{PRIVATE, Shared, Staging, StagingFile, blocking, make_directory};
 use crate::backend::Source;
@@ -30,8 +31,8 @@ use crate::backend::Source;
 /// The part of the staging quota that may be pending, as a divisor.
 const QUOTA_DIVISOR: u64 = 2;
 
-/// Small pending contents are in memory until they are at the store; above this, in files.
-const INLINE_TOTAL_BYTES_MAX: u64 = 64 << 20;
+/// Small pending contents are in the journal, above this together, in files: it is written anew now and then.
+const INLINE_TOTAL_BYTES_MAX: u64 = 256 << 20;
 
 /// Whether a staged file is still written to after its content was acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(crate) enum Sharing {
 /// A pending content on its way to the store.
 pub(crate) enum Content {
     /// What was acknowledged.
-    Whole(Arc<File>),
+    Whole(Source),
     /// It is no more; why.
     Lost(String),
 }
@@ -110,8 +111,9 @@ impl Staging {
             return Err(Error::new(ErrorKind::NoSpace, message));
         }
         if size_bytes <= INLINE_BYTES_MAX && backlog.inline_bytes + size_bytes <= INLINE_TOTAL_BYTES_MAX {
-            let file = Arc::clone(file.file());
-            put.inline = blocking(move || Ok(read(&file, ByteRange::new(0, size_bytes))?)).await?;
+            let content =
+                file.run(move |file| Ok(read(&file.file(), ByteRange::new(0, size_bytes))?)).await?;
+            put.inline = Inline::Bytes(content);
             return self.0.back.journal.append(Record::Put(Box::new(put)), is_durable).await;
         }
         let name = Uuid::new_v4().simple().to_string();
@@ -208,10 +210,12 @@ impl Staging {
     ///
     /// # Errors
     /// The disk's.
-    pub(crate) async fn read(&self, put: &Put, range: ByteRange) -> Result<Option<Bytes>> {
+    pub(crate) async fn read(&self, put: &Arc<Put>, range: ByteRange) -> Result<Option<Bytes>> {
         let Some(path) = self.0.back.path(put) else {
+            let put = Arc::clone(put);
+            let content = blocking(move || Ok(put.inline()?)).await?;
             let (start, end) = (range.offset as usize, range.end() as usize);
-            return Ok(Some(put.inline.slice(start..end)));
+            return Ok(Some(content.slice(start..end)));
         };
         blocking(move || match File::open(path) {
             Ok(file) => Ok(Some(read(&file, range)?)),
@@ -221,34 +225,45 @@ impl Staging {
         .await
     }
 
-    /// The content of a pending write as a file to be uploaded.
+    /// The content of a pending write, to be uploaded.
     ///
     /// # Errors
     /// The disk's.
     pub(crate) async fn content(&self, put: &Arc<Put>) -> Result<Content> {
         let (shared, put) = (Arc::clone(&self.0), Arc::clone(put));
         blocking(move || {
-            let Some(path) = shared.back.path(&put) else {
-                let file = tempfile::tempfile_in(&shared.writes)?;
-                file.write_all_at(&put.inline, 0)?;
-                return Ok(Content::Whole(Arc::new(file)));
+            let path = shared.back.path(&put);
+            let opened = match &path {
+                Some(path) => File::open(path),
+                None => put.inline().and_then(|content| {
+                    let file = in_memory()?;
+                    file.write_all_at(&content, 0).map(|()| file)
+                }),
             };
-            let file = match File::open(&path) {
+            let file = match opened {
                 Ok(file) => Arc::new(file),
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(Content::Lost("the journal is shorter than it was".to_owned()));
+                }
                 Err(e) if e.kind() == io::ErrorKind::NotFound && shared.back.directory.is_dir() => {
+                    let path = path.unwrap_or_default();
                     return Ok(Content::Lost(format!("{} is gone", path.display())));
                 }
                 Err(e) => return Err(e.into()),
             };
-            let source = Source { files: vec![(Arc::clone(&file), put.size_bytes)] };
+            let source = Source::new(vec![(Arc::clone(&file), put.size_bytes)]);
             match source.md5() {
-                Ok(md5) if hex::encode(md5) == put.md5 => return Ok(Content::Whole(file)),
+                Ok(md5) if hex::encode(md5) == put.md5 => return Ok(Content::Whole(source.with_md5(md5))),
                 // It is shorter than it was.
                 Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => return Err(e.into()),
                 Ok(_) | Err(_) => {}
             }
-            let aside = shared.back.damaged.join(path.file_name().unwrap_or_default());
-            fs::rename(&path, &aside)?;
+            let aside = put.file.clone().unwrap_or_else(|| Uuid::new_v4().simple().to_string());
+            let aside = shared.back.damaged.join(aside);
+            match path {
+                Some(path) => fs::rename(path, &aside)?,
+                None => fs::write(&aside, put.inline()?)?,
+            }
             shared.space.take(file.metadata()?.len());
             Ok(Content::Lost(format!("{} is not what was acknowledged", aside.display())))
         })
@@ -267,6 +282,7 @@ impl Staging {
 impl Shared {
     /// Puts a staged content where pending ones lie.
     fn place(&self, file: &StagingFile, path: &Path, (sharing, is_durable): (Sharing, bool)) -> Result<()> {
+        file.settle_down()?;
         match sharing {
             Sharing::Sole => {
                 if is_durable {
@@ -286,6 +302,11 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// An empty file that is on no disk.
+pub(super) fn in_memory() -> io::Result<File> {
+    Ok(memfd_create("staged", MemfdFlags::CLOEXEC)?.into())
 }
 
 fn read(file: &File, range: ByteRange) -> io::Result<Bytes> {

@@ -1,22 +1,31 @@
 //! One staged file: reserved, written at random, lent for passthrough, and gone with its last handle unless it was
 //! moved to where it belongs.
+//!
+//! One that is going to be sent somewhere is in memory as long as it is short: it needs no disk at all then.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use forebay_core::{ByteRange, Error, ErrorKind, Lent, Result};
 use md5::{Digest, Md5};
 
+use super::back::in_memory;
+use super::record::INLINE_BYTES_MAX;
 use super::{Shared, blocking};
 
 /// Larger pieces are written off the runtime's workers; smaller ones end in the page cache faster than a task
 /// switch takes.
 const INLINE_WRITE_BYTES: usize = 256 << 10;
+
+/// What a file in memory may hold: what the journal holds, too.
+const LIGHT_BYTES_MAX: u64 = INLINE_BYTES_MAX;
+/// Files of a mount in memory. Above this, new ones are on the disk from the start.
+pub(super) const LIGHT_FILES_MAX: u64 = 256;
 
 /// How much is read at once to compute a digest afterwards.
 const DIGEST_STEP_BYTES: usize = 1 << 20;
@@ -27,7 +36,8 @@ const BLOCK_BYTES: u64 = 512;
 /// A file in the staging directory.
 pub struct StagingFile {
     shared: Arc<Shared>,
-    file: Arc<File>,
+    /// Exchanged once, when it goes to the disk. Held for one operation on the file.
+    place: RwLock<Place>,
     path: PathBuf,
     /// Taken around arithmetic only, so what a panic leaves is whole.
     state: Mutex<State>,
@@ -35,6 +45,13 @@ pub struct StagingFile {
     was_lent: AtomicBool,
     /// Kept for parts only; taken around one piece.
     digest: Option<Mutex<Running>>,
+}
+
+enum Place {
+    /// Where no disk is needed.
+    Memory(Arc<File>),
+    /// At the path, until it is moved.
+    Disk(Arc<File>),
 }
 
 struct State {
@@ -64,16 +81,67 @@ pub struct Stamp {
 impl StagingFile {
     pub(super) fn create(shared: Arc<Shared>, has_digest: bool) -> Result<Self> {
         let path = shared.write_path();
-        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        Ok(Self {
+        let place = Place::Disk(Arc::new(create(&path)?));
+        Ok(Self::new(shared, path, place, has_digest))
+    }
+
+    /// As [`StagingFile::create`], in memory at first. Does not block.
+    pub(super) fn create_light(shared: Arc<Shared>) -> Result<Self> {
+        let path = shared.write_path();
+        let place = Place::Memory(Arc::new(in_memory()?));
+        shared.light_files.fetch_add(1, Ordering::Relaxed);
+        Ok(Self::new(shared, path, place, false))
+    }
+
+    fn new(shared: Arc<Shared>, path: PathBuf, place: Place, has_digest: bool) -> Self {
+        Self {
             shared,
-            file: Arc::new(file),
+            place: RwLock::new(place),
             path,
             state: Mutex::new(State { reserved_bytes: 0, is_in_staging: true }),
             writes: AtomicU64::new(0),
             was_lent: AtomicBool::new(false),
             digest: has_digest.then(Mutex::default),
-        })
+        }
+    }
+
+    fn place(&self) -> RwLockReadGuard<'_, Place> {
+        self.place.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_light(&self) -> bool {
+        matches!(&*self.place(), Place::Memory(_))
+    }
+
+    /// Puts a file that was in memory where [`StagingFile::path`] says. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's; it stays in memory then.
+    pub(super) fn settle_down(&self) -> Result<()> {
+        let mut place = self.place.write().unwrap_or_else(PoisonError::into_inner);
+        let Place::Memory(from) = &*place else { return Ok(()) };
+        let to = create(&self.path)?;
+        let mut content = vec![0; usize::try_from(from.metadata()?.len()).map_err(io::Error::other)?];
+        let copied = from.read_exact_at(&mut content, 0).and_then(|()| to.write_all_at(&content, 0));
+        if let Err(e) = copied {
+            fs::remove_file(&self.path)?;
+            return Err(e.into());
+        }
+        *place = Place::Disk(Arc::new(to));
+        self.shared.light_files.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Runs `work`, which may wait for the disk that the file is on.
+    pub(crate) async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        if self.is_light() {
+            return work(self);
+        }
+        let this = Arc::clone(self);
+        blocking(move || work(&this)).await
     }
 
     /// Writes at an offset; a gap before it reads as zeros.
@@ -85,16 +153,23 @@ impl StagingFile {
         let end = offset.checked_add(bytes.len() as u64).filter(|end| i64::try_from(*end).is_ok());
         let end = end.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "the write ends past 2^63"))?;
         self.reserve_to(end)?;
-        if bytes.len() <= INLINE_WRITE_BYTES {
+        let is_outgrown = end > LIGHT_BYTES_MAX && self.is_light();
+        if bytes.len() <= INLINE_WRITE_BYTES && !is_outgrown {
             return self.write_now(offset, &bytes);
         }
         let this = Arc::clone(self);
-        blocking(move || this.write_now(offset, &bytes)).await
+        blocking(move || {
+            if is_outgrown {
+                this.settle_down()?;
+            }
+            this.write_now(offset, &bytes)
+        })
+        .await
     }
 
     fn write_now(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.writes.fetch_add(1, Ordering::AcqRel);
-        self.file.write_all_at(bytes, offset)?;
+        self.place().file().write_all_at(bytes, offset)?;
         if let Some(digest) = &self.digest {
             digest.lock().unwrap_or_else(PoisonError::into_inner).add(offset, bytes);
         }
@@ -110,8 +185,11 @@ impl StagingFile {
         self.reserve_to(size_bytes)?;
         let this = Arc::clone(self);
         blocking(move || {
+            if size_bytes > LIGHT_BYTES_MAX {
+                this.settle_down()?;
+            }
             this.writes.fetch_add(1, Ordering::AcqRel);
-            this.file.set_len(size_bytes)?;
+            this.place().file().set_len(size_bytes)?;
             if let Some(digest) = &this.digest {
                 digest.lock().unwrap_or_else(PoisonError::into_inner).is_broken = true;
             }
@@ -125,7 +203,7 @@ impl StagingFile {
     /// # Errors
     /// The disk's.
     pub fn size_bytes(&self) -> Result<u64> {
-        Ok(self.file.metadata()?.len())
+        Ok(self.place().file().metadata()?.len())
     }
 
     /// What changes with the content.
@@ -134,7 +212,7 @@ impl StagingFile {
     /// The disk's.
     pub fn stamp(&self) -> Result<Stamp> {
         let writes = self.writes.load(Ordering::Acquire);
-        let metadata = self.file.metadata()?;
+        let metadata = self.place().file().metadata()?;
         Ok(Stamp {
             writes,
             size_bytes: metadata.len(),
@@ -144,11 +222,11 @@ impl StagingFile {
     }
 
     /// The file, for whoever publishes it.
-    pub fn file(&self) -> &Arc<File> {
-        &self.file
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(self.place().file())
     }
 
-    /// Where the file lies until it is moved.
+    /// Where the file lies until it is moved, unless it is in memory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -157,11 +235,15 @@ impl StagingFile {
     /// quota by [`StagingFile::settle`], when they are published.
     pub fn lend(self: &Arc<Self>) -> Lent {
         self.was_lent.store(true, Ordering::Release);
+        // How much is written through it nobody knows.
+        if let Err(error) = self.settle_down() {
+            tracing::warn!(%error, path = %self.path.display(), "a staged file stays in memory");
+        }
         if let Some(digest) = &self.digest {
             digest.lock().unwrap_or_else(PoisonError::into_inner).is_broken = true;
         }
         let guard: Arc<Self> = Arc::clone(self);
-        Lent::new(Arc::clone(&self.file), ByteRange::new(0, u64::MAX), guard)
+        Lent::new(self.file(), ByteRange::new(0, u64::MAX), guard)
     }
 
     /// Whether somebody else may still write to it: a memory map outlives the loan it was made from.
@@ -174,7 +256,7 @@ impl StagingFile {
     /// # Errors
     /// `NoSpace` when writes through a lent descriptor went past the quota.
     pub fn settle(&self) -> Result<()> {
-        let metadata = self.file.metadata()?;
+        let metadata = self.place().file().metadata()?;
         let needed = metadata.len().max(metadata.blocks() * BLOCK_BYTES);
         let mut state = self.state();
         if needed > state.reserved_bytes {
@@ -212,9 +294,9 @@ impl StagingFile {
         }
         let mut hasher = Md5::new();
         let mut buffer = vec![0; DIGEST_STEP_BYTES];
-        let mut offset = 0;
+        let (file, mut offset) = (self.file(), 0);
         loop {
-            match self.file.read_at(&mut buffer, offset) {
+            match file.read_at(&mut buffer, offset) {
                 Ok(0) => return Ok(hex::encode(hasher.finalize())),
                 Ok(n) => {
                     hasher.update(&buffer[..n]);
@@ -248,6 +330,17 @@ impl StagingFile {
     }
 }
 
+fn create(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create_new(true).open(path)
+}
+
+impl Place {
+    fn file(&self) -> &Arc<File> {
+        let (Self::Memory(file) | Self::Disk(file)) = self;
+        file
+    }
+}
+
 impl Running {
     fn add(&mut self, offset: u64, bytes: &[u8]) {
         self.is_broken |= offset != self.next;
@@ -265,6 +358,10 @@ impl Drop for StagingFile {
             return;
         }
         self.shared.space.release(state.reserved_bytes);
+        if let Place::Memory(_) = self.place.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            self.shared.light_files.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
         if let Err(e) = fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), error = %e, "a staged file stays until the next start");
         }

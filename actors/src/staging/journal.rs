@@ -1,7 +1,7 @@
 //! The journal of a mount: what was acknowledged and is not at the store yet, written down before it is acknowledged.
 //!
 //! Invariants:
-//! - What is in memory is what the records before it say: a record reaches the [`Table`] when it is on the disk, in
+//! - What is in memory is what the records before it say, but for the contents, which stay in the log: a record reaches the [`Table`] when it is on the disk, in
 //!   the order of the log, and a restart reads the same records in the same order.
 //! - One write and at most one `fdatasync` serve all who wait; a group is never cut by whoever stops waiting.
 //! - After a write that failed the log is written anew, because what follows a torn frame is not read. As long as that
@@ -14,7 +14,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ use crate::frame::{self, Frames, HEADER_BYTES};
 
 /// A log is written anew when it is longer than this and than [`REWRITE_FACTOR`] times what is still needed of it.
 const REWRITE_BYTES_MIN: u64 = 8 << 20;
-const REWRITE_FACTOR: u64 = 4;
+const REWRITE_FACTOR: u64 = 2;
 
 /// The journal of one mount. Clones share it.
 #[derive(Clone)]
@@ -76,7 +76,7 @@ enum Log {
         good_bytes: u64,
     },
     Open {
-        file: File,
+        file: Arc<File>,
         bytes: u64,
         rewrite_bytes: u64,
     },
@@ -237,24 +237,30 @@ impl Shared {
         }
     }
 
-    fn write(&self, log: &mut Log, group: &VecDeque<Waiting>) -> io::Result<()> {
+    /// Appends the records of a group, which know then where they are.
+    fn write(&self, log: &mut Log, group: &mut VecDeque<Waiting>) -> io::Result<()> {
         match log {
             Log::Closed { good_bytes: 1.. } => self.reopen(log)?,
             Log::Open { bytes, rewrite_bytes, .. } if *bytes < *rewrite_bytes => {}
             Log::Closed { .. } | Log::Open { .. } | Log::Broken => self.rewrite(log)?,
         }
         let Log::Open { file, bytes, .. } = log else { return Err(io::ErrorKind::NotFound.into()) };
-        let mut frames = Vec::new();
+        let (mut frames, mut ends) = (Vec::new(), Vec::new());
         for record in group.iter().filter_map(|waiting| waiting.record.as_ref()) {
-            record.encode(&mut frames);
+            record.encode(&mut frames)?;
+            ends.push(*bytes + frames.len() as u64);
         }
         self.is_ahead.store(true, Ordering::Release);
-        file.write_all(&frames)?;
+        (&**file).write_all(&frames)?;
         #[cfg(test)]
         self.sabotage();
         if group.iter().any(|waiting| waiting.is_durable) {
             file.sync_data()?;
             self.is_ahead.store(false, Ordering::Release);
+        }
+        let records = group.iter_mut().filter_map(|waiting| waiting.record.as_mut());
+        for (record, end) in records.zip(ends) {
+            record.written(file, end);
         }
         *bytes += frames.len() as u64;
         self.bytes.set(*bytes as i64);
@@ -264,7 +270,7 @@ impl Shared {
     /// Goes on with the log of an earlier run, cut to what is good of it.
     fn reopen(&self, log: &mut Log) -> io::Result<()> {
         let Log::Closed { good_bytes } = *log else { return Ok(()) };
-        let file = OpenOptions::new().append(true).open(&self.path)?;
+        let file = Arc::new(OpenOptions::new().read(true).append(true).open(&self.path)?);
         file.set_len(good_bytes)?;
         *log = Log::Open { file, bytes: good_bytes, rewrite_bytes: good_bytes.max(REWRITE_BYTES_MIN) };
         Ok(())
@@ -272,15 +278,26 @@ impl Shared {
 
     /// Puts a log in place that holds what is still needed and nothing else.
     fn rewrite(&self, log: &mut Log) -> io::Result<()> {
-        let mut frames = FORMAT.header().to_vec();
-        self.table.for_each_live(|record| record.encode(&mut frames));
         let aside = self.path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
-        file.write_all(&frames)?;
+        let mut options = OpenOptions::new();
+        let file =
+            Arc::new(options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&aside)?);
+        let (mut out, mut bytes) = (BufWriter::new(&*file), HEADER_BYTES as u64);
+        out.write_all(&FORMAT.header())?;
+        let (mut live, mut frame) = (self.table.live(), Vec::new());
+        for record in &mut live {
+            frame.clear();
+            record.encode(&mut frame)?;
+            out.write_all(&frame)?;
+            bytes += frame.len() as u64;
+            record.written(&file, bytes);
+        }
+        out.flush()?;
+        drop(out);
         file.sync_all()?;
         std::fs::rename(&aside, &self.path)?;
         self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())?;
-        let bytes = frames.len() as u64;
+        self.table.relocate(live);
         *log = Log::Open { file, bytes, rewrite_bytes: (bytes * REWRITE_FACTOR).max(REWRITE_BYTES_MIN) };
         Ok(())
     }
@@ -318,13 +335,14 @@ fn replay(path: &Path, table: &Table) -> io::Result<u64> {
     let (file, length) = match File::open(path) {
         Ok(file) => {
             let length = file.metadata()?.len();
-            (file, length)
+            (Arc::new(file), length)
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(e) => return Err(e),
     };
-    let mut frames = Frames::new(BufReader::new(file), FORMAT);
-    while let Some(record) = frames.next_as(Record::decode) {
+    let mut frames = Frames::new(BufReader::new(&*file), FORMAT);
+    while let Some(mut record) = frames.next_as(Record::decode) {
+        record.written(&file, frames.good_bytes());
         table.apply(record);
     }
     let good_bytes = frames.damage().unwrap_or(length);
@@ -337,8 +355,10 @@ fn replay(path: &Path, table: &Table) -> io::Result<u64> {
 }
 
 impl Record {
-    fn encode(&self, to: &mut Vec<u8>) {
-        frame::encode(to, |to| self.fill(to));
+    fn encode(&self, to: &mut Vec<u8>) -> io::Result<()> {
+        let mut filled = Ok(());
+        frame::encode(to, |to| filled = self.fill(to));
+        filled
     }
 }
 

@@ -1,6 +1,10 @@
 //! Records of the journal: a byte for the kind, the fields as JSON with their length before them, and the content of a
 //! small write.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -10,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Format;
 
 /// Contents up to this length lie in the journal itself.
-pub(super) const INLINE_BYTES_MAX: u64 = 32 << 10;
+pub(super) const INLINE_BYTES_MAX: u64 = 64 << 10;
 
 /// Larger than any record: S3 bounds a key at 1 KiB and headers at some KiB.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -23,7 +27,7 @@ const DONE: u8 = 2;
 const SHOWN: u8 = 3;
 
 /// What happened to a mount's writes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Record {
     /// A content was acknowledged.
     Put(Box<Put>),
@@ -34,7 +38,7 @@ pub(crate) enum Record {
 }
 
 /// A content that was acknowledged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Put {
     /// Grows with each write of a mount.
     pub(crate) seq: u64,
@@ -47,8 +51,40 @@ pub(crate) struct Put {
     pub(crate) modified: SystemTime,
     /// The name of the file that holds the content; `None` when the record does.
     pub(crate) file: Option<String>,
+    /// Empty where a file holds the content.
     #[serde(skip)]
-    pub(crate) inline: Bytes,
+    pub(crate) inline: Inline,
+}
+
+/// A content that a record holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Inline {
+    /// It is not in the log yet.
+    Bytes(Bytes),
+    /// It begins there in a log, which need not be the present one.
+    At(Arc<File>, u64),
+}
+
+impl Inline {
+    /// The content, of `len` bytes. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn load(&self, len: u64) -> io::Result<Bytes> {
+        let (file, offset) = match self {
+            Self::Bytes(bytes) => return Ok(bytes.clone()),
+            Self::At(file, offset) => (file, *offset),
+        };
+        let mut content = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+        file.read_exact_at(&mut content, offset)?;
+        Ok(content.into())
+    }
+}
+
+impl Default for Inline {
+    fn default() -> Self {
+        Self::Bytes(Bytes::new())
+    }
 }
 
 /// What must be at the store when a write is sent there.
@@ -89,17 +125,44 @@ impl Put {
     pub(crate) fn etag(&self) -> ETag {
         ETag::new(&self.md5)
     }
+
+    /// How many bytes of the content the record holds.
+    pub(super) fn inline_bytes(&self) -> u64 {
+        if self.file.is_some() { 0 } else { self.size_bytes }
+    }
+
+    /// The content that the record holds. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn inline(&self) -> io::Result<Bytes> {
+        self.inline.load(self.inline_bytes())
+    }
 }
 
 impl Record {
-    pub(super) fn fill(&self, to: &mut Vec<u8>) {
+    /// Appends what [`Record::decode`] reads; a content comes last. Blocks on the disk where that is in another log.
+    ///
+    /// # Errors
+    /// The disk's; what was appended is of no use then.
+    pub(super) fn fill(&self, to: &mut Vec<u8>) -> io::Result<()> {
         match self {
             Self::Put(put) => {
                 push(to, PUT, put);
-                to.extend_from_slice(&put.inline);
+                to.extend_from_slice(&put.inline()?);
             }
             Self::Done { key, seq } => push(to, DONE, &(key, seq)),
             Self::Shown(shown) => push(to, SHOWN, shown),
+        }
+        Ok(())
+    }
+
+    /// Says that the record ends at `end` of `log`, and so does the content it holds.
+    pub(super) fn written(&mut self, log: &Arc<File>, end: u64) {
+        if let Self::Put(put) = self
+            && put.file.is_none()
+        {
+            put.inline = Inline::At(Arc::clone(log), end - put.size_bytes);
         }
     }
 
@@ -110,11 +173,8 @@ impl Record {
         let record = match *kind {
             PUT => {
                 let put: Put = serde_json::from_slice(fields).ok()?;
-                let expected = if put.file.is_some() { 0 } else { put.size_bytes };
-                if expected != content.len() as u64 {
-                    return None;
-                }
-                return Some(Self::Put(Box::new(Put { inline: Bytes::copy_from_slice(content), ..put })));
+                // It stays where it is.
+                return (put.inline_bytes() == content.len() as u64).then(|| Self::Put(Box::new(put)));
             }
             DONE => {
                 let (key, seq) = serde_json::from_slice(fields).ok()?;

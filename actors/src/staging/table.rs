@@ -35,7 +35,7 @@ struct State {
     /// These names by the number of their first write.
     oldest: BTreeMap<u64, String>,
     pending_bytes: u64,
-    /// Bytes of them in memory.
+    /// Bytes of them in the journal.
     inline_bytes: u64,
     shown: HashMap<String, Arc<Shown>>,
     /// Names in the order in which they came to `shown`; some of them twice, or gone from it.
@@ -48,7 +48,7 @@ struct State {
 pub(crate) struct Backlog {
     pub(crate) objects: u64,
     pub(crate) bytes: u64,
-    /// Those of them that are in memory.
+    /// Those of them that are in the journal.
     pub(crate) inline_bytes: u64,
     /// When the first of them was written.
     pub(crate) since: Option<SystemTime>,
@@ -86,13 +86,24 @@ impl Table {
     }
 
     /// Everything that a journal has to hold.
-    pub(super) fn for_each_live(&self, mut note: impl FnMut(Record)) {
+    pub(super) fn live(&self) -> Vec<Record> {
         let state = self.state();
-        state.shown.values().for_each(|shown| note(Record::Shown(Shown::clone(shown))));
+        let shown = state.shown.values().map(|shown| Record::Shown(Shown::clone(shown)));
         let mut pending: Vec<_> = state.pending.values().flatten().collect();
         pending.sort_by_key(|put| put.seq);
-        for put in pending {
-            note(Record::Put(Box::new(Put::clone(put))));
+        shown.chain(pending.into_iter().map(|put| Record::Put(Box::new(Put::clone(put))))).collect()
+    }
+
+    /// Takes note of where the contents of `records` are now, which were live before.
+    pub(super) fn relocate(&self, records: Vec<Record>) {
+        let mut state = self.state();
+        for record in records {
+            if let Record::Put(moved) = record
+                && let Some(puts) = state.pending.get_mut(&moved.key)
+                && let Some(put) = puts.iter_mut().find(|put| put.seq == moved.seq)
+            {
+                *put = Arc::from(moved);
+            }
         }
     }
 
@@ -214,7 +225,7 @@ impl State {
     fn put(&mut self, put: Put) {
         self.last_seq = self.last_seq.max(put.seq);
         self.pending_bytes += put.size_bytes;
-        self.inline_bytes += put.inline.len() as u64;
+        self.inline_bytes += put.inline_bytes();
         let puts = self.pending.entry(put.key.clone()).or_default();
         if puts.is_empty() {
             self.oldest.insert(put.seq, put.key.clone());
@@ -230,7 +241,7 @@ impl State {
         }
         while let Some(put) = puts.pop_front_if(|put| put.seq <= seq) {
             self.pending_bytes -= put.size_bytes;
-            self.inline_bytes -= put.inline.len() as u64;
+            self.inline_bytes -= put.inline_bytes();
         }
         match puts.front() {
             Some(first) => drop(self.oldest.insert(first.seq, key.to_owned())),

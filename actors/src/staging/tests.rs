@@ -55,6 +55,38 @@ async fn writes_land_where_they_were_aimed_and_gaps_read_as_zeros() {
     assert_eq!(file.size_bytes().expect("size"), 10);
 }
 
+#[tokio::test]
+async fn short_content_needs_no_disk_until_it_grows_or_is_lent() {
+    let directory = directory();
+    let (staging, writes) = (open(&directory), directory.path().join("writes"));
+    let [short, grown, cut, lent] = [0; 4].map(|_| staging.light_file());
+    let [short, grown, cut, lent] =
+        [short.await, grown.await, cut.await, lent.await].map(|file| file.expect("a file"));
+    for file in [&short, &grown, &cut, &lent] {
+        file.write_at(1, Bytes::from_static(b"ab")).await.expect("writes");
+    }
+    assert_eq!((files_in(&writes), staging.dirty().await.expect("counts").writes), (0, 4));
+    grown.write_at(64 << 10, Bytes::from_static(b"z")).await.expect("writes");
+    cut.truncate(100_000).await.expect("extends");
+    let loan = lent.lend();
+    loan.file().write_all_at(b"c", 3).expect("passes through");
+    assert_eq!((files_in(&writes), staging.dirty().await.expect("counts").writes), (3, 4));
+    let md5 = |content: &[u8]| hex::encode(Md5::digest(content));
+    let padded = |end: usize| [b"\0ab".as_slice(), &vec![0; end - 3]].concat();
+    assert_eq!(short.md5().expect("reads"), md5(b"\0ab"));
+    assert_eq!(grown.md5().expect("reads"), md5(&[padded(64 << 10).as_slice(), b"z"].concat()));
+    assert_eq!(cut.md5().expect("reads"), md5(&padded(100_000)));
+    assert_eq!(fs::read(lent.path()).expect("on the disk"), b"\0abc");
+    drop((short, grown, cut, lent, loan));
+    assert_eq!((files_in(&writes), staging.used_bytes()), (0, 0));
+    assert_eq!(staging.dirty().await.expect("counts").writes, 0);
+    let mut many = Vec::new();
+    for _ in 0..=LIGHT_FILES_MAX {
+        many.push(staging.light_file().await.expect("a file"));
+    }
+    assert_eq!(files_in(&writes), 1, "no more are held in memory");
+}
+
 /// Above what is written inline.
 const INLINE_LIMIT: usize = 256 << 10;
 

@@ -79,10 +79,9 @@ pub(crate) fn caller<T>(request: &S3Request<T>) -> S3Result<Context> {
 
 /// Presigned URLs that live too long.
 fn refuse_long_life(uri: &Uri) -> S3Result<()> {
-    let is_long = |(name, value): (Cow<'_, str>, Cow<'_, str>)| {
-        name == "X-Amz-Expires" && value.parse::<u64>().is_ok_and(|seconds| seconds > PRESIGNED_SECONDS_MAX)
-    };
-    if query(uri).any(is_long) {
+    let is_long =
+        |value: Cow<'_, str>| value.parse::<u64>().is_ok_and(|seconds| seconds > PRESIGNED_SECONDS_MAX);
+    if query(uri, "X-Amz-Expires").any(is_long) {
         let message = "X-Amz-Expires must be at most 604800 seconds";
         return Err(s3_error!(AuthorizationQueryParametersError, "{message}"));
     }
@@ -98,7 +97,7 @@ fn refuse_unsigned(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
     let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let in_header =
         authorization.split([',', ' ']).find_map(|part| part.trim().strip_prefix("SignedHeaders="));
-    let in_query = query(uri).find(|(name, _)| name == "X-Amz-SignedHeaders").map(|(_, value)| value);
+    let in_query = query(uri, "X-Amz-SignedHeaders").next();
     let Some(signed) = in_header.map(Cow::Borrowed).or(in_query) else { return Ok(()) };
     let is_unsigned = |name: &&str| {
         name.starts_with("x-amz-")
@@ -113,10 +112,11 @@ fn refuse_unsigned(uri: &Uri, headers: &HeaderMap) -> S3Result<()> {
     }
 }
 
-fn query(uri: &Uri) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    uri.query().unwrap_or_default().split('&').map(|pair| {
+/// The values of a query parameter.
+fn query<'a>(uri: &'a Uri, wanted: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    uri.query().unwrap_or_default().split('&').filter_map(move |pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (percent_decode_str(name).decode_utf8_lossy(), percent_decode_str(value).decode_utf8_lossy())
+        percent_decode_str(name).eq(wanted.bytes()).then(|| percent_decode_str(value).decode_utf8_lossy())
     })
 }
 

@@ -133,7 +133,7 @@ impl ObjectStore {
     async fn write_trial(&self, key: &str, condition: &Precondition) -> Result<()> {
         let mut options = WriteOptions::default();
         self.dialect.revision.require(condition, &mut options, &self.dialect.service)?;
-        self.send(&self.full(key)?, &Source { files: Vec::new() }, options).await.map(drop)
+        self.send(&self.full(key)?, &Source::new(Vec::new()), options).await.map(drop)
     }
 
     async fn is_refused(&self, key: &str, condition: &Precondition) -> Result<bool> {
@@ -148,7 +148,7 @@ impl ObjectStore {
     async fn try_order(&self) -> Result<bool> {
         let base = format!("{TRIAL_PREFIX}{}/", Uuid::new_v4());
         let names = ["a!", "a/x", "b"].map(|name| format!("{base}{name}"));
-        let (nothing, headers) = (Source { files: Vec::new() }, Headers::default());
+        let (nothing, headers) = (Source::new(Vec::new()), Headers::default());
         let written =
             join_all(names.iter().map(|name| self.put(name, &nothing, &headers, &Precondition::None)));
         // All of them, so that none is still on its way when they are removed.

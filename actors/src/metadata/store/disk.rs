@@ -2,25 +2,30 @@
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 
 use forebay_core::{Error, ErrorKind, Result};
 use redb::{
     Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition,
 };
 
+use super::recent::{Moment, Recent, Touched};
 use super::{Edit, Place, Store, View};
 use crate::metadata::chunk::{Chunk, Said};
 
 const CHUNKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("chunks");
 /// What redb keeps in memory beside the kernel's page cache; its own default is a gibibyte.
-const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 /// Chunks whose keys are held to be removed.
 const REMOVED_AT_ONCE: usize = 1024;
 /// Separates directory and name, which have none.
 const END: u8 = 0;
 
 /// The database in one file.
-pub(crate) struct Disk(Database);
+pub(crate) struct Disk {
+    database: Database,
+    recent: Arc<Recent>,
+}
 
 impl Disk {
     /// Opens a database, making it if missing.
@@ -29,7 +34,7 @@ impl Disk {
     /// The disk's; `Internal` where the file is damaged.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let database = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(failed)?;
-        let disk = Self(database);
+        let disk = Self { database, recent: Arc::default() };
         // Makes the table.
         disk.edit(true, &mut |_| Ok(()))?;
         Ok(disk)
@@ -38,21 +43,36 @@ impl Disk {
 
 impl Store for Disk {
     fn view(&self) -> Result<Box<dyn View>> {
-        let transaction = self.0.begin_read().map_err(failed)?;
-        Ok(Box::new(Snapshot(transaction.open_table(CHUNKS).map_err(failed)?)))
+        let moment = self.recent.moment();
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let table = transaction.open_table(CHUNKS).map_err(failed)?;
+        Ok(Box::new(Snapshot { table, moment, recent: Arc::clone(&self.recent) }))
+    }
+
+    fn at_hand(&self, place: Place<'_>, name: &str) -> Option<Said> {
+        let (key, chunk) = self.recent.floor(&key(place, name))?;
+        first(&key, place)?;
+        // What is damaged is found to be so in the database.
+        Chunk::find(name, &chunk).filter(|said| !matches!(said, Said::Nothing))
     }
 
     fn edit(&self, is_durable: bool, work: &mut dyn FnMut(&mut dyn Edit) -> Result<()>) -> Result<()> {
-        let mut transaction = self.0.begin_write().map_err(failed)?;
+        let mut transaction = self.database.begin_write().map_err(failed)?;
         if is_durable {
             // So that a start after a crash need not read the whole file.
             transaction.set_quick_repair(true);
         } else {
             transaction.set_durability(Durability::None).map_err(failed)?;
         }
-        let outcome = work(&mut Open(transaction.open_table(CHUNKS).map_err(failed)?));
+        let mut touched = Touched::default();
+        let table = transaction.open_table(CHUNKS).map_err(failed)?;
+        let outcome = work(&mut Open { table, touched: &mut touched });
         match outcome {
-            Ok(()) => transaction.commit().map_err(failed),
+            Ok(()) => {
+                let committed = transaction.commit().map_err(failed);
+                self.recent.changed(&touched);
+                committed
+            }
             Err(e) => {
                 transaction.abort().map_err(failed)?;
                 Err(e)
@@ -61,74 +81,87 @@ impl Store for Disk {
     }
 }
 
-struct Snapshot(ReadOnlyTable<&'static [u8], &'static [u8]>);
+struct Snapshot {
+    table: ReadOnlyTable<Bytes, Bytes>,
+    moment: Moment,
+    recent: Arc<Recent>,
+}
 
-struct Open<'a>(Table<'a, &'static [u8], &'static [u8]>);
+struct Open<'a> {
+    table: Table<'a, Bytes, Bytes>,
+    touched: &'a mut Touched,
+}
 
 impl View for Snapshot {
     fn floor(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
-        floor(&self.0, place, name)
+        floor(&self.table, place, name)
     }
 
     fn find(&self, place: Place<'_>, name: &str) -> Result<Said> {
-        let found = floor_item(&self.0, place, name)?.transpose().map_err(failed)?;
+        let found = floor_item(&self.table, place, name)?.transpose().map_err(failed)?;
         let Some((key, value)) = found.filter(|(key, _)| first(key.value(), place).is_some()) else {
             return Ok(Said::Nothing);
         };
-        drop(key);
+        self.recent.keep(self.moment, key.value(), value.value());
         Chunk::find(name, value.value()).ok_or_else(damaged)
     }
 
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
-        after(&self.0, place, name)
+        after(&self.table, place, name)
     }
 
     fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
-        directory_from(&self.0, Place { mount, directory })
+        directory_from(&self.table, Place { mount, directory })
     }
 
     fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
-        mount_from(&self.0, mount)
+        mount_from(&self.table, mount)
     }
 }
 
 impl View for Open<'_> {
     fn floor(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
-        floor(&self.0, place, name)
+        floor(&self.table, place, name)
     }
 
     fn after(&self, place: Place<'_>, name: &str) -> Result<Option<Chunk>> {
-        after(&self.0, place, name)
+        after(&self.table, place, name)
     }
 
     fn directory_from(&self, mount: u64, directory: &str) -> Result<Option<String>> {
-        directory_from(&self.0, Place { mount, directory })
+        directory_from(&self.table, Place { mount, directory })
     }
 
     fn mount_from(&self, mount: u64) -> Result<Option<u64>> {
-        mount_from(&self.0, mount)
+        mount_from(&self.table, mount)
     }
 }
 
 impl Edit for Open<'_> {
     fn put(&mut self, place: Place<'_>, chunk: &Chunk) -> Result<()> {
         let (key, value) = (key(place, &chunk.first), chunk.encode());
-        self.0.insert(&*key, &*value).map(drop).map_err(failed)
+        self.table.insert(&*key, &*value).map(drop).map_err(failed)?;
+        self.touched.keys.push(key);
+        Ok(())
     }
 
     fn remove(&mut self, place: Place<'_>, first: &str) -> Result<()> {
-        self.0.remove(&*key(place, first)).map(drop).map_err(failed)
+        let key = key(place, first);
+        self.table.remove(&*key).map(drop).map_err(failed)?;
+        self.touched.keys.push(key);
+        Ok(())
     }
 
     fn remove_tree(&mut self, place: Place<'_>, most: usize) -> Result<usize> {
         let low = head(place);
+        self.touched.prefixes.push(low.clone());
         let is_below = |key: &[u8]| key.starts_with(&low);
         let mut removed = 0;
         // Directories whose names begin alike come together, and after them all others.
         loop {
             let step = REMOVED_AT_ONCE.min(most - removed);
             let mut found = Vec::new();
-            for item in self.0.range(&*low..).map_err(failed)?.take(step) {
+            for item in self.table.range(&*low..).map_err(failed)?.take(step) {
                 let (key, _) = item.map_err(failed)?;
                 if !is_below(key.value()) {
                     break;
@@ -136,7 +169,7 @@ impl Edit for Open<'_> {
                 found.push(key.value().to_vec());
             }
             for key in &found {
-                self.0.remove(&**key).map_err(failed)?;
+                self.table.remove(&**key).map_err(failed)?;
             }
             removed += found.len();
             if found.len() < REMOVED_AT_ONCE {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use forebay_core::Result;
 
 use super::{Edit, Place, Store, View};
-use crate::metadata::chunk::Chunk;
+use crate::metadata::chunk::{Chunk, Said};
 
 type Chunks = BTreeMap<(u64, String, String), Chunk>;
 
@@ -17,6 +17,10 @@ pub(crate) struct Model(Mutex<Chunks>);
 impl Store for Model {
     fn view(&self) -> Result<Box<dyn View>> {
         Ok(Box::new(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+    }
+
+    fn at_hand(&self, _place: Place<'_>, _name: &str) -> Option<Said> {
+        None
     }
 
     fn edit(&self, _is_durable: bool, work: &mut dyn FnMut(&mut dyn Edit) -> Result<()>) -> Result<()> {

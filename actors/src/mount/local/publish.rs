@@ -32,7 +32,7 @@ impl Disk {
         checked(key)?;
         staged.settle()?;
         let file = staged.file();
-        self.dress(file, publish)?;
+        self.dress(&file, publish)?;
         if publish.is_durable {
             file.sync_all()?;
         }

@@ -49,14 +49,14 @@ impl Replacement {
 impl Staged for Replacement {
     async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
         if self.is_published() {
-            return write_in_place(&self.disk, self.staged.file(), offset, bytes).await;
+            return write_in_place(&self.disk, &self.staged.file(), offset, bytes).await;
         }
         self.staged.write_at(offset, bytes).await
     }
 
     async fn truncate(&self, size_bytes: u64) -> Result<()> {
         if self.is_published() {
-            return truncate_in_place(self.staged.file(), size_bytes).await;
+            return truncate_in_place(&self.staged.file(), size_bytes).await;
         }
         self.staged.truncate(size_bytes).await
     }
@@ -75,7 +75,7 @@ impl Staged for Replacement {
         blocking(move || {
             let _publishing = publishing.lock().expect("no panic under this lock");
             if is_published.load(Ordering::Acquire) {
-                return republish(staged.file(), &publish);
+                return republish(&staged.file(), &publish);
             }
             let outcome = disk.publish(&key, &staged, &publish);
             disk.changes()?.staging.count_publish(&outcome);

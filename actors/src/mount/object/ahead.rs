@@ -201,7 +201,7 @@ impl Sending {
 
     async fn feed(&mut self, file: &Arc<File>, len: u64) -> Result<()> {
         let range = ByteRange::new(self.sent_bytes, len);
-        let source = Source { files: vec![(Arc::clone(file), range.end())] };
+        let source = Source::new(vec![(Arc::clone(file), range.end())]);
         let bytes = blocking(move || Ok(source.read(range)?)).await?;
         let core = Arc::clone(&self.place.core);
         core.vitals.run_once("part", Load::Write(len), self.pending().feed(bytes)).await?;

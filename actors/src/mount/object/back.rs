@@ -13,7 +13,6 @@
 //!
 //! What is uploaded when is decided in [`super::uploader`].
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +30,7 @@ use super::request::Condition;
 use crate::backend::{Object, ObjectPage, Source};
 use crate::cache::{ContentId, PAGE_BYTES};
 use crate::config::{Ack, WriteMode};
-use crate::staging::{Base, Content, Put, Sharing, Shown, StagingFile, blocking};
+use crate::staging::{Base, Content, Inline, Put, Sharing, Shown, StagingFile};
 
 /// Longest wait for what is pending before a request that must follow it is refused.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
@@ -79,21 +78,23 @@ impl Core {
     async fn keep(&self, kept: Kept, base: Base, ack: Ack) -> Result<Option<Object>> {
         self.check_place(&kept.key)?;
         let name = kept.key.as_str();
-        let file = Arc::clone(&kept.file);
         let put = Put {
             seq: 0,
             key: name.to_owned(),
             base,
             headers: Headers::clone(&kept.headers),
             size_bytes: kept.size_bytes,
-            md5: blocking(move || file.md5()).await?,
+            md5: kept.file.run(StagingFile::md5).await?,
             modified: self.clock.now(),
             file: None,
-            inline: bytes::Bytes::new(),
+            inline: Inline::default(),
         };
         let object = pending_object(&put);
         let is_durable = ack != Ack::Nvme;
-        match self.staging.keep(&kept.file, put, (kept.sharing, is_durable)).await {
+        let keeping = (ack != Ack::Uploaded).then(|| self.demand.keeping.enter());
+        let outcome = self.staging.keep(&kept.file, put, (kept.sharing, is_durable)).await;
+        drop(keeping);
+        match outcome {
             Err(error) if error.kind() == ErrorKind::PreconditionFailed => return Err(error),
             Err(error) => {
                 self.note_waiting(name, &error);
@@ -134,6 +135,7 @@ impl Core {
         if !pending.is_used() {
             return Ok(());
         }
+        let _awaited = self.demand.awaited.enter();
         let mut applied = pending.watch();
         let settled = async {
             while pending.latest(name).is_some() {
@@ -157,6 +159,7 @@ impl Core {
     /// Waits until nothing at or below `key` is pending that was when this was called.
     pub(super) async fn flush(&self, key: &Key) -> Result<()> {
         let pending = self.staging.pending();
+        let _awaited = self.demand.awaited.enter();
         let mut applied = pending.watch();
         let (last, below) = (pending.last_seq(), key.directory_prefix());
         let is_open = || {
@@ -253,7 +256,7 @@ impl Core {
     pub(super) async fn upload(&self, name: &str) -> Result<&'static str> {
         let puts = self.staging.pending().of(name);
         let Some(newest) = puts.last() else { return Ok("ok") };
-        let Some((sent, file)) = self.last_whole(&puts).await? else {
+        let Some((sent, source)) = self.last_whole(&puts).await? else {
             let _change = self.change(name);
             self.staging.done((newest, newest.seq), None, async |_: &Path| false).await?;
             self.ledger.release(name);
@@ -263,7 +266,6 @@ impl Core {
         let _change = (sent < puts.len() - 1).then(|| self.change(name));
         let (puts, newest) = (&puts[..=sent], newest.seq);
         let last = &puts[sent];
-        let source = Source { files: vec![(file, last.size_bytes)] };
         match self.send_pending(puts, newest, &source).await {
             Err(e) if matches!(e.kind(), ErrorKind::IsDirectory | ErrorKind::NotDirectory) => {
                 self.keep_both((last, newest), &source).await.map(|()| "conflict")
@@ -312,10 +314,10 @@ impl Core {
     }
 
     /// Which of the contents of a name is the last one that this disk still has.
-    async fn last_whole(&self, puts: &[Arc<Put>]) -> Result<Option<(usize, Arc<File>)>> {
+    async fn last_whole(&self, puts: &[Arc<Put>]) -> Result<Option<(usize, Source)>> {
         for (at, put) in puts.iter().enumerate().rev() {
             match self.staging.content(put).await? {
-                Content::Whole(file) => return Ok(Some((at, file))),
+                Content::Whole(source) => return Ok(Some((at, source))),
                 Content::Lost(cause) => self.note_lost(put, &cause),
             }
         }
@@ -349,7 +351,7 @@ impl Core {
         Ok(None)
     }
 
-    async fn is_equal(&self, put: &Put, there: &Object) -> Result<bool> {
+    async fn is_equal(&self, put: &Arc<Put>, there: &Object) -> Result<bool> {
         let mut done = 0;
         while done < put.size_bytes {
             let step = ByteRange::new(done, (put.size_bytes - done).min(COMPARE_STEP_BYTES));

@@ -1,8 +1,6 @@
 //! Symbolic links: objects whose content is the target, and a note in the ledger that the object with this tag is one.
 //! Whatever replaces the object, here or behind our back, is a file.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use forebay_core::{Entry, Error, ErrorKind, Headers, Key, Precondition, Result, Want};
 
@@ -23,9 +21,9 @@ impl Core {
         }
         self.require_free(key).await?;
         let (name, size_bytes) = (key.as_str(), target.len() as u64);
-        let file = self.staging.file().await?;
+        let file = self.staging.light_file().await?;
         file.write_at(0, target.clone()).await?;
-        let source = Source { files: vec![(Arc::clone(file.file()), size_bytes)] };
+        let source = Source::new(vec![(file.file(), size_bytes)]);
         let condition = Condition::Own(Precondition::Absent);
         let entry = match self.put_file(key, &source, &Headers::default(), (&condition, None)).await {
             Err(e) if e.kind() == ErrorKind::PreconditionFailed => return Err(exists()),

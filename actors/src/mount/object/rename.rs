@@ -200,14 +200,14 @@ impl Core {
             answer => return answer,
         }
         let from = self.look(&from.key).await?.ok_or_else(not_found)?;
-        let file = self.staging.file().await?;
+        let file = self.staging.light_file().await?;
         let mut done = 0;
         while done < from.size_bytes {
             let step = ByteRange::new(done, (from.size_bytes - done).min(COPY_STEP_BYTES));
             file.write_at(done, self.fetch(&from.key, step, &from.etag).await?).await?;
             done += step.len;
         }
-        let source = Source { files: vec![(Arc::clone(file.file()), from.size_bytes)] };
+        let source = Source::new(vec![(file.file(), from.size_bytes)]);
         self.put(to, &source, &from.headers.unwrap_or_default(), condition).await
     }
 }

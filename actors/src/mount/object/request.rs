@@ -169,7 +169,7 @@ impl Core {
             at = file.parent();
         }
         let change = self.change(&name);
-        let marker = self.put(&name, &Source { files: Vec::new() }, &Headers::default(), condition).await?;
+        let marker = self.put(&name, &Source::new(Vec::new()), &Headers::default(), condition).await?;
         let existence = existence(&marker);
         change.wrote_directory(existence);
         Ok(existence)

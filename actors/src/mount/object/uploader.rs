@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use crate::supervisor::{ServiceError, StopSignal, Supervisor};
 
 /// Contents that are uploaded at once.
 const UPLOADS: usize = 16;
+/// The same while others are being acknowledged, as long as there is room for what that leaves behind.
+const UPLOADS_BESIDE_WRITES: usize = 4;
 /// How long a name rests after a failure; doubled each time.
 const REST_MIN: Duration = Duration::from_millis(250);
 const REST_MAX: Duration = Duration::from_secs(15);
@@ -57,6 +60,39 @@ impl Failures {
         let (kind, error, until) = (error.kind(), error.to_string(), Instant::now() + rest);
         failures.insert(name.to_owned(), Failure { attempts, kind, error, until });
         is_new
+    }
+}
+
+/// Who waits for what, of one mount.
+#[derive(Default)]
+pub(super) struct Demand {
+    /// Writes that are about to be acknowledged.
+    pub(super) keeping: Count,
+    /// Those who wait until something is not pending any more.
+    pub(super) awaited: Count,
+}
+
+/// How many there are now.
+#[derive(Default)]
+pub(super) struct Count(AtomicUsize);
+
+/// One of them, until it is dropped.
+pub(super) struct One<'a>(&'a Count);
+
+impl Count {
+    pub(super) fn enter(&self) -> One<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        One(self)
+    }
+
+    fn is_any(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for One<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -99,6 +135,13 @@ impl Core {
             }
         }
         name
+    }
+
+    /// Whoever waits for an acknowledgement comes before what nobody waits for.
+    fn uploads_at_once(&self) -> usize {
+        let Demand { keeping, awaited } = &self.demand;
+        let is_beside_writes = keeping.is_any() && !awaited.is_any() && self.staging.has_room();
+        if is_beside_writes { UPLOADS_BESIDE_WRITES } else { UPLOADS }
     }
 
     /// Up to `limit` names whose turn it is, and when that of the next one is that rests.
@@ -202,7 +245,7 @@ async fn upload_pending(core: Weak<Core>, mut is_ending: watch::Receiver<bool>) 
         applied.mark_unchanged();
         let rested = {
             let Some(core) = core.upgrade() else { return };
-            let (due, rested) = core.due(&flying, UPLOADS - uploads.len());
+            let (due, rested) = core.due(&flying, core.uploads_at_once().saturating_sub(uploads.len()));
             for name in due {
                 flying.insert(name.clone());
                 uploads.push(Arc::clone(&core).attempt(name).boxed());

@@ -19,7 +19,7 @@ use super::request::Condition;
 use crate::backend::{Object, Source};
 use crate::cache::{ContentId, PAGE_BYTES};
 use crate::config::WriteMode;
-use crate::staging::{Sharing, StagingFile, Stamp, blocking};
+use crate::staging::{Sharing, StagingFile, Stamp};
 
 /// How much of the present content is copied at once when a change begins.
 const COPY_STEP_BYTES: u64 = 4 << 20;
@@ -61,7 +61,7 @@ impl Core {
     /// Starts a whole new content.
     pub(super) async fn replace(self: &Arc<Self>, key: Key) -> Result<Arc<dyn Staged>> {
         self.check_key(&key, 0)?;
-        let file = self.staging.file().await?;
+        let file = self.staging.light_file().await?;
         let progress = Mutex::new(Progress { replaces: true, ..Progress::default() });
         Ok(Arc::new(ObjectWrite { core: Arc::clone(self), key, file, ahead: Ahead::default(), progress }))
     }
@@ -121,13 +121,12 @@ impl Progress {
 impl ObjectWrite {
     /// Uploads the staged content; nothing else of this write is published meanwhile.
     async fn upload(&self, progress: &mut Progress, publish: &Publish) -> Result<Entry> {
-        let file = Arc::clone(&self.file);
         // Taken before the upload: what is written during it counts as changed.
-        let (stamp, size_bytes) = blocking(move || {
+        let settled = |file: &StagingFile| {
             file.settle()?;
             Ok((file.stamp()?, file.size_bytes()?))
-        })
-        .await?;
+        };
+        let (stamp, size_bytes) = self.file.run(settled).await?;
         self.resolve_doubt(progress).await?;
         let headers = match (&publish.headers, &progress.base) {
             (Some(headers), _) => Arc::new(headers.clone()),
@@ -140,7 +139,7 @@ impl ObjectWrite {
             .base
             .as_ref()
             .map(|base| self.core.ledger.changing(self.key.as_str(), &base.entry.etag, base.entry.file_id));
-        let source = Source { files: vec![(Arc::clone(self.file.file()), size_bytes)] };
+        let source = Source::new(vec![(self.file.file(), size_bytes)]);
         let sharing = match &publish.headers {
             // S3 publishes a write once, others go on with it.
             Some(_) if progress.replaces && !self.file.was_lent() => Sharing::Sole,
@@ -170,8 +169,7 @@ impl ObjectWrite {
         let answer = self.core.keep_file(&self.key, &headers, identity, stored).await;
         progress.is_given = is_back && sharing == Sharing::Sole && self.file.is_moved();
         if answer.as_ref().is_err_and(Error::is_temporary) && !condition.is_none() {
-            let file = Arc::clone(&self.file);
-            progress.doubt = Some(ETag::new(&blocking(move || file.md5()).await?));
+            progress.doubt = Some(ETag::new(&self.file.run(StagingFile::md5).await?));
         }
         let entry = answer?;
         progress.clean = Some(stamp);
@@ -223,7 +221,7 @@ impl ObjectWrite {
         // Neither while it is published, nor after.
         let Ok(progress) = self.progress.try_lock() else { return };
         let Some(place) = Place::take(&self.core) else { return };
-        self.ahead.begin(place, (&self.key, self.file.file(), pieces.piece_bytes), |publish| {
+        self.ahead.begin(place, (&self.key, &self.file.file(), pieces.piece_bytes), |publish| {
             let condition = progress.condition(&publish.condition);
             let headers = Arc::new(publish.headers.clone().unwrap_or_default());
             Plan { headers, condition: self.core.sent(&condition).0.clone() }

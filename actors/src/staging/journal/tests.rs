@@ -5,7 +5,7 @@ use forebay_core::Headers;
 use tempfile::TempDir;
 
 use super::*;
-use crate::staging::record::{Base, Put, Shown};
+use crate::staging::record::{Base, Inline, Put, Shown};
 
 fn put(key: &str, content: &'static [u8]) -> Box<Put> {
     Box::new(Put {
@@ -17,7 +17,7 @@ fn put(key: &str, content: &'static [u8]) -> Box<Put> {
         md5: format!("tag of {key}"),
         modified: SystemTime::UNIX_EPOCH,
         file: None,
-        inline: Bytes::from_static(content),
+        inline: Inline::Bytes(Bytes::from_static(content)),
     })
 }
 
@@ -37,11 +37,14 @@ fn open_as(directory: &TempDir, mount: &str) -> (Journal, Arc<Table>) {
     (journal.expect("opens"), table)
 }
 
-/// All that a table holds, in the order of a log.
-fn live(table: &Table) -> Vec<Record> {
-    let mut records = Vec::new();
-    table.for_each_live(|record| records.push(record));
-    records
+/// All that a table holds, contents included, in the order of a log.
+fn live(table: &Table) -> Vec<Vec<u8>> {
+    let written = |record: &Record| {
+        let mut payload = Vec::new();
+        record.fill(&mut payload).expect("can be read");
+        payload
+    };
+    table.live().iter().map(written).collect()
 }
 
 #[tokio::test]
@@ -55,7 +58,7 @@ async fn restart_finds_what_was_answered_and_nothing_that_was_done() {
     journal.append(shown("a"), true).await.expect("appends");
     let before = live(&table);
     assert_eq!(before.len(), 3);
-    assert_eq!(table.latest("a").expect("pending").inline, &b"two"[..]);
+    assert_eq!(table.latest("a").expect("pending").inline().expect("can be read"), &b"two"[..]);
     drop(journal);
     let (journal, table) = open(&directory);
     assert_eq!(live(&table), before);
@@ -64,8 +67,11 @@ async fn restart_finds_what_was_answered_and_nothing_that_was_done() {
     assert_eq!(live(&open(&directory).1), live(&table));
 }
 
+/// Where a record ends in the log, and what the table holds then.
+type Step = (usize, Vec<Vec<u8>>);
+
 /// For each record the tables before and after it, and where it ends in the log.
-async fn written(directory: &TempDir) -> (Vec<u8>, Vec<(usize, Vec<Record>)>) {
+async fn written(directory: &TempDir) -> (Vec<u8>, Vec<Step>) {
     let (journal, table) = open(directory);
     let mut steps = Vec::new();
     let done = Record::Done { key: "a".into(), seq: 1 };
@@ -77,7 +83,7 @@ async fn written(directory: &TempDir) -> (Vec<u8>, Vec<(usize, Vec<Record>)>) {
     (std::fs::read(directory.path().join("journal")).expect("readable"), steps)
 }
 
-fn expected(steps: &[(usize, Vec<Record>)], at: usize) -> Vec<Record> {
+fn expected(steps: &[Step], at: usize) -> Vec<Vec<u8>> {
     steps.iter().rev().find(|(end, _)| *end <= at).map(|(_, live)| live.clone()).unwrap_or_default()
 }
 

@@ -229,7 +229,7 @@ impl Backend for Faulty {
 pub(super) fn source(content: &[u8]) -> Source {
     let file = tempfile::tempfile().expect("a temporary file");
     std::os::unix::fs::FileExt::write_all_at(&file, content, 0).expect("writes");
-    Source { files: vec![(Arc::new(file), content.len() as u64)] }
+    Source::new(vec![(Arc::new(file), content.len() as u64)])
 }
 
 /// An object that is not there yet.
