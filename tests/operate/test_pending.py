@@ -1,10 +1,11 @@
 """What was acknowledged and is not at its store yet, what came there under another name, and what was lost."""
 
 import json
+import time
 
 import pytest
-from harness.faults import Latency, Status
-from harness.gateway import Gateway, settings
+from harness.faults import Hang, Latency, Status
+from harness.gateway import SHUTDOWN_DEADLINE_S, Gateway, settings
 from harness.wait import wait_for
 
 
@@ -70,3 +71,16 @@ def test_uploads_that_have_begun_are_finished_at_the_end_and_what_remains_is_sai
     back.start()
     assert back.cli("flush").returncode == 0
     assert store.get(bucket, "refused") == b"refused"
+
+
+def test_an_upload_that_hangs_does_not_hold_up_the_end(back, store, proxy):
+    bucket = back.config["mounts"]["/data"]["options"]["bucket"]
+    with proxy.fault(Hang(), method="PUT") as hung:
+        back.s3().put_object(Bucket="data", Key="hung", Body=b"kept")
+        wait_for(lambda: hung.hits, 30, "the upload to begin")
+        begun = time.monotonic()
+        back.stop()
+        assert time.monotonic() - begun < SHUTDOWN_DEADLINE_S
+    back.start()
+    assert back.cli("flush").returncode == 0
+    assert store.get(bucket, "hung") == b"kept"

@@ -256,6 +256,14 @@ impl Staging {
     }
 }
 
+#[cfg(test)]
+impl Staging {
+    /// The journal panics while it writes the next group.
+    pub(crate) fn sabotage_journal(&self) {
+        self.0.back.journal.sabotage();
+    }
+}
+
 impl Shared {
     /// Puts a staged content where pending ones lie.
     fn place(&self, file: &StagingFile, path: &Path, (sharing, is_durable): (Sharing, bool)) -> Result<()> {

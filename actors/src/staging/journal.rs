@@ -49,6 +49,9 @@ struct Shared {
     groups: IntCounter,
     records: IntCounter,
     bytes: IntGauge,
+    /// The next group is to panic when it is half written.
+    #[cfg(test)]
+    is_sabotaged: AtomicBool,
 }
 
 #[derive(Default)]
@@ -98,6 +101,8 @@ impl Journal {
             groups: METRICS.writeback_groups.with_label_values(labels),
             records: METRICS.writeback_records.with_label_values(labels),
             bytes: METRICS.writeback_journal_bytes.with_label_values(labels),
+            #[cfg(test)]
+            is_sabotaged: AtomicBool::new(false),
         };
         shared.bytes.set(good_bytes as i64);
         Ok(Self(Arc::new(shared)))
@@ -245,6 +250,8 @@ impl Shared {
         }
         self.is_ahead.store(true, Ordering::Release);
         file.write_all(&frames)?;
+        #[cfg(test)]
+        self.sabotage();
         if group.iter().any(|waiting| waiting.is_durable) {
             file.sync_data()?;
             self.is_ahead.store(false, Ordering::Release);
@@ -276,6 +283,21 @@ impl Shared {
         let bytes = frames.len() as u64;
         *log = Log::Open { file, bytes, rewrite_bytes: (bytes * REWRITE_FACTOR).max(REWRITE_BYTES_MIN) };
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Journal {
+    /// The next group panics when it is half written.
+    pub(super) fn sabotage(&self) {
+        self.0.is_sabotaged.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+impl Shared {
+    fn sabotage(&self) {
+        assert!(!self.is_sabotaged.swap(false, Ordering::AcqRel), "sabotaged");
     }
 }
 

@@ -162,6 +162,12 @@ impl Core {
     /// Stores the marker of a directory.
     pub(super) async fn put_marker(&self, key: &Key, condition: &Condition) -> Result<Existence> {
         let name = key.directory_prefix();
+        // Where a name is one or the other, a file that is still on its way is in the way.
+        let mut at = self.is_hierarchical().then(|| key.clone());
+        while let Some(file) = at {
+            self.settled(file.as_str()).await?;
+            at = file.parent();
+        }
         let change = self.change(&name);
         let marker = self.put(&name, &Source { files: Vec::new() }, &Headers::default(), condition).await?;
         let existence = existence(&marker);

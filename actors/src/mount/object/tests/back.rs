@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use super::*;
 use crate::config::Ack;
 
@@ -315,7 +317,9 @@ impl Fixture {
 
     /// What was lost, by name and cause.
     fn lost(&self) -> Vec<(String, String)> {
-        self.mount.lost().into_iter().map(|lost| (lost.key, lost.cause)).collect()
+        let mut lost: Vec<_> = self.mount.lost().into_iter().map(|lost| (lost.key, lost.cause)).collect();
+        lost.sort();
+        lost
     }
 
     async fn all_space_but(&self, bytes: u64) {
@@ -372,9 +376,7 @@ async fn damaged_content_is_kept_aside_and_never_sent() {
     let aside = |path: std::path::PathBuf| damaged.join(path.file_name().expect("a name"));
     let [flipped, cut] = [flipped, cut].map(aside);
     let cause = |path: &std::path::Path| format!("{} is not what was acknowledged", path.display());
-    let mut lost = f.lost();
-    lost.sort();
-    assert_eq!(lost, [("a".to_owned(), cause(&flipped)), ("b".to_owned(), cause(&cut))]);
+    assert_eq!(f.lost(), [("a".to_owned(), cause(&flipped)), ("b".to_owned(), cause(&cut))]);
     assert_eq!(f.names().await, Vec::<String>::new());
     assert_eq!(kind(f.stat("a").await), Some(ErrorKind::NotFound));
     f.all_space_but(199_999).await;
@@ -457,5 +459,49 @@ async fn write_around_leaves_the_cache_alone_and_through_does_not() {
         assert_eq!(file.cached(range).disk_bytes, cached, "{write:?}");
         assert_eq!(f.read("a").await, MEBIBYTES);
         assert_eq!(f.store.calls("read"), usize::from(cached == 0), "{write:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn panics_of_the_journal_fail_no_write_and_lose_none() {
+    const WRITERS: usize = 16;
+    let f = fixture_back();
+    f.mount.core.staging.set_limit(64 << 20);
+    // Whoever went to it would fail.
+    f.store.fail_all(Some(ErrorKind::Unavailable));
+    let acknowledged = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let writers = (0..WRITERS).map(|writer| {
+        let (mount, acknowledged) = (Arc::clone(&f.mount), Arc::clone(&acknowledged));
+        tokio::spawn(async move {
+            for round in 0..40 {
+                let staged = mount.stage(Target::Replace(key(&format!("k{writer}")))).await.expect("stages");
+                let content =
+                    format!("{writer} {round} {}", "x".repeat(if round % 8 == 0 { 40_000 } else { 0 }));
+                staged.write_at(0, content.into()).await.expect("writes");
+                staged.publish(Publish::default()).await.expect("is acknowledged");
+                acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    });
+    let writers = futures::future::try_join_all(writers.collect::<Vec<_>>());
+    let panics = async {
+        loop {
+            f.mount.core.staging.sabotage_journal();
+            // So many that those who were in the group that panicked have their answers.
+            let next = acknowledged.load(Ordering::Relaxed) + 3 * WRITERS;
+            while acknowledged.load(Ordering::Relaxed) < next {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::select! {
+        outcome = writers => drop(outcome.expect("no write fails")),
+        () = panics => {}
+    }
+    let f = f.restarted().await;
+    f.store.fail_all(None);
+    f.uploaded().await;
+    for writer in 0..WRITERS {
+        assert_eq!(f.stored(&format!("k{writer}")).await, format!("{writer} 39 ").into_bytes());
     }
 }

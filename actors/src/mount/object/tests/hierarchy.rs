@@ -145,6 +145,18 @@ async fn deletion_and_rename_in_hdfs_follow_what_is_pending() {
 }
 
 #[tokio::test]
+async fn directory_in_hdfs_is_made_after_what_is_pending_there() {
+    let l = lake().await;
+    for (name, directory) in [("a", "a"), ("b", "b/c")] {
+        l.put(name, b"content").await.expect("is acknowledged");
+        let made = l.mount.mkdir(&key(directory), MkdirMode::Parents).await;
+        assert!([Some(ErrorKind::AlreadyExists), Some(ErrorKind::NotDirectory)].contains(&kind(made)));
+        assert_eq!(l.stored(name).await, b"content");
+    }
+    assert_eq!(l.conflicts(), []);
+}
+
+#[tokio::test]
 async fn conflict_in_hdfs_keeps_both_contents() {
     let l = lake().await;
     l.put_outside("a", b"base").await;
