@@ -41,7 +41,7 @@ def test_budgets_hold_while_everybody_wants_more_than_fits(own, request):
             act(traffic, number, step)
             next(served)
 
-    keys = [f"pages/{number}" for number in range(32)]
+    keys = [f"pages/{number}" for number in range(64)]
     with Watch(own.process.pid, own.directory / "cache") as watch, SlowReaders(traffic, keys) as readers:
         failures = at_once(READERS + 8, client)
     metrics = own.metrics()

@@ -1,4 +1,5 @@
-//! Bodies of answers: what is at hand goes out as it is; the rest is read piece by piece, one piece ahead.
+//! Bodies of answers: what is at hand goes out as it is; the rest is read piece by piece, one piece ahead as long as the
+//! cache keeps them.
 //!
 //! An error after the head breaks the connection, because the announced length is then not reached.
 
@@ -71,7 +72,7 @@ impl<T> Owned<Result<T>> {
     }
 }
 
-/// A body in progress. Holds at most one piece that is being sent and one that is read ahead.
+/// A body in progress. Holds at most one piece that is being sent and one that is read ahead, which the cache has then.
 struct Outgoing {
     file: Arc<dyn OpenFile>,
     /// What was not asked of the file yet, or is being read ahead.
@@ -151,8 +152,13 @@ impl Outgoing {
         if let Some(ahead) = &mut self.ahead {
             let content = ready!(ahead.poll(cx));
             self.ahead = None;
-            self.enqueue(&content?)?;
-            self.read_ahead();
+            let content = content?;
+            let read = ByteRange::new(self.rest.offset, content.len());
+            self.enqueue(&content)?;
+            // What the cache has no room for is in no budget, and a slow client holds it for long: one piece of it.
+            if self.file.cached(read).bytes == read.len {
+                self.read_ahead();
+            }
             return Poll::Ready(Ok(true));
         }
         if self.rest.is_empty() {
@@ -251,6 +257,24 @@ mod tests {
         let body = body_of(Arc::new(file.clone()), ByteRange::new(0, 4096)).await.expect("read");
         let bytes = body.bytes().expect("in memory");
         assert_eq!(bytes.as_ptr(), file.bytes().as_ptr());
+    }
+
+    #[tokio::test]
+    async fn slow_client_holds_one_piece_of_what_is_not_cached_and_one_more_of_what_is() {
+        for (serve, ahead) in [(Serve::Uncached, 0), (Serve::Later, 1)] {
+            let file = Pieces::new(4 * PIECE_BYTES as usize, serve);
+            let mut body =
+                body_of(Arc::new(file.clone()), ByteRange::new(0, 4 * PIECE_BYTES)).await.expect("read");
+            for taken in 1..4 {
+                body.frame().await.expect("more").expect("read");
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                // The first piece is read before there is a client who might be slow, and nothing after it yet.
+                let ahead = if taken == 1 { 0 } else { ahead };
+                assert_eq!(file.reads(), taken + ahead, "{serve:?}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -56,6 +56,8 @@ pub(crate) async fn namespace_with(keys: &[&str]) -> Arc<Namespace> {
 pub(crate) enum Serve {
     AtOnce,
     Later,
+    /// Later, and the cache keeps nothing of it.
+    Uncached,
     Lent,
     FailsAt(u64),
 }
@@ -67,6 +69,7 @@ pub(crate) struct Pieces {
     entry: Entry,
     serve: Serve,
     file: Arc<std::fs::File>,
+    reads: Arc<AtomicU64>,
 }
 
 impl Pieces {
@@ -78,7 +81,12 @@ impl Pieces {
     }
 
     fn of(bytes: Bytes, entry: Entry, serve: Serve, file: std::fs::File) -> Self {
-        Self { bytes, entry, serve, file: Arc::new(file) }
+        Self { bytes, entry, serve, file: Arc::new(file), reads: Arc::default() }
+    }
+
+    /// How often the store was asked.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     pub(crate) fn bytes(&self) -> &Bytes {
@@ -99,15 +107,21 @@ impl OpenFile for Pieces {
     fn try_read(&self, range: ByteRange) -> Option<Content> {
         match self.serve {
             Serve::AtOnce => Some(self.content(range)),
-            Serve::Later | Serve::FailsAt(_) => None,
+            Serve::Later | Serve::Uncached | Serve::FailsAt(_) => None,
             Serve::Lent => {
                 Some(Content::one(Extent::Lent(Lent::new(Arc::clone(&self.file), range, Arc::new(())))))
             }
         }
     }
 
+    fn cached(&self, range: ByteRange) -> Cached {
+        let bytes = if matches!(self.serve, Serve::Uncached) { 0 } else { range.len };
+        Cached { bytes, ..Cached::default() }
+    }
+
     async fn read(&self, range: ByteRange) -> Result<Content> {
         tokio::task::yield_now().await;
+        self.reads.fetch_add(1, Ordering::Relaxed);
         match self.serve {
             Serve::FailsAt(at) if range.offset >= at => Err(Error::new(ErrorKind::Unavailable, "gone")),
             // Less than asked for, as the port allows.

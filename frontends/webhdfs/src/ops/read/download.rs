@@ -1,7 +1,8 @@
 //! A file's bytes on their way to a client: hits without a crossing, misses with a small read-ahead.
 //!
 //! Java's client never says how much it wants and drops the connection at every seek, so at most one read is under
-//! way ahead of what the client took, and reads grow only while it goes on reading.
+//! way ahead of what the client took, and that only while the cache keeps what is read; reads grow only while it goes on
+//! reading.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -73,9 +74,13 @@ impl Download {
             }
             let Some(ahead) = self.ahead.take() else { continue };
             let pieces = ahead.await.map_err(|_| Error::new(ErrorKind::Internal, "a read task died"))??;
+            let before = self.rest;
             self.received(pieces)?;
+            let read = ByteRange::new(before.offset, before.len - self.rest.len);
+            // What the cache has no room for is in no budget, and a slow client holds it for long.
+            let is_kept = self.file.cached(read).bytes == read.len;
             // The first read may be all that the client wants; from the second on it is reading on.
-            if self.step_bytes > FIRST_STEP_BYTES && !self.rest.is_empty() {
+            if is_kept && self.step_bytes > FIRST_STEP_BYTES && !self.rest.is_empty() {
                 self.start();
             }
             self.step_bytes = (self.step_bytes * 2).min(LAST_STEP_BYTES);
