@@ -84,3 +84,27 @@ def test_an_upload_that_hangs_does_not_hold_up_the_end(back, store, proxy):
     back.start()
     assert back.cli("flush").returncode == 0
     assert store.get(bucket, "hung") == b"kept"
+
+
+def test_that_writes_wait_for_the_store_is_said_once_and_that_they_do_no_more(tmp_path, store, proxy):
+    mount = store.mount(store.bucket("full"), proxy.endpoint, cache={"write": "back"}, limits={"staging": "1MiB"})
+    gateway = Gateway(tmp_path, settings(tmp_path, {"/data": mount}, fuse=False)).start()
+
+    def said() -> list[int]:
+        log = gateway.log.read_text()
+        return [log.count(text) for text in ("writes wait for the store before", "before the store has them again")]
+
+    try:
+        s3 = gateway.s3()
+        with proxy.fault(Hang(), method="PUT", path="/first"):
+            s3.put_object(Bucket="data", Key="first", Body=bytes(400_000))
+            for number in range(5):
+                s3.put_object(Bucket="data", Key=f"over-{number}", Body=bytes(200_000))
+            assert said() == [1, 0]
+            assert [write["path"] for write in status(gateway)["pending"]] == ["/data/first"]
+        assert gateway.cli("flush").returncode == 0
+        for number in range(5):
+            s3.put_object(Bucket="data", Key=f"under-{number}", Body=b"x")
+        assert said() == [1, 1]
+    finally:
+        gateway.stop()

@@ -47,7 +47,7 @@ PARTS = (
     Part("spark", "Spark 3.5 over webhdfs://, per store", 90, (CI, ALL), (*GATEWAY, "pyspark", "java"), suite("spark")),
     Part("fuse", "the FUSE mount, per store", 120, (CI, ALL), (*GATEWAY, "getfattr", "git"), suite("fuse")),
     Part("model", "random operations through three frontends, calm and through faults", 290, (CI, ALL), (*GATEWAY, *LIGHT, *HDFS), suite("model", options=PRINTED)),
-    Part("hdfs", "what only HDFS has, what it keeps of the promises, and the model on it", 480, (ALL,), (*GATEWAY, *HDFS), suite("hdfs", "stores/test_conformance.py", "model/test_model.py", options=(*PRINTED, "-k", "hdfs"))),
+    Part("hdfs", "what only HDFS has, what it keeps of the promises, and the model on it", 600, (ALL,), (*GATEWAY, *HDFS), suite("hdfs", "stores/test_conformance.py", "model/test_model.py", options=(*PRINTED, "-k", "hdfs"))),
     Part("faults", "kill -9, disk full, restarts, bursts", 200, (CI, ALL), GATEWAY, suite("faults", "burst/test_burst.py", options=("--ignore-glob=*test_disk_faults.py",))),
     Part("disk-faults", "cache disks that fail, fill up, hang or turn read-only under load", 600, (ALL,), GATEWAY, suite("faults/test_disk_faults.py")),
     Part("crash", "20 kills at random moments under mixed writes, some with what was not fsynced lost", 180, (CI,), (*GATEWAY, "azurite", *HDFS), suite("crash", options=PRINTED)),
