@@ -21,8 +21,8 @@ def unit(context: Context) -> Outcome:
 
 
 def interleavings(context: Context) -> Outcome:
-    models = ["--features", "shuttle", "--lib", "cache::model"]
-    return cargo_tests(context, ["cargo", "test", "--locked", "-p", "forebay-actors", *models])
+    crates = ["-p", "forebay-actors", "-p", "forebay-core"]
+    return cargo_tests(context, ["cargo", "test", "--locked", *crates, "--features", "shuttle", "--lib", "model::"])
 
 
 def docs(context: Context) -> Outcome:

@@ -39,7 +39,7 @@ PARTS = (
     Part("style", "crate DAG, limits of the code's style; the runner and the harness themselves", 70, (CI, ALL), (), suite("style", "runner", "harness")),
     Part("lint", "cargo fmt and clippy", 220, (CI, ALL), (), gate.lint),
     Part("unit", "cargo test of the workspace", 480, (CI, ALL), (), gate.unit),
-    Part("interleavings", "small worlds of the cache under thousands of orders of their steps", 600, (ALL,), (), gate.interleavings),
+    Part("interleavings", "small worlds of the cache and the namespace under thousands of orders of their steps", 600, (ALL,), (), gate.interleavings),
     Part("docs", "cargo doc without warnings", 90, (CI, ALL), (), gate.docs),
     Part("deps", "licenses, bans, sources, unused crates", 30, (CI, ALL), ("cargo-deny", "cargo-machete"), gate.dependencies),
     Part("s3", "the S3 frontend and its clients, per store", 120, (CI, ALL), (*GATEWAY, "rclone"), suite("s3")),

@@ -287,5 +287,7 @@ fn not_found(path: &NsPath) -> Error {
     Error::new(ErrorKind::NotFound, "no mount serves this path").at("resolve", path)
 }
 
+#[cfg(all(test, feature = "shuttle"))]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -133,29 +133,39 @@ async fn stream_pushes_out_nothing_that_is_used() {
     assert_eq!(kept, 10);
 }
 
-/// Readers, writers of new versions, changes of treatment and evictors at once.
+/// Readers, writers of new versions, changes of treatment of a class and of a part of it, and evictors at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn policy_and_tiers_agree_whatever_happens_at_once() {
     let directory = tempdir().expect("temporary directory");
     let cache = Cache::open(&on_disk(&directory, 32, 16)).expect("opens");
     let supervisor = Supervisor::start("test").await.expect("starts");
     cache.start_evictors(&supervisor).await.expect("start");
-    let (store, classes) = (Store::open(), ["/a", "/b"].map(|name| Class::new(name, Treatment::default())));
+    let quota_bytes = Some(8 * PAGE_BYTES);
+    let whole = Class::new("/a", Treatment { quota_bytes, ..Treatment::default() });
+    let part = whole.part_below("/a/set");
+    let classes = [Arc::clone(&whole), Class::new("/b", Treatment::default()), Arc::clone(&part)];
+    let store = Store::open();
     let tasks: Vec<_> = (0..4u64)
         .map(|seed| {
             let (cache, store, classes) = (cache.clone(), Arc::clone(&store), classes.clone());
+            let (whole, part) = (Arc::clone(&whole), Arc::clone(&part));
             tokio::spawn(async move {
                 let mut random = fastrand::Rng::with_seed(seed);
                 for step in 0..300 {
                     let name = format!("file {}", random.u64(0..12));
-                    let class = &classes[random.usize(0..2)];
+                    let class = &classes[random.usize(0..3)];
                     let fetch = Arc::clone(&store) as Arc<dyn Fetch>;
                     let id = content(&name);
                     let file = cache.file(&Arc::from("/test"), (&id, class), 3 * PAGE_BYTES, fetch);
                     read_page(&file, random.u64(0..3)).await;
                     match random.u8(0..8) {
                         0 => cache.forget(&id, 3 * PAGE_BYTES),
-                        1 => class.set_treatment(Treatment { epoch: step % 2 == 0, ..Treatment::default() }),
+                        1 => whole.set_treatment(Treatment {
+                            epoch: step % 2 == 0,
+                            quota_bytes,
+                            ..Treatment::default()
+                        }),
+                        2 => part.set_read_as_data_set(step % 2 == 0),
                         _ => assert_caps(&cache),
                     }
                 }
@@ -165,6 +175,7 @@ async fn policy_and_tiers_agree_whatever_happens_at_once() {
     for task in tasks {
         task.await.expect("no panic");
     }
+    assert!(part.disk_bytes() <= whole.disk_bytes() && whole.disk_bytes() <= 8 * PAGE_BYTES);
     let nvme = tier(&cache);
     eventually("the disk's shelves are what is there", || nvme.is_consistent()).await;
     eventually("memory's queues are what is there", || cache.0.memory.is_consistent()).await;

@@ -11,6 +11,15 @@ use crate::{
     SyncSpan, Target, UploadId, UploadInfo, Version, XattrMode,
 };
 
+#[cfg(feature = "shuttle")]
+use shuttle::future::yield_now as pause;
+
+/// Where others may go on: a step of the model tests, and nothing elsewhere.
+#[cfg(not(feature = "shuttle"))]
+fn pause() -> std::future::Ready<()> {
+    std::future::ready(())
+}
+
 /// A mount of names only; whatever these tests do not need answers `Unsupported`.
 struct Names {
     info: MountInfo,
@@ -47,6 +56,7 @@ impl Mount for Names {
         None
     }
     async fn stat(&self, key: &Key, want: Want) -> Result<Entry> {
+        pause().await;
         let is_file = self.names.iter().any(|name| name == key.as_str());
         let prefix = key.directory_prefix();
         let is_directory = key.is_root() || self.names.iter().any(|name| name.starts_with(&prefix));
@@ -64,6 +74,7 @@ impl Mount for Names {
         unsupported()
     }
     async fn list(&self, query: &ListQuery) -> Result<ListPage> {
+        pause().await;
         Ok(reference(&self.names, query))
     }
     async fn stage(&self, _: Target) -> Result<Arc<dyn Staged>> {
@@ -76,6 +87,7 @@ impl Mount for Names {
         Ok(self.names.iter().any(|name| name == key.as_str()))
     }
     async fn rename(&self, _: &Key, _: &Key, _: RenameMode) -> Result<()> {
+        pause().await;
         Ok(())
     }
     async fn copy(&self, _: &Key, _: &Key, _: Option<Headers>, _: Precondition) -> Result<Entry> {
@@ -140,11 +152,11 @@ fn reference(names: &[String], query: &ListQuery) -> ListPage {
     ListPage { is_truncated: rest.next().is_some() && !page.is_empty(), items: page }
 }
 
-fn path(text: &str) -> NsPath {
+pub(super) fn path(text: &str) -> NsPath {
     NsPath::parse(text).expect("valid path")
 }
 
-fn mount(at: &str, names: &[&str], read_only: bool) -> (NsPath, Arc<dyn Mount>) {
+pub(super) fn mount(at: &str, names: &[&str], read_only: bool) -> (NsPath, Arc<dyn Mount>) {
     let capability = Capability {
         write: true,
         conditional_create: true,
@@ -178,12 +190,18 @@ fn namespace() -> Namespace {
     Namespace::new(table.expect("distinct paths"), SystemTime::UNIX_EPOCH)
 }
 
-fn context(prefix: &str, permission: Permission) -> Context {
+pub(super) fn context(prefix: &str, permission: Permission) -> Context {
     let grants = vec![Grant { prefix: path(prefix), permission }];
     Context { principal: Arc::new(Principal { name: "p".to_owned(), grants }), origin: Some(Origin(7)) }
 }
 
-async fn names(namespace: &Namespace, base: &str, prefix: &str, shallow: bool, limit: usize) -> Vec<String> {
+pub(super) async fn names(
+    namespace: &Namespace,
+    base: &str,
+    prefix: &str,
+    shallow: bool,
+    limit: usize,
+) -> Vec<String> {
     let mut query = ListQuery { prefix: prefix.to_owned(), shallow, start_after: None, limit };
     let mut all = Vec::new();
     loop {
