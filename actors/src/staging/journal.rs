@@ -1,8 +1,9 @@
 //! The journal of a mount: what was acknowledged and is not at the store yet, written down before it is acknowledged.
 //!
 //! Invariants:
-//! - What is in memory is what the records before it say, but for the contents, which stay in the log: a record reaches the [`Table`] when it is on the disk, in
-//!   the order of the log, and a restart reads the same records in the same order.
+//! - What is in memory is what the records before it say, but for the contents, which stay in the log: a record reaches
+//!   the [`Table`] when it is on the disk, in the order of the log, and a restart reads the same records in the same
+//!   order.
 //! - One write and at most one `fdatasync` serve all who wait; a group is never cut by whoever stops waiting.
 //! - After a write that failed the log is written anew, because what follows a torn frame is not read. As long as that
 //!   fails, nothing is appended, and writes go to the store before they are acknowledged.
