@@ -57,7 +57,7 @@ PARTS = (
     Part("store-faults", "every store behind the fault proxy, and unplugged", 900, (ALL,), (*GATEWAY, *LIGHT, *HDFS), suite("stores", options=(*PRINTED, "--ignore-glob=*test_conformance.py"))),
     Part("large", "objects of more than 5 GiB, per store", 1800, (ALL,), (*GATEWAY, *LIGHT, *HDFS), suite("stores/test_conformance.py", options=(*PRINTED, "--large"))),
     Part("matrix", "writes README's matrix of stores", 600, (), (*GATEWAY, *LIGHT, *HDFS), suite("stores/test_conformance.py", options=(*PRINTED, "--write-matrix"))),
-    Part("operate", "CLI, copies, reloads, health, metrics, dashboards, TLS, secrets", 370, (CI, ALL), (*GATEWAY, "azurite", "prometheus", "promtool", "openssl", "curl"), suite("operate")),
+    Part("operate", "CLI, copies, reloads, health, metrics, dashboards, TLS, secrets", 330, (CI, ALL), (*GATEWAY, "azurite", "prometheus", "promtool", "openssl", "curl"), suite("operate")),
     Part("bench", "speed ratios from interleaved runs", 900, (), ("forebay", "forebay-release", "s3-server", "nginx", "wrk", "fio"), suite("bench/test_fuse.py", "bench/test_http.py", "bench/test_idle.py", "s3/test_single_flight.py", options=PRINTED)),
     Part("bench-stores", "cold reads over a slow link, a hung store among ten, copies, HDFS against Hadoop's client", 1800, (), ("forebay-release", "s3-server", "azurite", "rclone", "curl", *HDFS), suite("bench/test_cold.py", "bench/test_isolation.py", "bench/test_copies.py", "bench/test_hdfs.py", options=PRINTED)),
     Part("bench-metadata", "look-ups and listings of 1,000,000 objects out of the metadata store, beside MinIO's own", 1800, (), ("forebay-release", "s3-server", "wrk"), suite("bench/test_metadata.py", options=(*PRINTED, "--objects=1000000"))),
