@@ -205,11 +205,15 @@ impl Server {
             file => Some(file?),
         };
         let known = inode.lock().file_id;
-        if let Some(file) = [file, kept].into_iter().flatten().find(|file| file.entry().file_id == known) {
+        for file in [file, kept].into_iter().flatten().filter(|file| file.entry().file_id == known) {
+            let source = match self.source(&inode, file).await {
+                // It was replaced before it could be held.
+                Err(e) if e.errno() == Errno::ESTALE => continue,
+                source => source?,
+            };
             if !self.repeats.is_expected(&path) {
                 drop(inode.lock().pinned.take());
             }
-            let source = self.source(&inode, file).await?;
             return Ok(Offer::to_read(inode, source, wish));
         }
         self.table.replaced(&inode);
